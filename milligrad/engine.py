@@ -1,0 +1,462 @@
+"""Value: a number that remembers how it was made, and the one walk that differentiates it.
+
+The engine knows what an operation *is* (`Op`: a value and its partial derivatives) but not a single one of them;
+they are the rows of the table in `ops.py`. It knows nothing of networks. Deep graphs are walked by loops, never
+by recursion, and a graph holds no reference cycle, so it is freed the moment it is dropped.
+
+Names, here and in every other file:
+
+    x, y      inputs of an operation: a Value, or a plain float for a constant
+    z         its output
+    partials  ∂z/∂x, one for each input
+    adjoint   ∂output/∂z: how the output at the end of the graph moves with z
+    g         the adjoint that comes in from the output's side
+"""
+
+from __future__ import annotations
+
+import operator
+from _thread import get_ident
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from types import MethodType
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from milligrad.nested import Nested, elementwise, leaves
+
+Number: TypeAlias = "Value | float"
+
+
+class Op:
+    """One operation: a row of the table.
+
+    name:      what it is called: `log`
+    value:     floats → float
+    partials:  (z, *inputs) → one partial derivative per input. Written with arithmetic and rows of the table, so
+               that it runs on floats (the backward pass), on Values (a gradient that can be differentiated again)
+               and on whatever else does arithmetic. A comparison counts as 0 or 1: `(x > 0) - (x < 0)`.
+    form:      how it is printed: "log({})"
+    domain:    where it is defined, as a condition on the names in `form`'s order x, y, …; "" for everywhere
+    sentence:  what it is, in words; its docstring
+
+    A row is called like the function it is: of floats it gives a float, of Values a Value. Any real number is
+    welcome in the place of a float; anything else raises TypeError. A number outside the domain raises what
+    Python's own arithmetic raises: ValueError, ZeroDivisionError or OverflowError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        value: Callable[..., float],
+        partials: Callable[..., Sequence[Any]],
+        form: str,
+        sentence: str,
+        domain: str = "",
+    ) -> None:
+        self.name, self.value, self.partials = name, value, partials
+        self.form, self.domain, self.__doc__ = form, domain, sentence
+
+    @overload
+    def __call__(self, *inputs: float) -> float: ...  # type: ignore[overload-overlap]  # a float is a Number, too
+    @overload
+    def __call__(self, *inputs: Number) -> Value: ...
+    def __call__(self, *inputs: Number) -> Number:
+        return apply(self, inputs)
+
+    def __get__(self, instance: Value | None, owner: type) -> Any:
+        """A row that is an attribute of Value is a method of it: `v.exp()` is `exp(v)`."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+class Reduction(Op):
+    """An operation of any number of inputs. It is called with a list of them: `sum(xs)`, or `dot(xs, ys)`."""
+
+    def __call__(self, *lists: Iterable[Number]) -> Any:  # type: ignore[override]
+        columns = [tuple(xs) for xs in lists]
+        if len({*map(len, columns)}) > 1:
+            raise ValueError(f"{self.name}: expected lists of one length, got {', '.join(str(len(c)) for c in columns)}")
+        return apply(self, tuple(chain(*columns)))
+
+
+def number(x: object, name: str = "x") -> float:
+    """`x` as a float. A string, None, a complex number or a container raises TypeError; `name` says whose fault."""
+    kind = type(x)
+    if kind is float:
+        return x  # type: ignore[return-value]
+    if not hasattr(kind, "__float__") or hasattr(kind, "__len__") or _is_complex(x):
+        raise TypeError(f"{name}: expected a real number or a Value, got {kind.__name__} {x!r:.60}")
+    return float(x)  # type: ignore[arg-type]
+
+
+def _is_complex(x: object) -> bool:
+    """NumPy's complex numbers have `__float__`, which drops the imaginary part: tell them by what reals lack."""
+    return hasattr(x, "imag") and bool(x.imag)
+
+
+def operand(x: object) -> Number:
+    """`x` as an input of an operation: a Value as it is, any other real number as a float."""
+    return x if isinstance(x, Value) else number(x)
+
+
+def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
+    """`op` of `inputs`: a float of floats, and a Value as soon as one of them is a Value."""
+    constant = True
+    for x in inputs:
+        if type(x) is not float:
+            if not isinstance(x, Value):
+                return apply(op, tuple(map(operand, inputs)))
+            constant = False
+    try:
+        data = op.value(*map(_real, inputs))
+    except (ValueError, ArithmeticError) as error:
+        raise _explained(error, op, inputs) from None
+    return data if constant else node(op, inputs, data)
+
+
+def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str = "") -> Exception:
+    """The same kind of error, with the operation, the numbers it was given, their names, and the reason."""
+    shown = [f"{x.name} = {x.data}" if isinstance(x, Value) and x.name else str(x.real) for x in inputs[:8]]
+    if not reason:
+        reason = f"expected {op.domain}" if op.domain and not isinstance(error, OverflowError) else str(error)
+    return type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
+
+
+def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
+    """A new Value `data`. It remembers `op` and `inputs` if one of them requires a gradient, unless in `no_grad`."""
+    if not _paused or is_recording():
+        for x in inputs:
+            if type(x) is not float and x.requires_grad:
+                return _remember(op, inputs, data)
+    return Value(data, requires_grad=False)
+
+
+def _remember(op: Op, inputs: tuple[Number, ...], data: float) -> Value:
+    z = _new(Value)
+    z.data = data
+    z.grad = 0.0
+    z.op = op
+    z.inputs = inputs
+    z.requires_grad = True
+    z.name = None
+    return z
+
+
+Method = Callable[["Value", Any], Any]
+
+
+def infix(op: Op, by_constant: Op | None = None, value: Callable[[float, float], float] | None = None) -> tuple[Method, Method]:
+    """The methods behind an operator: `x ∘ y` for a Value x, and reflected for a number x and a Value y.
+
+    They are `apply`, written out for two inputs: most of what a scalar engine does is arithmetic, and this form takes
+    a third of the time. `by_constant` is the row for a number y, if that is another one; `value` is a faster function
+    for the value. Whatever is unusual (an int, no history to keep, a value that fails and is to be explained) is left
+    to `apply`, and the TypeError for an operand that is no number to Python.
+    """
+    value = value or op.value
+    row_for_float = by_constant or op
+
+    def forward(x: Value, y: Any) -> Any:
+        row = op
+        try:
+            if type(y) is float:
+                row = row_for_float
+                data = value(x.data, y)
+                history = x.requires_grad
+            elif type(y) is Value:
+                data = value(x.data, y.data)
+                history = x.requires_grad or y.requires_grad
+            else:
+                y = operand(y)
+                return forward(x, y) if type(y) is float else apply(op, (x, y))
+        except TypeError:
+            return NotImplemented
+        except (ValueError, ArithmeticError):
+            return apply(row, (x, y))
+        return _remember(row, (x, y), data) if history and not _paused else node(row, (x, y), data)
+
+    def reflected(y: Value, x: Any) -> Any:
+        try:
+            if type(x) is not float:
+                x = number(x)
+            data = value(x, y.data)
+        except TypeError:
+            return NotImplemented
+        except (ValueError, ArithmeticError):
+            return apply(op, (x, y))
+        return _remember(op, (x, y), data) if y.requires_grad and not _paused else node(op, (x, y), data)
+
+    return forward, reflected
+
+
+def _compare(relation: Callable[[float, float], bool]) -> Callable[[Value, Any], bool]:
+    def method(x: Value, y: Any) -> bool:
+        try:
+            return relation(x.data, operand(y).real)
+        except TypeError:
+            return NotImplemented  # type: ignore[no-any-return]
+
+    return method
+
+
+class Value:
+    """A number that remembers how it was made, so that it can be differentiated.
+
+    data:           the number, a float. Anything real enters as a float; other types raise TypeError.
+    name:           shown in pictures and in error messages.
+    requires_grad:  False makes it a constant: nothing computed from constants alone is remembered.
+    grad:           ∂output/∂self, added up by `backward` of that output; 0.0 before.
+    op, inputs:     the operation that made it, and of what; None and () for a leaf, which nothing made.
+
+    `<`, `<=`, `>` and `>=` compare by number. `==` and `hash` go by identity, so that Values can be keys of a
+    dictionary; compare `.data` to ask whether two numbers are equal.
+
+    `backward` uses the numbers that the inputs hold when it runs: change `.data` after it, not before.
+    """
+
+    __slots__ = ("data", "grad", "op", "inputs", "requires_grad", "name")
+
+    data: float
+    grad: float
+    op: Op | None
+    inputs: tuple[Any, ...]  # Values and floats
+    requires_grad: bool
+    name: str | None
+
+    def __init__(self, data: Any, name: str | None = None, requires_grad: bool = True) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name: expected a string or None, got {type(name).__name__} {name!r:.60}")
+        self.data = number(data, "data")
+        self.grad = 0.0
+        self.op = None
+        self.inputs = ()
+        self.requires_grad = bool(requires_grad)
+        self.name = name
+
+    # The rest of the arithmetic is the table's: ops.py sets `Value.__add__, Value.__radd__ = infix(add)`, `Value.exp
+    # = exp` and so on. Here it is only declared, for type checkers.
+    if TYPE_CHECKING:
+        real: float
+        # fmt: off
+        def __add__(self, y: Any) -> Value: ...
+        def __radd__(self, y: Any) -> Value: ...
+        def __sub__(self, y: Any) -> Value: ...
+        def __rsub__(self, y: Any) -> Value: ...
+        def __mul__(self, y: Any) -> Value: ...
+        def __rmul__(self, y: Any) -> Value: ...
+        def __truediv__(self, y: Any) -> Value: ...
+        def __rtruediv__(self, y: Any) -> Value: ...
+        def __pow__(self, y: Any) -> Value: ...
+        def __rpow__(self, y: Any) -> Value: ...
+        def __neg__(self) -> Value: ...
+        def __pos__(self) -> Value: ...
+        def __abs__(self) -> Value: ...
+        def exp(self) -> Value: ...
+        def expm1(self) -> Value: ...
+        def log(self) -> Value: ...
+        def log1p(self) -> Value: ...
+        def sqrt(self) -> Value: ...
+        def sin(self) -> Value: ...
+        def cos(self) -> Value: ...
+        def tan(self) -> Value: ...
+        def asin(self) -> Value: ...
+        def acos(self) -> Value: ...
+        def atan(self) -> Value: ...
+        def sinh(self) -> Value: ...
+        def cosh(self) -> Value: ...
+        def tanh(self) -> Value: ...
+        def sigmoid(self) -> Value: ...
+        def relu(self) -> Value: ...
+        def softplus(self) -> Value: ...
+        def erf(self) -> Value: ...
+        def abs(self) -> Value: ...
+        def maximum(self, y: Any) -> Value: ...
+        def minimum(self, y: Any) -> Value: ...
+        def clamp(self, min: Any = None, max: Any = None) -> Value: ...
+        def where(self, condition: Any, y: Any) -> Value: ...
+        # fmt: on
+
+    __lt__, __le__ = _compare(operator.lt), _compare(operator.le)
+    __gt__, __ge__ = _compare(operator.gt), _compare(operator.ge)
+
+    def __float__(self) -> float:
+        return self.data
+
+    def __int__(self) -> int:
+        return int(self.data)
+
+    def __bool__(self) -> bool:
+        return self.data != 0.0
+
+    def __round__(self, ndigits: int | None = None) -> float:
+        return round(self.data, ndigits)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.data, spec) if spec else repr(self)
+
+    def __repr__(self) -> str:
+        name = f", name={self.name!r}" if self.name is not None else ""
+        constant = "" if self.requires_grad else ", requires_grad=False"
+        return f"Value(data={self.data}, grad={self.grad}{name}{constant})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are of leaves: a copy of a graph would have to copy all that it was computed from."""
+        if self.inputs:
+            raise TypeError(f"a Value computed from others ({self.op}) can't be copied or pickled: detach() it first")
+        return Value, (self.data, self.name, self.requires_grad), (None, {"grad": self.grad})
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was given rather than computed (or computed from constants alone, so that nothing is left)."""
+        return not self.inputs
+
+    def item(self) -> float:
+        """The number: `data`."""
+        return self.data
+
+    def detach(self) -> Value:
+        """A constant of the same number and name, without the history."""
+        return Value(self.data, self.name, requires_grad=False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradient: `grad` is 0.0 again."""
+        self.grad = 0.0
+
+    def backward(self, gradient: Any = 1.0) -> None:
+        """Add ∂self/∂x · `gradient` to the `grad` of every Value x that self was computed from, and of itself.
+
+        Gradients add up over calls; `zero_grad` starts afresh. Raises RuntimeError if self requires no gradient,
+        and what Python's arithmetic raises where a derivative does not exist (sqrt at 0); then no `grad` changes.
+        """
+        g = number(gradient, "gradient")
+        if not self.requires_grad:
+            raise RuntimeError(f"backward of {self!r}: it is a constant, or was computed from constants or in no_grad")
+        for x, adjoint in adjoints({self: g}, numeric_partials).items():
+            x.grad += adjoint
+
+
+_new = object.__new__
+_paused: set[int] = set()  # the threads inside `no_grad`
+
+# `real` is to a float and to a Value alike "the number itself": data under the name that Python's floats have for it.
+Value.real = Value.__dict__["data"]
+_real = operator.attrgetter("real")
+
+
+def is_recording() -> bool:
+    """Whether computations are remembered in this thread: not within `no_grad`."""
+    return not _paused or get_ident() not in _paused
+
+
+@contextmanager
+def set_grad_enabled(mode: bool) -> Iterator[None]:
+    """Within it (or within a function it decorates), computations are remembered if `mode`, in this thread."""
+    thread = get_ident()
+    was_paused = thread in _paused
+    (_paused.discard if mode else _paused.add)(thread)
+    try:
+        yield
+    finally:
+        (_paused.add if was_paused else _paused.discard)(thread)
+
+
+def no_grad() -> Any:
+    """Within it (`with no_grad():`, or `@no_grad()` on a function) nothing is remembered: results are constants."""
+    return set_grad_enabled(False)
+
+
+def topological_order(outputs: Iterable[Number]) -> list[Value]:
+    """The Values computed on the way to `outputs`, each before its inputs; leaves are left out.
+
+    The one walk behind backward, grad, and every other reader of a graph. A node is put down when all behind it
+    has been: `None` on the stack says that the node below it is finished.
+    """
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[Any] = [z for z in outputs if isinstance(z, Value) and z.op is not None]
+    while stack:
+        z = stack.pop()
+        if z is None:
+            order.append(stack.pop())
+        elif z not in seen:
+            seen.add(z)
+            stack += z, None
+            for x in z.inputs:
+                if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
+                    stack.append(x)
+    order.reverse()
+    return order
+
+
+def adjoints(seeds: dict[Value, Any], partials: Callable[[Value], Sequence[Any]]) -> dict[Value, Any]:
+    """The chain rule: the adjoint of every Value that the `seeds` (outputs → their adjoints) were computed from.
+
+    It adds g · ∂z/∂x to the adjoint of x, for each input x of each z, outputs first. They are kept apart from
+    `.grad`, so that a second backward over the same graph starts from nothing. With numbers as `partials` the
+    adjoints are numbers; with Values they are Values, and can be differentiated again.
+    """
+    adjoint = dict(seeds)
+    for z in topological_order(seeds):
+        g = adjoint[z]
+        if len(z.inputs) == 2:  # the loop below, unrolled for most of the nodes: backward takes two thirds of the time
+            x, y = z.inputs
+            dx, dy = partials(z)
+            if type(x) is not float and x.requires_grad:
+                adjoint[x] = adjoint[x] + g * dx if x in adjoint else g * dx
+            if type(y) is not float and y.requires_grad:
+                adjoint[y] = adjoint[y] + g * dy if y in adjoint else g * dy
+        else:
+            for x, d in zip(z.inputs, partials(z), strict=True):
+                if type(x) is not float and x.requires_grad:
+                    adjoint[x] = adjoint[x] + g * d if x in adjoint else g * d
+    return adjoint
+
+
+def numeric_partials(z: Value) -> Any:
+    """∂z/∂x for each input x, as numbers."""
+    op, inputs = z.op, z.inputs
+    try:
+        if len(inputs) == 2:  # without the star it takes a third of the time
+            x, y = inputs
+            return op.partials(z.data, x.real, y.real)  # type: ignore[union-attr]
+        return op.partials(z.data, *map(_real, inputs))  # type: ignore[union-attr]
+    except (ValueError, ArithmeticError) as error:
+        raise _explained(error, op, inputs, f"no finite derivative ({error})") from None  # type: ignore[arg-type]
+
+
+def symbolic_partials(z: Value) -> Any:
+    """∂z/∂x for each input x, as Values computed from z and its inputs."""
+    return z.op.partials(z, *z.inputs)  # type: ignore[union-attr]
+
+
+def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bool = True) -> Nested:
+    """∂output/∂x · `gradient` for each Value x of `inputs` (one Value, or a nested list of them), nested alike.
+
+    The gradients are Values that can be differentiated again; with `create_graph=False` they are constants, which
+    takes less time. No `.grad` changes. An x that the output does not depend on has gradient 0. Raises RuntimeError
+    if the output requires no gradient, TypeError for what is no Value, ValueError for a constant among `inputs`.
+    """
+    if not isinstance(output, Value):
+        raise TypeError(f"output: expected a Value, got {type(output).__name__} {output!r:.60}")
+    if not output.requires_grad:
+        raise RuntimeError(f"grad of {output!r}: it is a constant, or was computed from constants or in no_grad")
+    for path, x in leaves(inputs, "inputs"):
+        if not isinstance(x, Value):
+            raise TypeError(f"{path}: expected a Value, got {type(x).__name__} {x!r:.60}")
+        if not x.requires_grad:
+            raise ValueError(f"{path}: expected a Value that requires a gradient, got {x!r}")
+    with set_grad_enabled(create_graph):
+        if create_graph:
+            adjoint = adjoints({output: operand(gradient)}, symbolic_partials)
+        else:
+            adjoint = adjoints({output: number(gradient, "gradient")}, numeric_partials)
+
+    def as_value(x: Value) -> Value:
+        g = adjoint.get(x, 0.0)
+        return g if isinstance(g, Value) else Value(g, requires_grad=False)
+
+    return elementwise(as_value, inputs)
+
