@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+
+import milligrad as mg
+from milligrad.random import generator, manual_seed
+
+
+def draws(n=5):
+    return [generator().random() for _ in range(n)]
+
+
+def test_the_same_seed_draws_the_same_numbers():
+    manual_seed(7)
+    first = draws()
+    again = draws()
+    manual_seed(7)
+    assert draws() == first and first != again
+
+
+@pytest.mark.parametrize("other", [8, 0, -1, 2**80])
+def test_another_seed_draws_others(other):
+    manual_seed(7)
+    first = draws()
+    manual_seed(other)
+    assert draws() != first
+
+
+def test_everything_draws_from_one_generator():
+    assert generator() is generator() and mg.manual_seed is manual_seed
+
+
+@pytest.mark.parametrize("bad", [1.5, "1", None, [1]])
+def test_a_seed_that_is_no_whole_number_raises_and_changes_nothing(bad):
+    manual_seed(3)
+    state = generator().getstate()
+    with pytest.raises(TypeError, match="seed: expected an int, got"):
+        manual_seed(bad)
+    assert generator().getstate() == state
+
+
+def test_pythons_own_generator_is_left_alone():
+    import random
+
+    state = random.getstate()
+    manual_seed(1)
+    draws()
+    assert random.getstate() == state
+
+
+def test_a_run_is_repeatable_in_another_process():
+    manual_seed(11)
+    program = "from milligrad.random import generator, manual_seed; manual_seed(11); print(generator().random())"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == repr(generator().random())
