@@ -1,0 +1,133 @@
+"""Modules that hold other modules: in a row, in a list, in a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, Self
+
+from milligrad.nn.module import Module
+
+
+class _Indexed(Module):
+    """Modules under the names "0", "1", …, with the methods of a list."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self.extend(modules)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end, and return this container."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Add several modules at the end, and return this container."""
+        for i, module in enumerate(_modules(modules), len(self)):
+            self.add_module(str(i), module)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        modules = list(self)
+        return type(self)(modules[index]) if isinstance(index, slice) else modules[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(list(self._modules)[index], module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = list(self)
+        del modules[index]
+        self._modules.clear()
+        self.extend(modules)
+
+
+def _modules(candidates: Iterable[Any]) -> list[Module]:
+    """The candidates, once it is sure that all are modules, so that a container is changed wholly or not at all."""
+    modules = list(candidates)
+    for module in modules:
+        if not isinstance(module, Module):
+            raise TypeError(f"modules: expected Modules, got {type(module).__name__} {module!r:.60}")
+    return modules
+
+
+class Sequential(_Indexed):
+    """Modules in a row: the output of each is the input of the next. Takes the modules, or one dict of them by name."""
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            super().__init__()
+            for name, module in modules[0].items():
+                self.add_module(name, module)
+        else:
+            super().__init__(modules)  # type: ignore[arg-type]  # extend says what is wrong with any other type
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self._modules.items())[index]))  # under their names
+        return list(self)[index]
+
+    def forward(self, input: Any) -> Any:
+        """Each module of the last one's output."""
+        for module in self:
+            input = module(input)
+        return input
+
+
+class ModuleList(_Indexed):
+    """A list of modules whose parameters are found. It has no forward of its own."""
+
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module before the one at `index`."""
+        modules = list(self)
+        modules.insert(index, module)
+        for i, each in enumerate(_modules(modules)):
+            self.add_module(str(i), each)
+
+
+class ModuleDict(Module):
+    """A dictionary of modules whose parameters are found. It has no forward of its own."""
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Add or replace several modules."""
+        _modules(modules.values())
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._modules[name]
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._modules.keys()  # type: ignore[no-any-return]
+
+    def values(self) -> ValuesView[Module]:
+        """The modules."""
+        return self._modules.values()  # type: ignore[no-any-return]
+
+    def items(self) -> ItemsView[str, Module]:
+        """Names with modules."""
+        return self._modules.items()  # type: ignore[no-any-return]

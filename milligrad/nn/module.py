@@ -1,0 +1,297 @@
+"""Module and Parameter: how the numbers of a network are held, named, found, saved and restored.
+
+A Module is a tree of modules with Parameters at its attributes. Names and behaviour are PyTorch's. No layer is
+defined here, and nothing here computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
+
+from milligrad.engine import Value
+from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, shape
+
+
+class Parameter(list[Any]):
+    """Numbers that are learned: a nested list of Values, so that `weight[i]` is the i-th row of a matrix.
+
+    Made from a nested list of numbers, each of which becomes a Value, or of Values, which are kept as they are (so
+    that two parameters can share them). Raises ValueError if it is ragged or holds a Value that was computed.
+    """
+
+    shape: Shape
+
+    def __init__(self, data: Nested, requires_grad: bool = True) -> None:
+        if not is_list(data):
+            raise TypeError(f"data: expected a nested list of numbers or Values, such as [1.0], got {data!r:.60}")
+        size = shape(data, "data")
+
+        def leaf(x: Any) -> Value:
+            if not isinstance(x, Value):
+                return Value(x, requires_grad=requires_grad)
+            if not x.is_leaf:
+                raise ValueError(f"data: expected numbers or leaf Values, got {x!r}, which was computed from others")
+            return x
+
+        super().__init__(elementwise(leaf, data))
+        self.shape = size
+
+    def values(self) -> list[Value]:
+        """All its Values in one flat list, row by row."""
+        return flatten(self)
+
+    def numel(self) -> int:
+        """How many numbers it holds."""
+        return len(self.values())
+
+    @property
+    def data(self) -> Nested:
+        """Its numbers: nested lists of floats."""
+        return elementwise(lambda p: p.data, self)
+
+    @property
+    def grad(self) -> Nested:
+        """The gradients of its numbers: nested lists of floats."""
+        return elementwise(lambda p: p.grad, self)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self.values():
+            p.grad = 0.0
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze it (False) or let it learn (True)."""
+        for p in self.values():
+            p.requires_grad = requires_grad
+        return self
+
+    def copy_(self, data: Nested) -> Self:
+        """Take over the numbers (or the numbers of the Values) of `data`, which must have the same shape."""
+        if shape(data, "data") != self.shape:
+            raise ValueError(f"data: expected the shape {self.shape}, got {shape(data, 'data')}")
+        numbers = [Value(x).data for x in flatten(data)]
+        for p, number in zip(self.values(), numbers):
+            p.data = number
+        return self
+
+    def __hash__(self) -> int:  # type: ignore[override]  # like a Value: by identity
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameter, (list(self),)
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, data={self.data})"
+
+
+class Module:
+    """A part of a network: subclass it, make its parameters and submodules attributes, and define `forward`.
+
+    Calling a module calls its `forward`. A subclass with an `__init__` begins it with `super().__init__()`.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_parameters", {})
+        object.__setattr__(self, "_modules", {})
+        object.__setattr__(self, "training", True)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """What the module computes; each subclass defines its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    # Attributes: a Parameter or a Module is registered under its name, anything else is an ordinary attribute.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind: type[Parameter] | type[Module]
+        if isinstance(value, Parameter) or name in self.__dict__.get("_parameters", ()):
+            kind, table = Parameter, self._parameters
+        elif isinstance(value, Module) or name in self.__dict__.get("_modules", ()):
+            kind, table = Module, self._modules
+        else:
+            return object.__setattr__(self, name, value)
+        if not isinstance(value, kind | None):  # None: registered, and absent
+            raise TypeError(f"{name}: expected a {kind.__name__} or None, got {type(value).__name__} {value!r:.60}")
+        if kind is Parameter:
+            self._modules.pop(name, None)
+        self.__dict__.pop(name, None)
+        table[name] = value
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        for table in ("_parameters", "_modules"):
+            if name in self.__dict__.get(table, ()):
+                return self.__dict__[table][name]
+        if "_modules" not in self.__dict__ and name in ("_parameters", "_modules", "training"):
+            raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before anything else")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for table in (self._parameters, self._modules):
+            if name in table:
+                del table[name]
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._parameters, *self._modules})
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Make `parameter` an attribute; None reserves the name for a parameter that is absent."""
+        if parameter is not None and not isinstance(parameter, Parameter):
+            raise TypeError(f"{name}: expected a Parameter or None, got {type(parameter).__name__}")
+        self._check_name(name, self._parameters)
+        self._parameters[name] = parameter
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Make `module` an attribute, under a name that need not be an identifier."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{name}: expected a Module, got {type(module).__name__} {module!r:.60}")
+        self._check_name(name, self._modules)
+        self._modules[name] = module
+
+    def _check_name(self, name: str, table: dict[str, Any]) -> None:
+        if not isinstance(name, str) or "." in name or not name:
+            raise KeyError(f"name: expected a non-empty string without dots, got {name!r}")
+        if name not in table and hasattr(self, name):
+            raise KeyError(f"name: {name!r} is already an attribute of {type(self).__name__}")
+
+    # Finding. Names are paths through the attributes: "encoder.0.weight". What is shared is listed once.
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly below this one, with their names."""
+        seen: set[int] = set()
+        for name, module in self._modules.items():
+            if module is not None and id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly below this one."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each once, with their paths; this one's is `prefix`."""
+        return self._walk(prefix, set())
+
+    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module._walk(f"{prefix}.{name}" if prefix else name, seen)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Every Parameter of this module and (`recurse`) of those below, each once, with its path."""
+        seen: set[int] = set()
+        for path, parameter in self._named_parameters(prefix, recurse):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield path, parameter
+
+    def _named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """The same, but a shared Parameter under each of its paths."""
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                yield f"{prefix}.{name}" if prefix else name, parameter
+        for name, module in self._modules.items() if recurse else ():
+            if module is not None:
+                yield from module._named_parameters(f"{prefix}.{name}" if prefix else name)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Every Parameter of this module and (`recurse`) of those below, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    # Changing all of it.
+
+    def apply(self, f: Callable[[Module], Any]) -> Self:
+        """Call `f` with every module, those below first, and return this one."""
+        for module in self.children():
+            module.apply(f)
+        f(self)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode (`mode`) or evaluation mode here and below: Dropout behaves differently in them."""
+        if not isinstance(mode, bool):
+            raise TypeError(f"mode: expected a bool, got {mode!r:.60}")
+        for module in self.modules():
+            object.__setattr__(module, "training", mode)
+        return self
+
+    def eval(self) -> Self:
+        """Set evaluation mode here and below."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters (False) or let them learn (True)."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    # Saving and restoring.
+
+    def state_dict(self) -> dict[str, Nested]:
+        """The numbers of every parameter under its path, as nested lists of floats (JSON can hold it)."""
+        return {path: parameter.data for path, parameter in self._named_parameters()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Nested], strict: bool = True) -> None:
+        """Take over the numbers of `state_dict`.
+
+        All is checked before anything changes: missing and unexpected keys (if `strict`), wrong shapes, entries
+        that are no numbers. Raises ValueError with the whole list.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a dict of nested lists, got {type(state_dict).__name__}")
+        own = dict(self._named_parameters())
+        faults = [f"missing key: {path}" for path in own if strict and path not in state_dict]
+        faults += [f"unexpected key: {path}" for path in state_dict if strict and path not in own]
+        common = {path: parameter for path, parameter in own.items() if path in state_dict}
+        faults += [fault for path in common for fault in _misfit(path, common[path], state_dict[path])]
+        if faults:
+            raise ValueError(f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(faults))
+        for path, parameter in common.items():
+            parameter.copy_(state_dict[path])
+
+    # Showing.
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the module's repr; a subclass may define its own."""
+        return ""
+
+    def __repr__(self) -> str:
+        options = self.extra_repr()
+        if not self._modules:
+            return f"{type(self).__name__}({options})"
+        lines = [options] * bool(options) + [f"({name}): {module!r}" for name, module in self._modules.items()]
+        return f"{type(self).__name__}(" + "\n".join(["", *lines]).replace("\n", "\n  ") + "\n)"
+
+
+def _misfit(path: str, parameter: Parameter, data: Nested) -> Iterable[str]:
+    """What keeps `data` from being the numbers of `parameter`."""
+    try:
+        if shape(data, path) != parameter.shape:
+            yield f"wrong shape: {path} is {parameter.shape}, not {shape(data, path)}"
+        else:
+            elementwise(Value, data)
+    except (TypeError, ValueError) as error:
+        yield f"unusable: {path}: {error}"
