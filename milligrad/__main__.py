@@ -102,12 +102,14 @@ def save(model: Module, options: Namespace) -> None:
     """Write the numbers of the model, as JSON, to the file given with --save."""
     if options.save:
         options.save.write_text(json.dumps({"hidden": options.hidden, "state_dict": model.state_dict()}))
-        print(f"\nSaved to {options.save}: Module.load_state_dict takes its \"state_dict\".")
+        print(f'\nSaved to {options.save}: Module.load_state_dict takes its "state_dict".')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run what it asks for."""
-    parser = ArgumentParser(prog="python -m milligrad", description="Networks of single numbers, trained before your eyes.")
+    parser = ArgumentParser(
+        prog="python -m milligrad", description="Networks of single numbers, trained before your eyes."
+    )
     commands = parser.add_subparsers(required=True, metavar="digits | xor")
     add_command(commands, "digits", digits, "handwritten digits, 8×8 pixels", epochs=15, hidden=32, lr=0.1)
     add_command(commands, "xor", xor_problem, "the exclusive or", epochs=200, hidden=4, lr=0.2)

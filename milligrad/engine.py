@@ -93,8 +93,10 @@ def number(x: object, name: str = "x") -> float:
 
 
 def _is_complex(x: object) -> bool:
-    """NumPy's complex numbers have `__float__`, which drops the imaginary part: tell them by what reals lack."""
-    return hasattr(x, "imag") and bool(x.imag)
+    """NumPy's complex numbers have a `__float__`, too, which drops the imaginary part."""
+    from numbers import Complex, Real
+
+    return isinstance(x, Complex) and not isinstance(x, Real)
 
 
 def operand(x: object) -> Number:
@@ -218,6 +220,7 @@ class Value:
     """
 
     __slots__ = ("data", "grad", "op", "inputs", "requires_grad", "name")
+    __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic with a Value to the Value
 
     data: float
     grad: float
@@ -371,8 +374,8 @@ def no_grad() -> Any:
 def topological_order(outputs: Iterable[Number]) -> list[Value]:
     """The Values computed on the way to `outputs`, each before its inputs; leaves are left out.
 
-    The one walk behind backward, grad, and every other reader of a graph. A node is put down when all behind it
-    has been: `None` on the stack says that the node below it is finished.
+    The one walk behind backward, grad, and every other reader of a graph. It puts a node down when all behind it have
+    been put down: at once if there are none, else when it comes back to it; `None` on the stack says that it does.
     """
     order: list[Value] = []
     seen: set[Value] = set()
@@ -383,10 +386,16 @@ def topological_order(outputs: Iterable[Number]) -> list[Value]:
             order.append(stack.pop())
         elif z not in seen:
             seen.add(z)
-            stack += z, None
+            waiting = False
             for x in z.inputs:
                 if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
+                    if not waiting:
+                        waiting = True
+                        stack.append(z)
+                        stack.append(None)
                     stack.append(x)
+            if not waiting:
+                order.append(z)
     order.reverse()
     return order
 

@@ -309,15 +309,20 @@ def conv2d(
     rows = _windows(len(image[0]), kh, strides[0], dilations[0])
     columns = _windows(len(image[0][0]), kw, strides[1], dilations[1])
     flat = [flatten(kernel) for kernel in weight]
+    biases = [0.0] * out if bias is None else list(bias)
 
-    def feature_map(o: int) -> Nested:
-        first = o // (out // groups) * channels
-        planes = image[first : first + channels]
-        b = 0.0 if bias is None else bias[o]
-        patch = lambda r, c: [plane[i][j] for plane in planes for i in r for j in c]  # noqa: E731
-        return [[ops.dot(flat[o], patch(r, c)) + b for c in columns] for r in rows]
+    def feature_maps(group: int) -> Nested:
+        planes = image[group * channels : (group + 1) * channels]
+        own = slice(group * out // groups, (group + 1) * out // groups)
 
-    return [feature_map(o) for o in range(out)]
+        def at(r: range, c: range) -> list[Any]:
+            patch = [plane[i][j] for plane in planes for i in r for j in c]
+            return [z + b for z, b in zip(ops.matvec(flat[own], patch), biases[own])]
+
+        by_place = [[at(r, c) for c in columns] for r in rows]
+        return [[[z[o] for z in line] for line in by_place] for o in range(out // groups)]
+
+    return [feature_map for group in range(groups) for feature_map in feature_maps(group)]
 
 
 def max_pool2d(

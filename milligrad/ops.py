@@ -110,7 +110,12 @@ def _shares(extreme: list[Any]) -> list[Any]:
 def _pow_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """y·x^(y-1) and z·ln x. 0⁰ = 1 has the derivatives 0 and 0, and for x < 0 the second is no number."""
     base = where((x < 0) + (x > 0) + (y < 0) + (y > 0), x, 1.0)
-    return y * base ** (y - 1), z * log(where(x > 0, x, where(x >= 0, 1.0, NAN)))
+    return y * base ** (y - 1), z * _log_of_base(x)
+
+
+def _log_of_base(x: Any) -> Any:
+    """ln x in ∂x^y/∂y = x^y·ln x: 0 at x = 0, since 0^y stays 0, and no number below."""
+    return log(where(x > 0, x, where(x >= 0, 1.0, NAN)))
 
 
 def _bce_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -128,6 +133,8 @@ mul      = Op("mul", operator.mul,     lambda z, x, y: (y, x),         "{} * {}"
 div      = Op("div", operator.truediv, lambda z, x, y: (1/y, -z/y),    "{} / {}", "x divided by y.", "y != 0")
 power    = Op("power", _power,         lambda z, x, n: (n * x**(n - 1) if n else 0.0, 0.0),
               "{} ** {}", "x to the power of a constant y.", "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)")
+exponential = Op("exponential", _power, lambda z, x, y: (0.0, z * _log_of_base(x)),
+              "{} ** {}", "A constant x to the power of y.", "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)")
 pow      = Op("pow", _power,           _pow_partials,
               "{} ** {}", "x to the power of y.",            "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)")
 neg      = Op("neg", operator.neg,     lambda z, x: (-1.0,),           "-{}",     "x with the other sign.")
@@ -233,14 +240,16 @@ def mean(xs: Iterable[Number]) -> Any:
     return sum(inputs) / len(inputs)
 
 
-# Operators and methods of Value. A constant exponent has the shorter rule, which also holds for negative x.
+# Operators and methods of Value. A constant exponent or base has a rule of its own: shorter, and it holds also where
+# the derivative by the constant would not exist.
 
 
 Value.__add__, Value.__radd__ = infix(add)
 Value.__sub__, Value.__rsub__ = infix(sub)
 Value.__mul__, Value.__rmul__ = infix(mul)
 Value.__truediv__, Value.__rtruediv__ = infix(div)
-Value.__pow__, Value.__rpow__ = infix(pow, power, math.pow)
+Value.__pow__, _ = infix(pow, power, math.pow)
+_, Value.__rpow__ = infix(exponential, None, math.pow)
 Value.__neg__, Value.__pos__, Value.__abs__ = neg, identity, abs
 
 for _row in (

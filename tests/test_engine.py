@@ -687,7 +687,7 @@ z.backward()
 print(z.data, x.grad)
 del z
 import gc
-print(sum(isinstance(o, Value) for o in gc.get_objects()))
+print(sum(type(o) is Value for o in gc.get_objects()))
 """
 
 
@@ -783,7 +783,7 @@ def test_the_measure_of_memory_sees_a_leak():
 
 def test_a_dropped_graph_leaves_no_value_behind():
     def count():
-        return sum(isinstance(o, Value) for o in gc.get_objects())
+        return sum(type(o) is Value for o in gc.get_objects())
 
     gc.collect()
     gc.disable()

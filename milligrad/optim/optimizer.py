@@ -239,19 +239,20 @@ class Optimizer:
             for name, x in initial.items()
         ]
         try:
-            rows = list(map(self.rule(t, **options), [v.data for v in values], [v.grad for v in values], *columns))
+            new = map(self.rule(t, **options), [v.data for v in values], [v.grad for v in values], *columns)
+            numbers, *states = _transposed(new, 1 + len(columns))
         except (ValueError, ArithmeticError) as error:
             error.add_note(f"in step {t} of {self!r}, which changed nothing")
             raise
 
         def write() -> None:
-            for v, row in zip(values, rows):
-                v.data = row[0]
-            for i, (name, x) in enumerate(initial.items(), start=1):
-                new = iter([row[i] for row in rows])
+            for v, x in zip(values, numbers):
+                v.data = x
+            for (name, first), state in zip(initial.items(), states):
+                remaining = iter(state)
                 for slot, active in batch:
-                    slot.step = t
-                    slot.keep(name, x, active, new)
+                    slot.step = t  # without a state nothing counts steps: a momentum turned on later starts afresh
+                    slot.keep(name, first, active, remaining)
 
         return write
 
@@ -325,6 +326,11 @@ class Optimizer:
             for i, (group, slots) in enumerate(self._pairs())
         ]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[Any]:
+    """The columns of `rows`. A single one is taken row by row: to hold all the rows at once costs a quarter more."""
+    return [[x for (x,) in rows]] if width == 1 else list(zip(*rows))
 
 
 def _as_groups(params: Any) -> list[Mapping[str, Any]]:
