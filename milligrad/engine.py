@@ -17,15 +17,18 @@ from __future__ import annotations
 
 import operator
 from _thread import get_ident
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from itertools import chain
 from types import MethodType
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from milligrad.nested import Nested, elementwise, leaves
 
 Number: TypeAlias = "Value | float"
+Method: TypeAlias = Callable[["Value", Any], Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Op:
@@ -78,7 +81,9 @@ class Reduction(Op):
     def __call__(self, *lists: Iterable[Number]) -> Any:  # type: ignore[override]
         columns = [tuple(xs) for xs in lists]
         if len({*map(len, columns)}) > 1:
-            raise ValueError(f"{self.name}: expected lists of one length, got {', '.join(str(len(c)) for c in columns)}")
+            raise ValueError(
+                f"{self.name}: expected lists of one length, got {', '.join(str(len(c)) for c in columns)}"
+            )
         return apply(self, tuple(chain(*columns)))
 
 
@@ -122,8 +127,10 @@ def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
 def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str = "") -> Exception:
     """The same kind of error, with the operation, the numbers it was given, their names, and the reason."""
     shown = [f"{x.name} = {x.data}" if isinstance(x, Value) and x.name else str(x.real) for x in inputs[:8]]
+    if not inputs:
+        return type(error)(f"{op.name}: expected at least one number, got an empty list")
     if not reason:
-        reason = f"expected {op.domain}" if op.domain and not isinstance(error, OverflowError) else str(error)
+        reason = f"expected {op.domain}" if op.domain and not isinstance(error, OverflowError) else str(error.args[-1])
     return type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
 
 
@@ -147,49 +154,50 @@ def _remember(op: Op, inputs: tuple[Number, ...], data: float) -> Value:
     return z
 
 
-Method = Callable[["Value", Any], Any]
-
-
-def infix(op: Op, by_constant: Op | None = None, value: Callable[[float, float], float] | None = None) -> tuple[Method, Method]:
+def infix(
+    op: Op,
+    of_constant_y: Op | None = None,
+    of_constant_x: Op | None = None,
+    value: Callable[[float, float], float] | None = None,
+) -> tuple[Method, Method]:
     """The methods behind an operator: `x ∘ y` for a Value x, and reflected for a number x and a Value y.
 
     They are `apply`, written out for two inputs: most of what a scalar engine does is arithmetic, and this form takes
-    a third of the time. `by_constant` is the row for a number y, if that is another one; `value` is a faster function
-    for the value. Whatever is unusual (an int, no history to keep, a value that fails and is to be explained) is left
-    to `apply`, and the TypeError for an operand that is no number to Python.
+    a third of the time. Numbers may have a row of their own; `value` is a faster function for the value of all rows.
+    What is unusual (no history to keep, a value that fails and is to be explained) is left to `apply` and `node`, and
+    the TypeError for an operand that is no number to Python.
     """
     value = value or op.value
-    row_for_float = by_constant or op
+    op_for_y, op_for_x = of_constant_y or op, of_constant_x or op
 
     def forward(x: Value, y: Any) -> Any:
-        row = op
-        try:
-            if type(y) is float:
-                row = row_for_float
-                data = value(x.data, y)
-                history = x.requires_grad
-            elif type(y) is Value:
-                data = value(x.data, y.data)
-                history = x.requires_grad or y.requires_grad
-            else:
+        if type(y) is not float and type(y) is not Value:
+            try:
                 y = operand(y)
-                return forward(x, y) if type(y) is float else apply(op, (x, y))
-        except TypeError:
-            return NotImplemented
+            except TypeError:
+                return NotImplemented
+        row = op_for_y if type(y) is float else op
+        try:
+            data = value(x.data, y.real)
         except (ValueError, ArithmeticError):
             return apply(row, (x, y))
-        return _remember(row, (x, y), data) if history and not _paused else node(row, (x, y), data)
+        if not _paused and (x.requires_grad or (type(y) is not float and y.requires_grad)):
+            return _remember(row, (x, y), data)
+        return node(row, (x, y), data)
 
     def reflected(y: Value, x: Any) -> Any:
-        try:
-            if type(x) is not float:
+        if type(x) is not float:
+            try:
                 x = number(x)
+            except TypeError:
+                return NotImplemented
+        try:
             data = value(x, y.data)
-        except TypeError:
-            return NotImplemented
         except (ValueError, ArithmeticError):
-            return apply(op, (x, y))
-        return _remember(op, (x, y), data) if y.requires_grad and not _paused else node(op, (x, y), data)
+            return apply(op_for_x, (x, y))
+        if not _paused and y.requires_grad:
+            return _remember(op_for_x, (x, y), data)
+        return node(op_for_x, (x, y), data)
 
     return forward, reflected
 
@@ -243,6 +251,7 @@ class Value:
     # = exp` and so on. Here it is only declared, for type checkers.
     if TYPE_CHECKING:
         real: float
+
         # fmt: off
         def __add__(self, y: Any) -> Value: ...
         def __radd__(self, y: Any) -> Value: ...
@@ -354,19 +363,34 @@ def is_recording() -> bool:
     return not _paused or get_ident() not in _paused
 
 
-@contextmanager
-def set_grad_enabled(mode: bool) -> Iterator[None]:
-    """Within it (or within a function it decorates), computations are remembered if `mode`, in this thread."""
-    thread = get_ident()
-    was_paused = thread in _paused
-    (_paused.discard if mode else _paused.add)(thread)
-    try:
-        yield
-    finally:
-        (_paused.add if was_paused else _paused.discard)(thread)
+class set_grad_enabled:
+    """Within it, or in a function it decorates, computations are remembered if `mode`; in this thread alone."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = mode
+        self._outer: list[bool] = []  # what to go back to, for each time it was entered
+
+    def __enter__(self) -> None:
+        self._outer.append(is_recording())
+        _set_recording(self.mode)
+
+    def __exit__(self, *error: object) -> None:
+        _set_recording(self._outer.pop())
+
+    def __call__(self, f: Callable[P, R]) -> Callable[P, R]:
+        @wraps(f)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            with set_grad_enabled(self.mode):  # one for each call: f may run in many threads
+                return f(*args, **kwargs)
+
+        return wrapped
 
 
-def no_grad() -> Any:
+def _set_recording(mode: bool) -> None:
+    (_paused.discard if mode else _paused.add)(get_ident())
+
+
+def no_grad() -> set_grad_enabled:
     """Within it (`with no_grad():`, or `@no_grad()` on a function) nothing is remembered: results are constants."""
     return set_grad_enabled(False)
 
@@ -468,4 +492,3 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
         return g if isinstance(g, Value) else Value(g, requires_grad=False)
 
     return elementwise(as_value, inputs)
-

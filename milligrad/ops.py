@@ -248,8 +248,7 @@ Value.__add__, Value.__radd__ = infix(add)
 Value.__sub__, Value.__rsub__ = infix(sub)
 Value.__mul__, Value.__rmul__ = infix(mul)
 Value.__truediv__, Value.__rtruediv__ = infix(div)
-Value.__pow__, _ = infix(pow, power, math.pow)
-_, Value.__rpow__ = infix(exponential, None, math.pow)
+Value.__pow__, Value.__rpow__ = infix(pow, power, exponential, math.pow)
 Value.__neg__, Value.__pos__, Value.__abs__ = neg, identity, abs
 
 for _row in (

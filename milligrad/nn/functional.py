@@ -1,3 +1,3 @@
 """`milligrad.functional` under PyTorch's name for it."""
 
-from milligrad.functional import *  # noqa: F403
+from milligrad.functional import *
