@@ -115,9 +115,12 @@ def linear(input: Nested, weight: Nested, bias: Nested = None) -> Nested:
 
     Shapes: input (…, in), weight (out, in), bias (out,) → (…, out).
     """
+    if not (is_list(weight) and len(weight) and is_list(weight[0])):
+        raise ValueError(f"weight: expected the shape (out, in), got {shape(weight, 'weight')}")
     if not is_list(input):
         raise ValueError(f"input: expected a list of {len(weight[0])} numbers or a batch of them, got {input!r:.60}")
     if len(input) and is_list(input[0]):
+        shape(input, "input")  # not ragged
         return [linear(x, weight, bias) for x in input]
     if len(input) != len(weight[0]):
         raise ValueError(f"input: expected {len(weight[0])} numbers (in_features), got {len(input)}")
@@ -139,16 +142,24 @@ def embedding(input: Nested, weight: Nested, padding_idx: int | None = None) -> 
     """
 
     n = len(weight)
-    if padding_idx is not None and not -n <= padding_idx < n:
-        raise ValueError(f"padding_idx: expected an index below {n}, got {padding_idx}")
+    padding = padding_row(padding_idx, n)
     shape(input, "input")  # not ragged
 
     def row(index: Any) -> list[Any]:
         i = _index(index, n, "input")
-        frozen = padding_idx is not None and i == padding_idx % n
+        frozen = i == padding
         return [x.detach() if frozen and isinstance(x, Value) else x for x in weight[i]]
 
     return elementwise(row, input)
+
+
+def padding_row(padding_idx: Any, n: int) -> int | None:
+    """Which of n rows `padding_idx` means (it may count from the end), checked; None for none."""
+    if padding_idx is None:
+        return None
+    if not hasattr(padding_idx, "__index__") or not -n <= padding_idx < n:
+        raise ValueError(f"padding_idx: expected a whole number from {-n} to {n - 1}, got {padding_idx!r:.60}")
+    return operator.index(padding_idx) % n
 
 
 def dropout(input: Nested, p: float = 0.5, training: bool = True) -> Nested:
@@ -293,7 +304,9 @@ def conv2d(
     `padding` may be "valid" (none) or "same" (H' = H; only with stride 1).
     """
     own, kernels = shape(input, "input"), shape(weight, "weight")
-    if len(kernels) != 4 or len(own) not in (3, 4):
+    if len(kernels) != 4 or 0 in kernels:
+        raise ValueError(f"weight: expected the shape (out, C / groups, kh, kw), all at least 1, got {kernels}")
+    if len(own) not in (3, 4):
         raise ValueError(f"input: expected the shape (C, H, W) or (N, C, H, W), got {own} for a weight of {kernels}")
     if len(own) == 4:
         return [conv2d(x, weight, bias, stride, padding, dilation, groups) for x in input]
@@ -606,6 +619,7 @@ def _pointwise(
     own, other = shape(input, "input"), shape(target, "target")
     if own != other:
         raise ValueError(f"target: expected the shape of input, {own}, got {other}")
+    _check_numbers(input, "input")
     _check_target(target)
     losses = elementwise(loss, input, target, *more)
     if weight is not None:
@@ -622,6 +636,12 @@ def _reduced(losses: Nested, reduction: str) -> Any:
     if not flat:
         raise ValueError("input: expected at least one number, got an empty list")
     return ops.mean(flat) if reduction == "mean" else ops.sum(flat)
+
+
+def _check_numbers(x: Nested, name: str) -> None:
+    for path, item in leaves(x, name):
+        if not isinstance(item, Value):
+            number(item, path)
 
 
 def _check_target(target: Nested) -> None:

@@ -319,6 +319,14 @@ def test_no_grad_and_set_grad_enabled_nest():
     assert is_recorded()
 
 
+def test_one_no_grad_can_be_entered_again_and_within_itself():
+    quiet = mg.no_grad()
+    for _ in range(2):
+        with quiet, quiet:
+            assert (Value(1.0) * 2).is_leaf
+        assert not (Value(1.0) * 2).is_leaf
+
+
 def test_no_grad_ends_with_an_exception():
     @mg.no_grad()
     def fails():

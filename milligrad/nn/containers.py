@@ -17,8 +17,7 @@ class _Indexed(Module):
 
     def append(self, module: Module) -> Self:
         """Add a module at the end, and return this container."""
-        self.add_module(str(len(self)), module)
-        return self
+        return self.extend([module])
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add several modules at the end, and return this container."""
@@ -37,7 +36,8 @@ class _Indexed(Module):
         return type(self)(modules[index]) if isinstance(index, slice) else modules[index]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(list(self._modules)[index], module)
+        name = list(self._modules)[index]
+        self.add_module(name, *_modules([module]))
 
     def __delitem__(self, index: int | slice) -> None:
         modules = list(self)
@@ -48,11 +48,24 @@ class _Indexed(Module):
 
 def _modules(candidates: Iterable[Any]) -> list[Module]:
     """The candidates, once it is sure that all are modules, so that a container is changed wholly or not at all."""
+    if not isinstance(candidates, Iterable):
+        raise TypeError(f"modules: expected a list of Modules, got {type(candidates).__name__} {candidates!r:.60}")
     modules = list(candidates)
     for module in modules:
         if not isinstance(module, Module):
             raise TypeError(f"modules: expected Modules, got {type(module).__name__} {module!r:.60}")
     return modules
+
+
+def _update(container: Module, modules: Mapping[str, Module]) -> None:
+    """Add or replace several modules, once it is sure that all are modules under names that can be."""
+    if not isinstance(modules, Mapping):
+        raise TypeError(f"modules: expected a dict of Modules, got {type(modules).__name__} {modules!r:.60}")
+    _modules(modules.values())
+    for name in modules:
+        container._check_name(name, container._modules)
+    for name, module in modules.items():
+        container.add_module(name, module)
 
 
 class Sequential(_Indexed):
@@ -61,8 +74,7 @@ class Sequential(_Indexed):
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             super().__init__()
-            for name, module in modules[0].items():
-                self.add_module(name, module)
+            _update(self, modules[0])
         else:
             super().__init__(modules)  # type: ignore[arg-type]  # extend says what is wrong with any other type
 
@@ -94,19 +106,17 @@ class ModuleDict(Module):
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()
-        self.update(modules or {})
+        self.update({} if modules is None else modules)
 
     def update(self, modules: Mapping[str, Module]) -> None:
         """Add or replace several modules."""
-        _modules(modules.values())
-        for name, module in modules.items():
-            self.add_module(name, module)
+        _update(self, modules)
 
     def __getitem__(self, name: str) -> Any:
         return self._modules[name]
 
     def __setitem__(self, name: str, module: Module) -> None:
-        self.add_module(name, module)
+        self.update({name: module})
 
     def __delitem__(self, name: str) -> None:
         del self._modules[name]

@@ -60,9 +60,7 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = size(num_embeddings, "num_embeddings")
         self.embedding_dim = size(embedding_dim, "embedding_dim")
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(f"padding_idx: expected an index below {num_embeddings}, got {padding_idx}")
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.padding_idx = F.padding_row(padding_idx, num_embeddings)
         self.weight = init.normal_(Parameter(full((num_embeddings, embedding_dim), 0.0)))
         if self.padding_idx is not None:
             for p in self.weight[self.padding_idx]:

@@ -81,6 +81,9 @@ class Parameter(list[Any]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
+    def __ne__(self, other: object) -> bool:  # list has one of its own
+        return self is not other
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Parameter, (list(self),)
 
