@@ -16,7 +16,7 @@ Names, here and in every other file:
 from __future__ import annotations
 
 import operator
-from _thread import get_ident
+from _thread import get_ident  # threading.get_ident, without the time to import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from itertools import chain
@@ -40,7 +40,7 @@ class Op:
                that it runs on floats (the backward pass), on Values (a gradient that can be differentiated again)
                and on whatever else does arithmetic. A comparison counts as 0 or 1: `(x > 0) - (x < 0)`.
     form:      how it is printed: "log({})"
-    domain:    where it is defined, as a condition on the names in `form`'s order x, y, …; "" for everywhere
+    domain:    where it is defined: a condition on its inputs, which it calls x and y; "" for everywhere
     sentence:  what it is, in words; its docstring
 
     A row is called like the function it is: of floats it gives a float, of Values a Value. Any real number is
@@ -88,10 +88,15 @@ class Reduction(Op):
 
 
 def number(x: object, name: str = "x") -> float:
-    """`x` as a float. A string, None, a complex number or a container raises TypeError; `name` says whose fault."""
+    """`x` as a float; of a Value its number, without its history.
+
+    A string, None, a complex number or a container raises TypeError, which calls it `name`.
+    """
     kind = type(x)
     if kind is float:
         return x  # type: ignore[return-value]
+    if kind is int or kind is bool:
+        return float(x)  # type: ignore[arg-type]
     if not hasattr(kind, "__float__") or hasattr(kind, "__len__") or _is_complex(x):
         raise TypeError(f"{name}: expected a real number or a Value, got {kind.__name__} {x!r:.60}")
     return float(x)  # type: ignore[arg-type]
@@ -99,7 +104,7 @@ def number(x: object, name: str = "x") -> float:
 
 def _is_complex(x: object) -> bool:
     """NumPy's complex numbers have a `__float__`, too, which drops the imaginary part."""
-    from numbers import Complex, Real
+    from numbers import Complex, Real  # here, since few need it and it takes a millisecond
 
     return isinstance(x, Complex) and not isinstance(x, Real)
 
@@ -134,9 +139,13 @@ def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str =
     return type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
 
 
+_new = object.__new__
+_paused: set[int] = set()  # the threads inside `no_grad`; most often empty, so that to ask costs next to nothing
+
+
 def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
     """A new Value `data`. It remembers `op` and `inputs` if one of them requires a gradient, unless in `no_grad`."""
-    if not _paused or is_recording():
+    if not _paused or is_grad_enabled():
         for x in inputs:
             if type(x) is not float and x.requires_grad:
                 return _remember(op, inputs, data)
@@ -154,21 +163,14 @@ def _remember(op: Op, inputs: tuple[Number, ...], data: float) -> Value:
     return z
 
 
-def infix(
-    op: Op,
-    of_constant_y: Op | None = None,
-    of_constant_x: Op | None = None,
-    value: Callable[[float, float], float] | None = None,
-) -> tuple[Method, Method]:
+def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = None) -> tuple[Method, Method]:
     """The methods behind an operator: `x ∘ y` for a Value x, and reflected for a number x and a Value y.
 
     They are `apply`, written out for two inputs: most of what a scalar engine does is arithmetic, and this form takes
-    a third of the time. Numbers may have a row of their own; `value` is a faster function for the value of all rows.
-    What is unusual (no history to keep, a value that fails and is to be explained) is left to `apply` and `node`, and
-    the TypeError for an operand that is no number to Python.
+    a third of the time. Numbers may have a row of their own. What is unusual (no history to keep, a value that fails
+    and is to be explained) is left to `node` and `apply`, and the TypeError for what is no number to Python.
     """
-    value = value or op.value
-    op_for_y, op_for_x = of_constant_y or op, of_constant_x or op
+    value, op_for_y, op_for_x = op.value, of_constant_y or op, of_constant_x or op
 
     def forward(x: Value, y: Any) -> Any:
         if type(y) is not float and type(y) is not Value:
@@ -215,7 +217,8 @@ def _compare(relation: Callable[[float, float], bool]) -> Callable[[Value, Any],
 class Value:
     """A number that remembers how it was made, so that it can be differentiated.
 
-    data:           the number, a float. Anything real enters as a float; other types raise TypeError.
+    data:           the number, a float. Anything real enters as a float (a Value without its history); other types
+                    raise TypeError.
     name:           shown in pictures and in error messages.
     requires_grad:  False makes it a constant: nothing computed from constants alone is remembered.
     grad:           ∂output/∂self, added up by `backward` of that output; 0.0 before.
@@ -344,21 +347,17 @@ class Value:
         and what Python's arithmetic raises where a derivative does not exist (sqrt at 0); then no `grad` changes.
         """
         g = number(gradient, "gradient")
-        if not self.requires_grad:
-            raise RuntimeError(f"backward of {self!r}: it is a constant, or was computed from constants or in no_grad")
-        for x, adjoint in adjoints({self: g}, numeric_partials).items():
+        _check_history(self)
+        for x, adjoint in adjoints({self: g}, partials_as_numbers).items():
             x.grad += adjoint
 
-
-_new = object.__new__
-_paused: set[int] = set()  # the threads inside `no_grad`
 
 # `real` is to a float and to a Value alike "the number itself": data under the name that Python's floats have for it.
 Value.real = Value.__dict__["data"]
 _real = operator.attrgetter("real")
 
 
-def is_recording() -> bool:
+def is_grad_enabled() -> bool:
     """Whether computations are remembered in this thread: not within `no_grad`."""
     return not _paused or get_ident() not in _paused
 
@@ -371,7 +370,7 @@ class set_grad_enabled:
         self._outer: list[bool] = []  # what to go back to, for each time it was entered
 
     def __enter__(self) -> None:
-        self._outer.append(is_recording())
+        self._outer.append(is_grad_enabled())
         _set_recording(self.mode)
 
     def __exit__(self, *error: object) -> None:
@@ -393,6 +392,11 @@ def _set_recording(mode: bool) -> None:
 def no_grad() -> set_grad_enabled:
     """Within it (`with no_grad():`, or `@no_grad()` on a function) nothing is remembered: results are constants."""
     return set_grad_enabled(False)
+
+
+def _check_history(output: Value) -> None:
+    if not output.requires_grad:
+        raise RuntimeError(f"no gradient of {output!r}: it is a constant, or computed from constants or in no_grad")
 
 
 def topological_order(outputs: Iterable[Number]) -> list[Value]:
@@ -448,7 +452,7 @@ def adjoints(seeds: dict[Value, Any], partials: Callable[[Value], Sequence[Any]]
     return adjoint
 
 
-def numeric_partials(z: Value) -> Any:
+def partials_as_numbers(z: Value) -> Any:
     """∂z/∂x for each input x, as numbers."""
     op, inputs = z.op, z.inputs
     try:
@@ -460,7 +464,7 @@ def numeric_partials(z: Value) -> Any:
         raise _explained(error, op, inputs, f"no finite derivative ({error})") from None  # type: ignore[arg-type]
 
 
-def symbolic_partials(z: Value) -> Any:
+def partials_as_values(z: Value) -> Any:
     """∂z/∂x for each input x, as Values computed from z and its inputs."""
     return z.op.partials(z, *z.inputs)  # type: ignore[union-attr]
 
@@ -473,9 +477,9 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
     if the output requires no gradient, TypeError for what is no Value, ValueError for a constant among `inputs`.
     """
     if not isinstance(output, Value):
-        raise TypeError(f"output: expected a Value, got {type(output).__name__} {output!r:.60}")
-    if not output.requires_grad:
-        raise RuntimeError(f"grad of {output!r}: it is a constant, or was computed from constants or in no_grad")
+        hint = " (milligrad.transforms.grad takes functions)" if callable(output) else ""
+        raise TypeError(f"output: expected a Value, got {type(output).__name__} {output!r:.60}{hint}")
+    _check_history(output)
     for path, x in leaves(inputs, "inputs"):
         if not isinstance(x, Value):
             raise TypeError(f"{path}: expected a Value, got {type(x).__name__} {x!r:.60}")
@@ -483,9 +487,9 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
             raise ValueError(f"{path}: expected a Value that requires a gradient, got {x!r}")
     with set_grad_enabled(create_graph):
         if create_graph:
-            adjoint = adjoints({output: operand(gradient)}, symbolic_partials)
+            adjoint = adjoints({output: operand(gradient)}, partials_as_values)
         else:
-            adjoint = adjoints({output: number(gradient, "gradient")}, numeric_partials)
+            adjoint = adjoints({output: number(gradient, "gradient")}, partials_as_numbers)
 
     def as_value(x: Value) -> Value:
         g = adjoint.get(x, 0.0)

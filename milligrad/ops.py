@@ -4,7 +4,8 @@ All calculus of the project is on this page. The backward pass, second derivativ
 and losses are derived from it, and none of them knows a derivative of its own.
 
 In a row, x, y, … are the inputs and z is the output, which often makes the shortest formula: tanh' = 1 - z².
-A comparison counts as 0 or 1, so `(x > 0) - (x < 0)` is the sign of x. Some rows have a corner where the derivative
+A comparison counts as 0 or 1, so `(x > 0) - (x < 0)` is the sign of x; `1 - (x <= 0)` is `x > 0`, but keeps the
+gradient of a NaN, as PyTorch does. Some rows have a corner where the derivative
 jumps; there they take the side that PyTorch takes (relu' = 0 and abs' = 0 at 0, max shares among equals).
 
 `sum`, `min`, `max`, `abs` and `pow` are here what they are in mathematics; Python's own are under `builtins`.
@@ -21,20 +22,28 @@ from typing import Any
 
 from milligrad.engine import Number, Op, Reduction, Value, infix, node, number
 
+__all__ = [
+    "LOG_EPSILON", "abs", "acos", "asin", "atan", "clamp", "cos", "cosh", "dot", "erf", "exp", "expm1", "log", "log1p",
+    "logsumexp", "max", "maximum", "mean", "min", "minimum", "prod", "relu", "sigmoid", "sin", "sinh", "softplus", "sqrt",
+    "sum", "tan", "tanh", "where",
+]  # fmt: skip
+
 LOG_EPSILON = 1e-8
 """What log takes for an input of exactly 0: log(0) = ln(1e-8) ≈ -18.42, with the derivative 1/1e-8 = 1e8."""
 
 NAN = math.nan
+POWER_DOMAIN = "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)"
+BCE_FLOOR = -100.0  # what PyTorch's binary cross entropy takes for a logarithm below it
+BCE_SMALLEST = 9.999999960041972e-13  # and for a smaller x·(1 - x) in its derivative: 1e-12, in single precision
 
 
 # Values that Python's math module does not have in this form. Each is finite wherever the result is.
 
 
-def _power(x: float, n: float) -> float:
-    z = x**n
-    if type(z) is complex:
-        raise ValueError("a negative number to a fractional power is not real")
-    return float(z)
+def _power(x: float, y: float) -> float:
+    if x == 0 and y < 0:
+        raise ZeroDivisionError("0 to a negative power")
+    return math.pow(x, y)
 
 
 def _sigmoid(x: float) -> float:
@@ -57,9 +66,9 @@ def _clamp(x: float, lo: float, hi: float) -> float:
 def _bce(x: float, y: float) -> float:
     if not 0 <= x <= 1:
         raise ValueError("x is no probability")
-    log_x = math.log(x) if x > 0 else -100.0
-    log_1_x = math.log1p(-x) if x < 1 else -100.0
-    return -(y * builtins.max(log_x, -100.0) + (1 - y) * builtins.max(log_1_x, -100.0))
+    log_x = math.log(x) if x > 0 else BCE_FLOOR
+    log_1_x = math.log1p(-x) if x < 1 else BCE_FLOOR
+    return -(y * builtins.max(log_x, BCE_FLOOR) + (1 - y) * builtins.max(log_1_x, BCE_FLOOR))
 
 
 def _dot(*xy: float) -> float:
@@ -108,7 +117,10 @@ def _shares(extreme: list[Any]) -> list[Any]:
 
 
 def _pow_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """y·x^(y-1) and z·ln x. 0⁰ = 1 has the derivatives 0 and 0, and for x < 0 the second is no number."""
+    """y·x^(y-1) and z·ln x. 0⁰ = 1 has the derivatives 0 and 0, and for x < 0 the second is no number.
+
+    Only at x = y = 0 is the base taken to be 1: elsewhere at y = 0 the second derivative 1/x needs the true x.
+    """
     base = where((x < 0) + (x > 0) + (y < 0) + (y > 0), x, 1.0)
     return y * base ** (y - 1), z * _log_of_base(x)
 
@@ -119,10 +131,13 @@ def _log_of_base(x: Any) -> Any:
 
 
 def _bce_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """(x - y) / (x·(1 - x)) and ln(1 - x) - ln x, with PyTorch's bounds: -100, and 1e-12 in single precision below."""
-    log_x = log(maximum(x, math.exp(-100)))
-    log_1_x = where(x < 1, log1p(-where(x < 1, x, 0.0)), -100.0)
-    return (x - y) / maximum(x * (1 - x), 9.999999960041972e-13), log_1_x - log_x
+    """(x - y) / (x·(1 - x)) and ln(1 - x) - ln x, within PyTorch's bounds.
+
+    It is a row because of them: below the floor the value stands still, but PyTorch's derivative goes on.
+    """
+    log_x = log(maximum(x, math.exp(BCE_FLOOR)))
+    log_1_x = where(x < 1, log1p(-where(x < 1, x, 0.0)), BCE_FLOOR)
+    return (x - y) / maximum(x * (1 - x), BCE_SMALLEST), log_1_x - log_x
 
 
 # fmt: off
@@ -131,12 +146,12 @@ add      = Op("add", operator.add,     lambda z, x, y: (1.0, 1.0),     "{} + {}"
 sub      = Op("sub", operator.sub,     lambda z, x, y: (1.0, -1.0),    "{} - {}", "x minus y.")
 mul      = Op("mul", operator.mul,     lambda z, x, y: (y, x),         "{} * {}", "x times y.")
 div      = Op("div", operator.truediv, lambda z, x, y: (1/y, -z/y),    "{} / {}", "x divided by y.", "y != 0")
-power    = Op("power", _power,         lambda z, x, n: (n * x**(n - 1) if n else 0.0, 0.0),
-              "{} ** {}", "x to the power of a constant y.", "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)")
+power    = Op("power", _power,         lambda z, x, y: (y * x**(y - 1) if y else 0.0, 0.0),
+              "{} ** {}", "x to the power of a constant y.", POWER_DOMAIN)
 exponential = Op("exponential", _power, lambda z, x, y: (0.0, z * _log_of_base(x)),
-              "{} ** {}", "A constant x to the power of y.", "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)")
+              "{} ** {}", "A constant x to the power of y.", POWER_DOMAIN)
 pow      = Op("pow", _power,           _pow_partials,
-              "{} ** {}", "x to the power of y.",            "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)")
+              "{} ** {}", "x to the power of y.",            POWER_DOMAIN)
 neg      = Op("neg", operator.neg,     lambda z, x: (-1.0,),           "-{}",     "x with the other sign.")
 identity = Op("identity", operator.pos, lambda z, x: (1.0,),           "+{}",     "x itself, as a new node.")
 
@@ -169,9 +184,9 @@ bce      = Op("bce",      _bce,        _bce_partials,
 # ── Corners: a comparison counts as 0 or 1 ───────────────────────────────────────────────────────────────────────
 relu     = Op("relu",  lambda x: 0.0 if x <= 0 else x, lambda z, x: (1 - (z <= 0),), "relu({})", "x where it is positive, else 0.")
 abs      = Op("abs",   math.fabs,      lambda z, x: ((x > 0) - (x < 0),),            "abs({})",  "x without its sign.")
-clamp_   = Op("clamp", _clamp,         lambda z, x, lo, hi: ((lo <= x) * (x <= hi), (lo < hi) * (x < lo), (hi < lo) + (lo <= hi) * (x > hi)),
+clip     = Op("clamp", _clamp,         lambda z, x, lo, hi: ((lo <= x) * (x <= hi), (lo < hi) * (x < lo), (hi < lo) + (lo <= hi) * (x > hi)),
               "clamp({}, {}, {})", "x, but at least the second input and at most the third.")
-where_   = Op("where", lambda c, x, y: x if c else y, lambda z, c, x, y: (0.0, c, 1.0 - c),
+select   = Op("where", lambda c, x, y: x if c else y, lambda z, c, x, y: (0.0, c, 1.0 - c),
               "where({}, {}, {})", "The second input where the condition (1 or 0) holds, else the third.")
 
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
@@ -195,7 +210,7 @@ def where(condition: Any, x: Number, y: Number) -> Any:
 
     The condition is a comparison, or a number that counts as true unless it is 0; no derivative passes through it.
     """
-    return where_(float(bool(number(condition, "condition"))), x, y)
+    return select(float(bool(number(condition, "condition"))), x, y)
 
 
 def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
@@ -209,7 +224,7 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
         if len(row) != len(ys):
             return dot(row, ys)
         try:
-            data = builtins.sum(map(operator.mul, [x.data for x in row], numbers))
+            data = builtins.sum(map(operator.mul, [x.data for x in row], numbers), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
         return node(dot, (*row, *ys), data)
@@ -219,7 +234,7 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
 
 def clamp(x: Number, min: Number | None = None, max: Number | None = None) -> Any:
     """x, but at least `min` and at most `max`; None is no bound. If min > max, it is max, as in PyTorch."""
-    return clamp_(x, -math.inf if min is None else min, math.inf if max is None else max)
+    return clip(x, -math.inf if min is None else min, math.inf if max is None else max)
 
 
 def maximum(x: Number, y: Number) -> Any:
@@ -248,7 +263,7 @@ Value.__add__, Value.__radd__ = infix(add)
 Value.__sub__, Value.__rsub__ = infix(sub)
 Value.__mul__, Value.__rmul__ = infix(mul)
 Value.__truediv__, Value.__rtruediv__ = infix(div)
-Value.__pow__, Value.__rpow__ = infix(pow, power, exponential, math.pow)
+Value.__pow__, Value.__rpow__ = infix(pow, power, exponential)
 Value.__neg__, Value.__pos__, Value.__abs__ = neg, identity, abs
 
 for _row in (

@@ -79,7 +79,7 @@ def test_the_file_is_the_one_that_is_credited():
     credit = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256((FOLDER / "digits.csv.gz").read_bytes()).hexdigest() in credit
     for words in ("Alpaydin", "Kaynak", "UCI Machine Learning Repository", "10.24432/C50P49", "CC BY 4.0"):
-        assert words in credit and words in load_digits.__doc__.replace("\n    ", " ")
+        assert words in credit and words in " ".join(load_digits.__doc__.split())
 
 
 def test_xor_is_one_where_just_one_input_is():
