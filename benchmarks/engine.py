@@ -221,7 +221,8 @@ def import_seconds(rounds: int = 21) -> float:
 
 def processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]}, {os.cpu_count()} cores" if names else platform.processor()
 
 
