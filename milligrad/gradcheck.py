@@ -29,6 +29,12 @@ def numerical_jacobian(f: Callable[..., Any], inputs: Sequence[Nested], eps: flo
     return [list(row) for row in zip(*columns)]
 
 
+def analytical_jacobian(f: Callable[..., Any], inputs: Sequence[Nested]) -> list[list[float]]:
+    """The same by the derivatives of the operations that f consists of: what is to be checked."""
+    by_input = jacobian(lambda *args: flatten(f(*args)), range(len(inputs)))(*inputs)
+    return [list(map(float, flatten(row))) for row in zip(*by_input)]
+
+
 def _arguments(inputs: Sequence[Nested]) -> Sequence[Nested]:
     if not is_list(inputs):
         raise TypeError(f"inputs: expected a list of the arguments of f, got {type(inputs).__name__} {inputs!r:.60}")
@@ -49,11 +55,9 @@ def gradcheck(
     the output, the input and both numbers, or returns False without `raise_exception`.
     """
     inputs = [elementwise(lambda x: number(x, "inputs"), x) for x in _arguments(inputs)]
-    numerical = numerical_jacobian(f, inputs, eps)
+    numerical, analytical = numerical_jacobian(f, inputs, eps), analytical_jacobian(f, inputs)
     columns = [f"inputs[{i}]{path}" for i, x in enumerate(inputs) for path, _ in leaves(x)]
     outputs = [path for path, _ in leaves(f(*inputs))]
-    rows = jacobian(lambda *args: flatten(f(*args)), range(len(inputs)))(*inputs)
-    analytical = [[float(d) for by_input in rows for d in flatten(by_input[i])] for i in range(len(outputs))]
     for output, row, other in zip(outputs, analytical, numerical):
         for column, a, n in zip(columns, row, other):
             if not abs(a - n) <= atol + rtol * abs(n):
@@ -76,7 +80,5 @@ def gradgradcheck(
     def mixed(*args: Any) -> Any:
         return sum(y * (1 + 0.3 * i) for i, y in enumerate(flatten(f(*args))))
 
-    def gradient(*args: Any) -> Any:
-        return list(map(flatten, grad(mixed, range(len(args)))(*args)))
-
-    return gradcheck(lambda *args: flatten(gradient(*args)), inputs, eps, atol, rtol, raise_exception)
+    gradients = grad(mixed, range(len(_arguments(inputs))))
+    return gradcheck(lambda *args: flatten(gradients(*args)), inputs, eps, atol, rtol, raise_exception)

@@ -23,15 +23,16 @@ from milligrad.engine import (
     Value,
     adjoints,
     number,
-    numeric_partials,
     operand,
+    partials_as_numbers,
+    partials_as_values,
     set_grad_enabled,
-    symbolic_partials,
     topological_order,
 )
 from milligrad.nested import Nested, elementwise, flatten, is_list, leaves, shape
 
 Function = Callable[..., Any]
+Partials = Callable[[Value], Any]  # ∂z/∂x for each input x of z: `partials_as_numbers` or `partials_as_values`
 
 
 def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
@@ -41,10 +42,13 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     """
 
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        with _trace(f, args, kwargs, argnums) as (y, chosen, partials):
+        with _lifted(args, argnums) as (lifted, chosen):
+            y = _checked(f(*lifted, **kwargs), f)
             if is_list(y):
                 raise TypeError(f"{_name(f)}: expected a function that returns one number, got a list (see jacobian)")
-            return _plain(y, partials), _row(y, chosen, partials, argnums)
+            partials = _partials_for(y, chosen)
+            gradients = _at(_adjoints_of(y, chosen, partials), chosen)
+            return _plain(y, partials), _one_or_all(gradients, argnums)
 
     return _like(wrapped, f)
 
@@ -63,12 +67,15 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     """The function that returns ∂f/∂x: for each number that f returns, nested as f nests it, the gradient by x."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with _trace(f, args, kwargs, argnums) as (y, chosen, partials):
+        with _lifted(args, argnums) as (lifted, chosen):
+            y = _checked(f(*lifted, **kwargs), f)
+            partials = _partials_for(y, chosen)
+            adjoints_of_outputs = elementwise(lambda z: _adjoints_of(z, chosen, partials), y)
 
-            def by(x: Nested) -> Nested:
-                return elementwise(lambda z: _row(z, [x], partials, 0), y)
+        def by(x: Nested) -> Nested:
+            return elementwise(lambda adjoint: _at(adjoint, x), adjoints_of_outputs)
 
-            return by(chosen[0]) if isinstance(argnums, int) else tuple(map(by, chosen))
+        return _one_or_all(list(map(by, chosen)), argnums)
 
     return _like(wrapped, f)
 
@@ -91,20 +98,16 @@ def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """(f(*primals), its derivative in the direction `tangents`): the jacobian times a vector.
 
-    `tangents` are nested like `primals`. It takes one walk forwards through the graph, whatever the number of
-    outputs: the tangent of z is the sum of ∂z/∂x times the tangent of x.
+    `tangents` are nested like `primals`. It takes one walk forwards through the graph, whatever the number of outputs.
     """
     _check_alike(primals, tangents)
     directions = [operand(v) for v in flatten(list(tangents))]
-    traced = _trace(f, tuple(primals), {}, range(len(primals)), also=directions)
-    with traced as (y, chosen, partials), set_grad_enabled(True):
-        tangent: dict[Value, Any] = dict(zip(flatten(chosen), directions))
-        for z in reversed(topological_order(flatten(y))):
-            if z not in tangent:
-                parts = [d * tangent[x] for x, d in zip(z.inputs, partials(z)) if isinstance(x, Value) and x in tangent]
-                if parts:
-                    tangent[z] = sum(parts)
-        return _plain(y, partials), elementwise(lambda z: tangent.get(z, 0.0) if isinstance(z, Value) else 0.0, y)
+    with _lifted(primals, range(len(primals))) as (lifted, chosen):
+        y = _checked(f(*lifted), f)
+        tangents_are_values = any(isinstance(v, Value) for v in directions)
+        partials = partials_as_values if tangents_are_values else _partials_for(y, chosen)
+        tangent = _tangents(y, dict(zip(flatten(chosen), directions)), partials)
+        return _plain(y, partials), _at(tangent, y)
 
 
 def hvp(f: Function, x: Nested, v: Nested) -> Nested:
@@ -115,35 +118,33 @@ def hvp(f: Function, x: Nested, v: Nested) -> Nested:
     return jvp(grad(f), (x,), (v,))[1]
 
 
-@contextmanager
-def _trace(
-    f: Function, args: tuple[Any, ...], kwargs: dict[str, Any], argnums: int | Sequence[int], also: Sequence[Any] = ()
-) -> Iterator[tuple[Any, list[Nested], Callable[[Value], Any]]]:
-    """f's output, the new Values that stood for the chosen arguments, and the partials to differentiate with.
+# The steps. Each transform lifts its arguments to Values, calls f, and reads the graph that it left.
 
-    These are numbers if nothing but the chosen arguments could ever be differentiated; else Values. Afterwards the
-    new Values are constants, so that a transform around this one does not take them for somebody's parameters.
+
+@contextmanager
+def _lifted(args: Sequence[Any], argnums: int | Sequence[int]) -> Iterator[tuple[list[Any], list[Nested]]]:
+    """All arguments, with new Values in place of the chosen ones; and the chosen ones alone.
+
+    Within it computations are remembered, even if they are not around it.
     """
-    positions = [argnums] if isinstance(argnums, int) else list(argnums)
-    for i in positions:
-        if not -len(args) <= i < len(args):
-            raise ValueError(f"argnums: expected positions among the {len(args)} arguments, got {i}")
-    lifted = list(args)
+    positions = _positions(argnums, len(args))
     with set_grad_enabled(True):
+        lifted = list(args)
         for i in positions:
             lifted[i] = elementwise(_fresh, args[i])
-        y = f(*lifted, **kwargs)
-    chosen = [lifted[i] for i in positions]
-    for path, z in leaves(y, f"output{'s' * is_list(y)} of {_name(f)}"):
-        number(z, path)
-    own = set(flatten(chosen))
-    used = [x for z in topological_order(flatten(y)) for x in z.inputs]
-    nested_in_another = any(isinstance(x, Value) for x in also) or any(
-        isinstance(x, Value) and x.op is None and x.requires_grad and x not in own for x in flatten(y) + used
-    )
-    yield y, chosen, symbolic_partials if nested_in_another else numeric_partials
-    for x in own:
-        x.requires_grad = x.op is not None
+        chosen = [elementwise(operand, lifted[i]) for i in positions]  # lists of our own: f may change those it gets
+        try:
+            yield lifted, chosen
+        finally:
+            _make_constant(chosen)
+
+
+def _positions(argnums: int | Sequence[int], n: int) -> list[int]:
+    positions = [argnums] if isinstance(argnums, int) else list(argnums)
+    for i in positions:
+        if not -n <= i < n:
+            raise ValueError(f"argnums: expected positions among the {n} arguments, got {i}")
+    return positions
 
 
 def _fresh(x: Any) -> Value:
@@ -151,19 +152,69 @@ def _fresh(x: Any) -> Value:
     return +x if isinstance(x, Value) and x.requires_grad else Value(x)
 
 
-def _row(y: Any, chosen: list[Nested], partials: Callable[[Value], Any], argnums: int | Sequence[int]) -> Any:
-    """The gradient of one output y by the chosen arguments."""
-    adjoint: dict[Value, Any] = {}
-    if isinstance(y, Value) and y.requires_grad:
-        with set_grad_enabled(True):
-            adjoint = adjoints({y: 1.0}, partials)
-    gradients = tuple(elementwise(lambda x: adjoint.get(x, 0.0), x) for x in chosen)
-    return gradients[0] if isinstance(argnums, int) else gradients
+def _make_constant(chosen: list[Nested]) -> None:
+    """The end of the Values that stood for numbers.
+
+    The results may be computed from them still, and a transform around this one, which looks for Values besides its
+    own (`_depends_on_other_values`), would take them for somebody's parameters.
+    """
+    for x in flatten(chosen):
+        if x.is_leaf:
+            x.requires_grad = False
 
 
-def _plain(y: Nested, partials: Callable[[Value], Any]) -> Nested:
+def _checked(y: Nested, f: Function) -> Nested:
+    """y, what f returned. Anything but numbers raises TypeError."""
+    for path, z in leaves(y, f"output{'s' * is_list(y)} of {_name(f)}"):
+        number(z, path)
+    return y
+
+
+def _partials_for(y: Nested, chosen: list[Nested]) -> Partials:
+    """The partials to differentiate y with: numbers if nobody can ask for derivatives of the result, else Values."""
+    return partials_as_values if _depends_on_other_values(y, set(flatten(chosen))) else partials_as_numbers
+
+
+def _depends_on_other_values(y: Nested, own: set[Value]) -> bool:
+    """Whether y is, or was computed from, a leaf that requires a gradient and is not one of our own."""
+    outputs = flatten(y)
+    inputs = [x for z in topological_order(outputs) for x in z.inputs]
+    return any(isinstance(x, Value) and x.is_leaf and x.requires_grad and x not in own for x in outputs + inputs)
+
+
+def _adjoints_of(y: Any, chosen: list[Nested], partials: Partials) -> dict[Value, Any]:
+    """∂y/∂x for each of the chosen x that the number y depends on: one walk backwards through the graph."""
+    if not (isinstance(y, Value) and y.requires_grad):
+        return {}
+    adjoint = adjoints({y: 1.0}, partials)
+    return {x: adjoint[x] for x in flatten(chosen) if x in adjoint}
+
+
+def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Value, Any]:
+    """The chain rule forwards: the tangent of z is the sum of ∂z/∂x times the tangent of x, for each input x of z.
+
+    It starts from the `seeds` (arguments → their tangents); what does not depend on them is left out.
+    """
+    tangent = dict(seeds)
+    for z in reversed(topological_order(flatten(y))):
+        if any(x in tangent for x in z.inputs):
+            tangent[z] = sum(d * tangent[x] for x, d in zip(z.inputs, partials(z)) if x in tangent)
+    return tangent
+
+
+def _at(derivative: dict[Value, Any], x: Nested) -> Nested:
+    """The adjoint, or tangent, of each number of x: 0 where there is none."""
+    return elementwise(lambda x: derivative.get(x, 0.0), x)
+
+
+def _one_or_all(results: list[Any], argnums: int | Sequence[int]) -> Any:
+    """The one result if `argnums` is one position, else a tuple of all."""
+    return results[0] if isinstance(argnums, int) else tuple(results)
+
+
+def _plain(y: Nested, partials: Partials) -> Nested:
     """y as floats where the derivatives are floats, and as it is where they are Values."""
-    return elementwise(float, y) if partials is numeric_partials else y
+    return elementwise(float, y) if partials is partials_as_numbers else y
 
 
 def _check_alike(primals: Sequence[Any], tangents: Sequence[Any]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 import milligrad as mg
 from milligrad.engine import Op
-from milligrad.gradcheck import numerical_jacobian
+from milligrad.gradcheck import analytical_jacobian, numerical_jacobian
 
 
 def off_by(factor):
@@ -92,6 +92,11 @@ def test_the_numerical_jacobian_has_a_row_for_each_output_and_a_column_for_each_
     expected = [[3.0, 2.0, 0.0], [0.0, 0.0, 8.0], [0.0, 0.0, 0.0]]
     for row, other in zip(rows, expected):
         assert row == pytest.approx(other, abs=1e-8)
+
+
+def test_the_analytical_jacobian_has_the_same_rows_and_columns():
+    rows = analytical_jacobian(lambda x, ys: [[x * ys[0]], [ys[1] ** 2, 1.0]], [2.0, [3.0, 4.0]])
+    assert rows == [[3.0, 2.0, 0.0], [0.0, 0.0, 8.0], [0.0, 0.0, 0.0]]
 
 
 def test_the_caller_s_inputs_are_left_as_they_were():

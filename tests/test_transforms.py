@@ -209,6 +209,36 @@ def test_the_arguments_are_left_as_they_were():
     assert (p[0].data, p[0].grad, p[0].op, p[1].grad) == (1.0, 0.5, None, 0.0)
 
 
+def test_a_function_may_change_the_lists_it_gets():
+    def f(v):
+        v[0] = v[0] * 3
+        v.append(1.0)
+        return v[0] * v[1]
+
+    x = [2.0, 5.0]
+    assert value_and_grad(f)(x) == (30.0, [15.0, 6.0])
+    assert jacobian(f)(x) == [15.0, 6.0] and hessian(f)(x) == [[0.0, 3.0], [3.0, 0.0]]
+    assert jvp(f, (x,), ([1.0, 0.0],)) == (30.0, 15.0)
+    assert x == [2.0, 5.0]
+
+
+def test_the_jacobian_takes_one_walk_backwards_for_each_output(monkeypatch):
+    walks = []
+
+    def counted(seeds, partials):
+        walks.append(seeds)
+        return mg.engine.adjoints(seeds, partials)
+
+    monkeypatch.setattr(transforms, "adjoints", counted)
+    by_x, by_y, by_scale = jacobian(lambda x, y, scale: [x * y * scale, [y]], range(3))(2.0, 3.0, 5.0)
+    assert (by_x, by_y, by_scale) == ([15.0, [0.0]], [10.0, [1.0]], [6.0, [0.0]])
+    assert len(walks) == 2
+
+
+def test_the_jacobian_of_no_outputs_is_empty():
+    assert jacobian(lambda x: [])(1.0) == [] and jacobian(lambda x, y: [[], []], (0, 1))(1.0, 2.0) == ([[], []],) * 2
+
+
 def test_the_transformed_function_keeps_name_and_docstring():
     for transform in (grad, value_and_grad, jacobian, hessian):
         for argnums in (0, (0,)):
@@ -350,6 +380,22 @@ def test_no_grad_inside_makes_a_constant():
         return scale * x
 
     assert grad(f)(2.0) == 6.0
+
+
+def test_an_exception_on_the_way_back_leaves_no_parameters_behind():
+    """A transform that fails inside another: the Values that it lifted are constants all the same."""
+    kept = []
+
+    def fails(y):
+        kept.append(y)
+        return mg.sqrt(y)
+
+    def f(x):
+        with pytest.raises(ZeroDivisionError):
+            grad(fails)(0.0)
+        return x * kept[-1]
+
+    assert type(grad(f)(2.0)) is float and not kept[0].requires_grad
 
 
 def test_an_exception_in_the_function_passes_through_and_leaves_recording_as_it_was():
