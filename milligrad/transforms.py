@@ -166,7 +166,8 @@ def _make_constant(chosen: list[Nested]) -> None:
 def _checked(y: Nested, f: Function) -> Nested:
     """y, what f returned. Anything but numbers raises TypeError."""
     for path, z in leaves(y, f"output{'s' * is_list(y)} of {_name(f)}"):
-        number(z, path)
+        if not isinstance(z, Value):
+            number(z, path)
     return y
 
 
