@@ -9,7 +9,7 @@ print(x.grad)  # 4.0
 """
 
 from milligrad import data, functional, nn, optim, transforms
-from milligrad.engine import Value, grad, no_grad, set_grad_enabled
+from milligrad.engine import Value, enable_grad, grad, no_grad
 from milligrad.gradcheck import gradcheck, gradgradcheck
 from milligrad.nn import *  # noqa: F403
 from milligrad.nn import __all__ as _nn
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Value",
     "data",
+    "enable_grad",
     "functional",
     "grad",
     "gradcheck",
@@ -37,7 +38,6 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
-    "set_grad_enabled",
     "transforms",
     "value_and_grad",
     *_ops,

@@ -6,6 +6,8 @@ Each is an ordinary loop as anybody would write it: forward, loss, backward, ste
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -54,8 +56,8 @@ def digits(options: Namespace) -> None:
             f"test: loss {test_loss:.4f}, accuracy {test_accuracy:6.2%}   {time.perf_counter() - start:5.1f} s",
             flush=True,
         )
-    print(f"\nTest accuracy: {test_accuracy:.2%}\n\n{table(confusion)}")
     save(model, options)
+    print(f"\nTest accuracy: {test_accuracy:.2%}\n\n{table(confusion)}")
 
 
 def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]]:
@@ -73,8 +75,8 @@ def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]
 
 def table(confusion: list[list[int]]) -> str:
     """A confusion matrix as text; a dot is a zero."""
-    header = "        " + "".join(f"{j:4}" for j in range(len(confusion))) + "   ← read as"
-    rows = [f"  is {i:2} |" + "".join(f"{n or '·':>4}" for n in row) for i, row in enumerate(confusion)]
+    header = "        " + "".join(f"{j:4}" for j in range(len(confusion))) + "   <- read as"
+    rows = [f"  is {i:2} |" + "".join(f"{n or '.':>4}" for n in row) for i, row in enumerate(confusion)]
     return "\n".join([header, "        " + "-" * 4 * len(confusion), *rows])
 
 
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m milligrad", description="Networks of single numbers, trained before your eyes."
     )
     commands = parser.add_subparsers(required=True, metavar="digits | xor")
-    add_command(commands, "digits", digits, "handwritten digits, 8×8 pixels", epochs=15, hidden=32, lr=0.1)
+    add_command(commands, "digits", digits, "handwritten digits of 8 by 8 pixels", epochs=15, hidden=32, lr=0.1)
     add_command(commands, "xor", xor_problem, "the exclusive or", epochs=200, hidden=4, lr=0.2)
     options = parser.parse_args(arguments)
     for name, least in (("epochs", 1), ("hidden", 1)):
@@ -119,9 +121,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"argument --{name}: expected at least {least}, got {getattr(options, name)}")
     if not 0 < options.lr < float("inf"):
         parser.error(f"argument --lr: expected a number > 0, got {options.lr}")
-    if options.save and not options.save.parent.is_dir():
-        parser.error(f"argument --save: there is no folder {options.save.parent}")
-    options.run(options)
+    if options.save:
+        try:
+            options.save.open("a").close()  # a minute of training is not to be lost for a folder that is not there
+        except OSError as error:
+            parser.error(f"argument --save: {error}")
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted: nothing was saved")
+    except BrokenPipeError:  # whoever read the output has gone: there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hidden: int, lr: float) -> None:

@@ -76,15 +76,31 @@ class Op:
 
 
 class Reduction(Op):
-    """An operation of any number of inputs. It is called with a list of them: `sum(xs)`, or `dot(xs, ys)`."""
+    """An operation of any number of inputs. It is called with a list of them, `sum(xs)`, or with two, `dot(xs, ys)`."""
+
+    def __init__(self, *row: Any, lists: int = 1) -> None:
+        super().__init__(*row)
+        self.lists = lists
 
     def __call__(self, *lists: Iterable[Number]) -> Any:  # type: ignore[override]
-        columns = [tuple(xs) for xs in lists]
+        if len(lists) != self.lists:
+            raise TypeError(
+                f"{self.name}: expected {self.lists} list{'s' * (self.lists > 1)}, got {len(lists)} arguments"
+            )
+        columns = [numbers(xs, self.name) for xs in lists]
         if len({*map(len, columns)}) > 1:
             raise ValueError(
-                f"{self.name}: expected lists of one length, got {', '.join(str(len(c)) for c in columns)}"
+                f"{self.name}: expected lists of one length, got {' and '.join(str(len(c)) for c in columns)}"
             )
         return apply(self, tuple(chain(*columns)))
+
+
+def numbers(xs: Iterable[Number], name: str) -> tuple[Number, ...]:
+    """The list `xs`, whatever kind of list it is. Anything else raises TypeError."""
+    try:
+        return tuple(xs)
+    except TypeError:
+        raise TypeError(f"{name}: expected a list of numbers or Values, got {type(xs).__name__} {xs!r:.60}") from None
 
 
 def number(x: object, name: str = "x") -> float:
@@ -95,11 +111,15 @@ def number(x: object, name: str = "x") -> float:
     kind = type(x)
     if kind is float:
         return x  # type: ignore[return-value]
-    if kind is int or kind is bool:
-        return float(x)  # type: ignore[arg-type]
-    if not hasattr(kind, "__float__") or hasattr(kind, "__len__") or _is_complex(x):
+    known = kind is int or kind is bool
+    if not known and (not hasattr(kind, "__float__") or hasattr(kind, "__len__") or _is_complex(x)):
         raise TypeError(f"{name}: expected a real number or a Value, got {kind.__name__} {x!r:.60}")
-    return float(x)  # type: ignore[arg-type]
+    try:
+        return float(x)  # type: ignore[arg-type]
+    except OverflowError:
+        raise OverflowError(
+            f"{name}: expected a number that a float can hold, got {kind.__name__} of {x!r:.30}…"
+        ) from None
 
 
 def _is_complex(x: object) -> bool:
@@ -111,7 +131,7 @@ def _is_complex(x: object) -> bool:
 
 def operand(x: object) -> Number:
     """`x` as an input of an operation: a Value as it is, any other real number as a float."""
-    return x if isinstance(x, Value) else number(x)
+    return x if isinstance(x, Value) else number(x, "operand")
 
 
 def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
@@ -168,7 +188,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
 
     They are `apply`, written out for two inputs: most of what a scalar engine does is arithmetic, and this form takes
     a third of the time. Numbers may have a row of their own. What is unusual (no history to keep, a value that fails
-    and is to be explained) is left to `node` and `apply`, and the TypeError for what is no number to Python.
+    and is to be explained) is left to `node` and `apply`.
     """
     value, op_for_y, op_for_x = op.value, of_constant_y or op, of_constant_x or op
 
@@ -177,7 +197,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
             try:
                 y = operand(y)
             except TypeError:
-                return NotImplemented
+                return _not_ours(y)
         row = op_for_y if type(y) is float else op
         try:
             data = value(x.data, y.real)
@@ -190,9 +210,9 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
     def reflected(y: Value, x: Any) -> Any:
         if type(x) is not float:
             try:
-                x = number(x)
+                x = number(x, "operand")
             except TypeError:
-                return NotImplemented
+                return _not_ours(x)
         try:
             data = value(x, y.data)
         except (ValueError, ArithmeticError):
@@ -202,6 +222,13 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
         return node(op_for_x, (x, y), data)
 
     return forward, reflected
+
+
+def _not_ours(x: object) -> Any:
+    """NotImplemented, by which Python asks the other operand's class; but no class of Python's own knows a Value."""
+    if type(x).__module__ == "builtins":
+        raise  # the TypeError that says what was expected
+    return NotImplemented
 
 
 def _compare(relation: Callable[[float, float], bool]) -> Callable[[Value, Any], bool]:
@@ -362,16 +389,19 @@ def is_grad_enabled() -> bool:
     return not _paused or get_ident() not in _paused
 
 
-class set_grad_enabled:
-    """Within it, or in a function it decorates, computations are remembered if `mode`; in this thread alone."""
+class GradMode:
+    """`with` it, or in a function it decorates, computations are remembered or not; in this thread alone.
 
-    def __init__(self, mode: bool) -> None:
-        self.mode = mode
+    It does not reach into generators: a decorated generator function runs its steps after the decorator has ended.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
         self._outer: list[bool] = []  # what to go back to, for each time it was entered
 
     def __enter__(self) -> None:
         self._outer.append(is_grad_enabled())
-        _set_recording(self.mode)
+        _set_recording(self.enabled)
 
     def __exit__(self, *error: object) -> None:
         _set_recording(self._outer.pop())
@@ -379,19 +409,24 @@ class set_grad_enabled:
     def __call__(self, f: Callable[P, R]) -> Callable[P, R]:
         @wraps(f)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with set_grad_enabled(self.mode):  # one for each call: f may run in many threads
+            with GradMode(self.enabled):  # one for each call: f may run in many threads
                 return f(*args, **kwargs)
 
         return wrapped
 
 
-def _set_recording(mode: bool) -> None:
-    (_paused.discard if mode else _paused.add)(get_ident())
+def _set_recording(enabled: bool) -> None:
+    (_paused.discard if enabled else _paused.add)(get_ident())
 
 
-def no_grad() -> set_grad_enabled:
+def no_grad() -> GradMode:
     """Within it (`with no_grad():`, or `@no_grad()` on a function) nothing is remembered: results are constants."""
-    return set_grad_enabled(False)
+    return GradMode(False)
+
+
+def enable_grad() -> GradMode:
+    """Within it computations are remembered, even inside `no_grad`."""
+    return GradMode(True)
 
 
 def _check_history(output: Value) -> None:
@@ -472,9 +507,10 @@ def partials_as_values(z: Value) -> Any:
 def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bool = True) -> Nested:
     """∂output/∂x · `gradient` for each Value x of `inputs` (one Value, or a nested list of them), nested alike.
 
-    The gradients are Values that can be differentiated again; with `create_graph=False` they are constants, which
-    takes less time. No `.grad` changes. An x that the output does not depend on has gradient 0. Raises RuntimeError
-    if the output requires no gradient, TypeError for what is no Value, ValueError for a constant among `inputs`.
+    The gradients are Values that can be differentiated again (one that depends on nothing, such as relu's, has the
+    derivative 0); with `create_graph=False` they are constants, which takes less time. No `.grad` changes. An x that
+    the output does not depend on has gradient 0. Raises RuntimeError if the output requires no gradient, TypeError for
+    what is no Value, ValueError for a constant among `inputs`.
     """
     if not isinstance(output, Value):
         hint = " (milligrad.transforms.grad takes functions)" if callable(output) else ""
@@ -485,7 +521,7 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
             raise TypeError(f"{path}: expected a Value, got {type(x).__name__} {x!r:.60}")
         if not x.requires_grad:
             raise ValueError(f"{path}: expected a Value that requires a gradient, got {x!r}")
-    with set_grad_enabled(create_graph):
+    with GradMode(create_graph):
         if create_graph:
             adjoint = adjoints({output: operand(gradient)}, partials_as_values)
         else:
@@ -493,6 +529,6 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
 
     def as_value(x: Value) -> Value:
         g = adjoint.get(x, 0.0)
-        return g if isinstance(g, Value) else Value(g, requires_grad=False)
+        return g if isinstance(g, Value) else Value(g, requires_grad=create_graph)
 
     return elementwise(as_value, inputs)

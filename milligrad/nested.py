@@ -53,12 +53,11 @@ def flatten(x: Nested) -> list[Any]:
 
 def unflatten(flat: Iterable[Any], shape: Shape) -> Nested:
     """`flat` as nested lists of `shape`: the inverse of `flatten`."""
-    items = iter(flat)
+    return _unflatten(iter(flat), shape)
 
-    def build(shape: Shape) -> Nested:
-        return [build(shape[1:]) for _ in range(shape[0])] if shape else next(items)
 
-    return build(shape)
+def _unflatten(items: Iterator[Any], shape: Shape) -> Nested:
+    return [_unflatten(items, shape[1:]) for _ in range(shape[0])] if shape else next(items)
 
 
 def full(shape: Shape, value: object) -> Nested:
@@ -86,15 +85,16 @@ def broadcast(x: Nested, to: Shape, name: str = "x") -> Nested:
     if len(own) > len(to) or any(n not in (1, m) for n, m in zip(padded, to)):
         raise ValueError(f"{name} of shape {own} does not broadcast to the shape {to}")
 
-    def repeat(x: Nested, own: Shape, to: Shape) -> Nested:
-        if not to:
-            return x
-        if len(own) < len(to):
-            return [repeat(x, own, to[1:]) for _ in range(to[0])]
-        rows = x if own[0] == to[0] else [x[0]] * to[0]
-        return [repeat(row, own[1:], to[1:]) for row in rows]
+    return _repeat(x, own, to)
 
-    return repeat(x, own, to)
+
+def _repeat(x: Nested, own: Shape, to: Shape) -> Nested:
+    if not to:
+        return x
+    if len(own) < len(to):
+        return [_repeat(x, own, to[1:]) for _ in range(to[0])]
+    rows = x if own[0] == to[0] else [x[0]] * to[0]
+    return [_repeat(row, own[1:], to[1:]) for row in rows]
 
 
 def along(f: Callable[[list[Any]], list[Any]], x: Nested, dim: int = -1) -> Nested:

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="method-assign,assignment"
 """THE TABLE: every operation of milligrad, as one row: its value and its partial derivatives.
 
 All calculus of the project is on this page. The backward pass, second derivatives, pictures, the compiler, layers
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
-from milligrad.engine import Number, Op, Reduction, Value, infix, node, number
+from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, numbers
 
 __all__ = [
     "LOG_EPSILON", "abs", "acos", "asin", "atan", "clamp", "cos", "cosh", "dot", "erf", "exp", "expm1", "log", "log1p",
@@ -192,7 +193,7 @@ select   = Op("where", lambda c, x, y: x if c else y, lambda z, c, x, y: (0.0, c
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
 sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.")
 prod      = Reduction("prod", lambda *xs: math.prod(xs, start=1.0), lambda z, *xs: _products_of_others(xs), "prod({})", "All x multiplied; 1 for none.")
-dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + …; the inputs are all x, then all y.")
+dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + …; the inputs are all x, then all y.", lists=2)
 logsumexp = Reduction("logsumexp", _logsumexp, lambda z, *xs: [exp(x - z) for x in xs], "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.")
 max       = Reduction("max",  _largest,  lambda z, *xs: _shares([1 - (x < z) for x in xs]), "max({})", "The largest x; equals share the derivative.")
 min       = Reduction("min",  _smallest, lambda z, *xs: _shares([1 - (x > z) for x in xs]), "min({})", "The smallest x; equals share the derivative.")
@@ -218,13 +219,13 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
     ys = tuple(xs)
     if not {*map(type, ys)} <= {Value, float}:
         return [dot(row, ys) for row in rows]
-    numbers = [y.real for y in ys]
+    reals = [y.real for y in ys]
 
     def one(row: Sequence[Any]) -> Any:
         if len(row) != len(ys):
             return dot(row, ys)
         try:
-            data = builtins.sum(map(operator.mul, [x.data for x in row], numbers), 0.0)
+            data = builtins.sum(map(operator.mul, [x.data for x in row], reals), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
         return node(dot, (*row, *ys), data)
@@ -249,14 +250,14 @@ def minimum(x: Number, y: Number) -> Any:
 
 def mean(xs: Iterable[Number]) -> Any:
     """The arithmetic mean of xs. Raises ValueError if there are none."""
-    inputs = tuple(xs)
+    inputs = numbers(xs, "mean")
     if not inputs:
         raise ValueError("mean: expected at least one number, got an empty list")
     return sum(inputs) / len(inputs)
 
 
-# Operators and methods of Value. A constant exponent or base has a rule of its own: shorter, and it holds also where
-# the derivative by the constant would not exist.
+# Operators and methods of Value, which engine.py declares (hence the first line of this file). A constant exponent or
+# base has a rule of its own: shorter, and it holds also where the derivative by the constant would not exist.
 
 
 Value.__add__, Value.__radd__ = infix(add)

@@ -22,11 +22,11 @@ from typing import Any
 from milligrad.engine import (
     Value,
     adjoints,
+    enable_grad,
     number,
     operand,
     partials_as_numbers,
     partials_as_values,
-    set_grad_enabled,
     topological_order,
 )
 from milligrad.nested import Nested, elementwise, flatten, is_list, leaves, shape
@@ -128,7 +128,7 @@ def _lifted(args: Sequence[Any], argnums: int | Sequence[int]) -> Iterator[tuple
     Within it computations are remembered, even if they are not around it.
     """
     positions = _positions(argnums, len(args))
-    with set_grad_enabled(True):
+    with enable_grad():
         lifted = list(args)
         for i in positions:
             lifted[i] = elementwise(_fresh, args[i])

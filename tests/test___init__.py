@@ -15,7 +15,7 @@ NAMES = """
 LOG_EPSILON Value
 abs acos asin atan clamp cos cosh dot erf exp expm1 log log1p logsumexp max maximum mean min minimum prod relu sigmoid
 sin sinh softplus sqrt sum tan tanh where
-grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad set_grad_enabled value_and_grad
+grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad value_and_grad
 data functional nn optim transforms
 AvgPool2d BCELoss BCEWithLogitsLoss Conv2d CrossEntropyLoss Dropout ELU Embedding Flatten GELU GRU HuberLoss KLDivLoss
 L1Loss LSTM LayerNorm LeakyReLU Linear LogSoftmax MSELoss MaxPool2d Module ModuleDict ModuleList MultiheadAttention

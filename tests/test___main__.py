@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import milligrad.__main__ as command_line
 from milligrad import Linear, ReLU, Sequential
 from milligrad.__main__ import evaluate, main, table
 from milligrad.data import load_digits
@@ -26,8 +28,8 @@ def test_digits_learns_in_one_epoch_prints_what_it_reached_and_saves_the_model(c
     )
     assert float(line[1]) < 1 and float(line[3]) < 1 and float(line[2]) > 80 and float(line[4]) > 75
 
-    rows = re.findall(r"^  is +(\d) \|((?: +[\d·]+){10})$", printed, re.MULTILINE)
-    confusion = [[int(n) for n in cells.replace("·", "0").split()] for _, cells in rows]
+    rows = re.findall(r"^  is +(\d) \|((?: +[\d.]+){10})$", printed, re.MULTILINE)
+    confusion = [[int(n) for n in cells.replace(".", "0").split()] for _, cells in rows]
     assert [int(digit) for digit, _ in rows] == list(range(10))
     assert sum(map(sum, confusion)) == 359
     accuracy = sum(confusion[i][i] for i in range(10)) / 359
@@ -57,6 +59,30 @@ def test_xor_is_learned_from_a_bare_clone_with_no_package_installed():
     assert len(outputs) == 4
 
 
+def test_all_that_is_printed_is_ascii_so_that_any_terminal_can_show_it():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for arguments in (["--help"], ["digits", "--help"], ["xor", "--epochs", "3"]):
+        command = [sys.executable, "-m", "milligrad", *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+    assert table([[1, 0], [0, 1]]).isascii()
+
+
+def test_an_interrupted_run_ends_without_a_traceback(monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "xor_problem", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["xor"])
+    assert stop.value.code == "\nInterrupted: nothing was saved"
+
+
+def test_output_that_nobody_reads_on_ends_without_a_traceback():
+    command = f"{sys.executable} -m milligrad xor --epochs 2000 | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "loss" in done.stdout and "Traceback" not in done.stderr
+
+
 def test_evaluate_counts_losses_and_confusions():
     model = Sequential(Linear(2, 10))
     model[0].weight.copy_([[0.0, 0.0]] * 10)
@@ -70,9 +96,9 @@ def test_evaluate_counts_losses_and_confusions():
 
 def test_the_table_shows_zeros_as_dots():
     assert table([[12, 0], [1, 3]]).splitlines() == [
-        "           0   1   ← read as",
+        "           0   1   <- read as",
         "        --------",
-        "  is  0 |  12   ·",
+        "  is  0 |  12   .",
         "  is  1 |   1   3",
     ]
 
@@ -84,7 +110,11 @@ def test_the_table_shows_zeros_as_dots():
         (["digits", "--hidden", "-3"], "argument --hidden: expected at least 1, got -3"),
         (["xor", "--lr", "-1"], "argument --lr: expected a number > 0, got -1.0"),
         (["xor", "--lr", "nan"], "argument --lr: expected a number > 0, got nan"),
-        (["xor", "--save", "no/such/folder/model.json"], "argument --save: there is no folder no/such/folder"),
+        (
+            ["xor", "--save", "no/such/folder/model.json"],
+            "argument --save: [Errno 2] No such file or directory: 'no/such/folder/model.json'",
+        ),
+        (["xor", "--save", "."], "argument --save: [Errno 21] Is a directory"),
         (["xor", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["mnist"], "invalid choice: 'mnist'"),
         ([], "the following arguments are required: digits | xor"),

@@ -303,18 +303,18 @@ def test_no_grad_is_a_decorator_too_and_can_be_called_again_and_again():
     assert inference.__name__ == "inference" and inference.__doc__ == "A docstring."
 
 
-def test_no_grad_and_set_grad_enabled_nest():
+def test_no_grad_and_enable_grad_nest():
     with mg.no_grad():
         with mg.no_grad():
             assert not is_recorded()
         assert not is_recorded()
-        with mg.set_grad_enabled(True):
+        with mg.enable_grad():
             assert is_recorded()
-            with mg.set_grad_enabled(False):
+            with mg.no_grad():
                 assert not is_recorded()
             assert is_recorded()
         assert not is_recorded()
-    with mg.set_grad_enabled(True):
+    with mg.enable_grad():
         assert is_recorded()
     assert is_recorded()
 
@@ -546,7 +546,36 @@ def test_an_input_that_the_output_does_not_depend_on_has_gradient_0():
     x, other = Value(2.0), Value(3.0)
     for create_graph in (True, False):
         g = mg.grad(x * x, [x, other], create_graph=create_graph)
-        assert data(g) == [4.0, 0.0] and not g[1].requires_grad
+        assert data(g) == [4.0, 0.0] and g[1].is_leaf and g[1].requires_grad is create_graph
+
+
+def test_a_gradient_that_depends_on_nothing_has_the_derivative_0():
+    for f in (Value.relu, abs, lambda x: 3 * x):
+        x = Value(2.0)
+        assert mg.grad(mg.grad(f(x), x), x).data == 0.0
+
+
+@pytest.mark.parametrize("other", ["a", None, 1j, [1.0], (1.0,), {}, b"1"], ids=repr)
+def test_operators_say_what_they_expected(other):
+    for f in (lambda v: v + other, lambda v: other - v, lambda v: v * other, lambda v: v**other, lambda v: other / v):
+        with pytest.raises(TypeError, match=r"^operand: expected a real number or a Value, got"):
+            f(Value(1.0))
+
+
+def test_operators_give_way_to_a_class_that_knows_values():
+    class Matrix:
+        def __rmul__(self, v):
+            return ("scaled", v)
+
+    v = Value(2.0)
+    assert v * Matrix() == ("scaled", v)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        v + Matrix()
+
+
+def test_a_number_that_no_float_can_hold_is_named():
+    with pytest.raises(OverflowError, match=r"^data: expected a number that a float can hold, got int"):
+        Value(10**400)
 
 
 def test_the_gradient_by_itself_and_by_a_value_on_the_way():

@@ -327,11 +327,27 @@ def test_reductions_of_nothing():
             f([])
 
 
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda: mg.dot([1, 2]), "dot: expected 2 lists, got 1 arguments"),
+        (lambda: mg.sum([1, 2], [3, 4]), "sum: expected 1 list, got 2 arguments"),
+        (lambda: mg.max(Value(1.0), 0), "max: expected 1 list, got 2 arguments"),
+        (lambda: mg.sum(Value(1.0)), "sum: expected a list of numbers or Values, got Value"),
+        (lambda: mg.logsumexp(None), "logsumexp: expected a list of numbers or Values, got NoneType None"),
+        (lambda: mg.mean(5), "mean: expected a list of numbers or Values, got int 5"),
+    ],
+)
+def test_reductions_say_what_they_expected(call, complaint):
+    with pytest.raises(TypeError, match=f"^{complaint}"):
+        call()
+
+
 def test_reductions_take_any_iterable():
     assert mg.sum(x for x in (1, Value(2), 3.0)).data == 6.0
     assert mg.dot(range(3), (4, 5, 6)) == 17.0
     assert mg.max({1: "a", 5: "b"}) == 5.0
-    with pytest.raises(ValueError, match=r"dot: expected lists of one length, got 2, 1"):
+    with pytest.raises(ValueError, match=r"dot: expected lists of one length, got 2 and 1"):
         mg.dot([1, 2], [3])
     for bad in ([[1.0]], "12", [None], [1j]):
         with pytest.raises(TypeError, match=r"expected a real number or a Value"):
