@@ -1,8 +1,9 @@
 """Activations, losses and the computations of layers, as functions without parameters of their own.
 
 All are composed from the rows of `ops.py`: no derivative is defined here. Names, arguments and results are those of
-`torch.nn.functional`. Inputs are nested lists of numbers or Values; an activation takes any nesting, and a layer's
-function takes one sample or a batch of them, as PyTorch takes leading dimensions. (`milligrad.nn.functional` is this.)
+`torch.nn.functional`, except where a docstring says so. Inputs are nested lists of numbers or Values; an activation
+takes any nesting, and a layer's function takes one sample or a batch of them, as PyTorch takes leading dimensions.
+(`milligrad.nn.functional` is this.)
 """
 
 from __future__ import annotations
@@ -29,27 +30,65 @@ from milligrad.nested import (
 )
 from milligrad.random import generator
 
+__all__ = [
+    "avg_pool2d",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "embedding",
+    "gelu",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "nll_loss",
+    "relu",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "tanh",
+]
+
+
 # ── Activations: element by element ──────────────────────────────────────────────────────────────────────────────
+
+
+def _each(f: Callable[[Number], Any], input: Nested) -> Nested:
+    """f of each number of input; a ragged nesting raises ValueError, what is no number TypeError."""
+    shape(input, "input")
+    return elementwise(lambda x: f(x if isinstance(x, Value) else number(x, "input")), input)
 
 
 def relu(input: Nested) -> Nested:
     """max(x, 0) of each number x."""
-    return elementwise(ops.relu, input)
+    return _each(ops.relu, input)
 
 
 def sigmoid(input: Nested) -> Nested:
     """1 / (1 + exp(-x)) of each number x."""
-    return elementwise(ops.sigmoid, input)
+    return _each(ops.sigmoid, input)
 
 
 def tanh(input: Nested) -> Nested:
     """The hyperbolic tangent of each number."""
-    return elementwise(ops.tanh, input)
+    return _each(ops.tanh, input)
 
 
 def leaky_relu(input: Nested, negative_slope: float = 0.01) -> Nested:
     """x where x > 0, else negative_slope · x."""
-    return elementwise(lambda x: ops.where(x > 0, x, negative_slope * x), input)
+    return _each(lambda x: ops.where(x > 0, x, negative_slope * x), input)
 
 
 def elu(input: Nested, alpha: float = 1.0) -> Nested:
@@ -58,7 +97,7 @@ def elu(input: Nested, alpha: float = 1.0) -> Nested:
     def f(x: Number) -> Any:
         return ops.where(x > 0, x, alpha * ops.expm1(ops.where(x > 0, 0.0, x)))
 
-    return elementwise(f, input)
+    return _each(f, input)
 
 
 def gelu(input: Nested, approximate: str = "none") -> Nested:
@@ -67,21 +106,21 @@ def gelu(input: Nested, approximate: str = "none") -> Nested:
     Hendrycks and Gimpel 2016, section 2.
     """
     if approximate == "none":
-        return elementwise(lambda x: x * 0.5 * (1 + ops.erf(x * math.sqrt(0.5))), input)
+        return _each(lambda x: x * 0.5 * (1 + ops.erf(x * math.sqrt(0.5))), input)
     if approximate == "tanh":
         scale = math.sqrt(2 / math.pi)
-        return elementwise(lambda x: 0.5 * x * (1 + ops.tanh(scale * (x + 0.044715 * x * x * x))), input)
+        return _each(lambda x: 0.5 * x * (1 + ops.tanh(scale * (x + 0.044715 * x * x * x))), input)
     raise ValueError(f"approximate: expected 'none' or 'tanh', got {approximate!r}")
 
 
 def silu(input: Nested) -> Nested:
     """x · sigmoid(x)."""
-    return elementwise(lambda x: x * ops.sigmoid(x), input)
+    return _each(lambda x: x * ops.sigmoid(x), input)
 
 
 def softplus(input: Nested, beta: float = 1.0, threshold: float = 20.0) -> Nested:
     """log(1 + exp(beta · x)) / beta, and x itself where beta · x > threshold."""
-    return elementwise(lambda x: ops.where(beta * x > threshold, x, ops.softplus(beta * x) / beta), input)
+    return _each(lambda x: ops.where(beta * x > threshold, x, ops.softplus(beta * x) / beta), input)
 
 
 # ── Activations: along a dimension ───────────────────────────────────────────────────────────────────────────────
@@ -131,8 +170,8 @@ def linear(input: Nested, weight: Nested, bias: Nested = None) -> Nested:
 
 
 def _check_bias(bias: Nested, n: int) -> None:
-    if len(bias) != n:
-        raise ValueError(f"bias: expected {n} numbers, one for each output, got {len(bias)}")
+    if not is_list(bias) or len(bias) != n or is_list(bias[0]):
+        raise ValueError(f"bias: expected {n} numbers, one for each output, got the shape {shape(bias, 'bias')}")
 
 
 def embedding(input: Nested, weight: Nested, padding_idx: int | None = None) -> Nested:
@@ -219,15 +258,18 @@ def _normalized(
     w = flatten(weight) if weight is not None else None
     b = flatten(bias) if bias is not None else None
 
-    def block(x: Nested, depth: int) -> Nested:
-        if depth > len(size):
-            return [block(row, depth - 1) for row in x]
+    def block(x: Nested) -> Nested:
         y = normalize(flatten(x))
         y = [v * wi for v, wi in zip(y, w)] if w is not None else y
         y = [v + bi for v, bi in zip(y, b)] if b is not None else y
         return unflatten(y, tuple(size))
 
-    return block(input, len(own))
+    return _blocks(block, input, len(own) - len(size))
+
+
+def _blocks(f: Callable[[Nested], Nested], x: Nested, depth: int) -> Nested:
+    """f of everything that stands `depth` levels deep in x."""
+    return [_blocks(f, row, depth - 1) for row in x] if depth else f(x)
 
 
 def scaled_dot_product_attention(
@@ -456,6 +498,8 @@ def _windows(
     """The places each window covers, counted without the padding (which is below 0, and past the end)."""
     reach = dilation * (kernel - 1) + 1
     room = length + 2 * padding - reach
+    if ceil_mode and -stride < room < 0:
+        return [range(-padding, reach - padding, dilation)]
     if room < 0:
         raise ValueError(f"input: expected a length of at least {reach - 2 * padding} for this kernel, got {length}")
     starts = range(-padding, room - padding + 1, stride)
@@ -518,9 +562,10 @@ def huber_loss(input: Nested, target: Nested, reduction: str = "mean", delta: fl
         raise ValueError(f"delta: expected a number > 0, got {delta}")
 
     def loss(x: Number, y: Number) -> Any:
-        d = ops.abs(x - y)
-        near = ops.where(d <= delta, d, 0.0)  # an infinite d stays out of the square, and out of its derivative
-        return ops.where(d <= delta, 0.5 * near * near, delta * (d - 0.5 * delta))
+        d = x - y
+        size = ops.abs(d)
+        near = ops.where(size <= delta, d, 0.0)  # an infinite d stays out of the square, and out of its derivative
+        return ops.where(size <= delta, 0.5 * near * near, delta * (size - 0.5 * delta))
 
     return _pointwise(loss, input, target, reduction)
 
@@ -533,9 +578,10 @@ def smooth_l1_loss(input: Nested, target: Nested, reduction: str = "mean", beta:
         return l1_loss(input, target, reduction)
 
     def loss(x: Number, y: Number) -> Any:
-        d = ops.abs(x - y)
-        near = ops.where(d < beta, d, 0.0)
-        return ops.where(d < beta, 0.5 * near * near / beta, d - 0.5 * beta)
+        d = x - y
+        size = ops.abs(d)
+        near = ops.where(size < beta, d, 0.0)
+        return ops.where(size < beta, 0.5 * near * near / beta, size - 0.5 * beta)
 
     return _pointwise(loss, input, target, reduction)
 

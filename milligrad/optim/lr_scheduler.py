@@ -20,70 +20,23 @@ from milligrad.nested import is_list
 from milligrad.optim.optimizer import Group, Optimizer, at_least_0, below_1, flag, real
 
 
-class LRScheduler:
-    """What all schedulers share. A subclass has `get_lr`, the rate of each group in the epoch `last_epoch`.
+class Scheduler:
+    """Whatever changes the learning rates of an optimizer as time goes by: what it shows, and how it is saved.
 
-    last_epoch:  -1 starts afresh. Any other number goes on after that epoch, with groups that have an "initial_lr"
-                 (KeyError if one has none), as they have it after `optimizer.load_state_dict`.
-    base_lrs:    the base_lr of each group.
+    progress:   the names of the attributes that its steps change: numbers, and lists of numbers.
+    not_saved:  the names of those that `state_dict` leaves out.
 
-    Raises TypeError if `optimizer` is none. Whatever fails, here or in `step`, changes nothing.
+    All others are what it was made with. Raises TypeError if `optimizer` is none.
     """
 
+    progress: ClassVar[tuple[str, ...]] = ("last_epoch", "_last_lr")
     not_saved: ClassVar[tuple[str, ...]] = ("optimizer",)
-    is_initial = False  # whether this is the step that the constructor makes
 
-    base_lrs: list[float]
     last_epoch: int
     _last_lr: list[float]
 
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = _optimizer(optimizer)
-        self.last_epoch = _whole(last_epoch, "last_epoch", at_least=-1)
-        self._begin([{} for _ in optimizer.param_groups])
-
-    def _begin(self, settings: list[Group]) -> None:
-        """Write `settings` and the initial_lr to the groups (if afresh), and make the step to the first epoch."""
-        groups = self.optimizer.param_groups
-        before = [dict(group) for group in groups]
-        try:
-            for i, (group, new) in enumerate(zip(groups, settings)):
-                if self.last_epoch < 0:
-                    group.update({"initial_lr": group.get("initial_lr", group["lr"]), **new})
-                elif missing := {"initial_lr", *new} - group.keys():
-                    raise KeyError(
-                        f"param_groups[{i}]: expected {', '.join(sorted(missing))} with last_epoch={self.last_epoch}: "
-                        "load the optimizer's state_dict first, or start with last_epoch=-1"
-                    )
-            self.base_lrs = [group["initial_lr"] for group in groups]
-            self.is_initial = True
-            self.step()
-            del self.is_initial
-        except BaseException:
-            for group, old in zip(groups, before):
-                group.clear()
-                group.update(old)
-            raise
-
-    def get_lr(self) -> list[float]:
-        """The rate of each group in the epoch `last_epoch`, computed from the groups as they are."""
-        raise NotImplementedError
-
-    def changes(self) -> list[Group]:
-        """What a step writes to each group."""
-        return [{"lr": lr} for lr in self.get_lr()]
-
-    def step(self) -> None:
-        """Go to the next epoch: write its rates to the optimizer's groups."""
-        self.last_epoch += 1
-        try:
-            changes = list(zip(self.optimizer.param_groups, self.changes(), strict=True))
-        except BaseException:
-            self.last_epoch -= 1
-            raise
-        for group, change in changes:
-            group.update(change)
-        self._last_lr = self._present()
 
     def get_last_lr(self) -> list[float]:
         """The rate of each group that the last step wrote."""
@@ -101,21 +54,95 @@ class LRScheduler:
         return {name: list(x) if isinstance(x, list) else x for name, x in own.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned. Raises ValueError if it does not fit, and then changes nothing."""
+        """Go on from what `state_dict` returned: take its progress.
+
+        The scheduler is made with the same arguments as the saved one. Raises ValueError if it was not, or if names
+        or numbers do not fit, TypeError for what is no number, and then changes nothing.
+        """
         own = self.state_dict()
         if not isinstance(state_dict, dict) or state_dict.keys() != own.keys():
             got = ", ".join(map(str, state_dict)) if isinstance(state_dict, dict) else type(state_dict).__name__
             raise ValueError(f"state_dict: expected a dict of {', '.join(own)}, got {got}")
-        for name, x in state_dict.items():
-            if _kind(x) != _kind(own[name]):
-                raise ValueError(f"state_dict[{name!r}]: expected {_kind(own[name])}, got {_kind(x)} {x!r:.60}")
-            if isinstance(x, list) and not _like(x, own[name], any_length=name == "milestones"):
-                raise ValueError(f"state_dict[{name!r}]: expected a list of {len(own[name])} numbers, got {x!r:.60}")
-        self.__dict__.update({name: list(x) if isinstance(x, list) else x for name, x in state_dict.items()})
+        for name in own.keys() - {*self.progress}:
+            if state_dict[name] != own[name]:
+                raise ValueError(
+                    f"state_dict[{name!r}]: expected {own[name]!r:.60}, with which this scheduler was made, "
+                    f"got {state_dict[name]!r:.60}"
+                )
+        progress = {name: _like(own[name], state_dict[name], f"state_dict[{name!r}]") for name in self.progress}
+        self.__dict__.update(progress)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={x!r}" for name, x in self.state_dict().items() if name[0] != "_")
         return f"{type(self).__name__}({shown})"
+
+
+class LRScheduler(Scheduler):
+    """A scheduler that knows the rates of an epoch. A subclass has `get_lr`, the rate of each group in `last_epoch`.
+
+    last_epoch:  -1 starts afresh. Any other number goes on after that epoch, with groups that have an "initial_lr"
+                 (KeyError if one has none), as they have it after `optimizer.load_state_dict`.
+    base_lrs:    the base_lr of each group.
+
+    Whatever fails, here or in `step`, changes nothing.
+    """
+
+    progress = (*Scheduler.progress, "base_lrs")
+
+    base_lrs: list[float]
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        super().__init__(optimizer)
+        self._begin([{} for _ in optimizer.param_groups], last_epoch)
+
+    def _begin(self, settings: list[Group], last_epoch: int) -> None:
+        """Write `settings` and the initial_lr to the groups (if afresh), and make the step to the first epoch."""
+        self.last_epoch = _whole(last_epoch, "last_epoch", at_least=-1)
+        groups = self.optimizer.param_groups
+        before = [dict(group) for group in groups]
+        try:
+            for i, (group, new) in enumerate(zip(groups, settings)):
+                if last_epoch < 0:
+                    group.update({"initial_lr": group.get("initial_lr", group["lr"]), **new})
+                elif missing := {"initial_lr", *new} - group.keys():
+                    raise KeyError(
+                        f"param_groups[{i}]: expected {', '.join(sorted(missing))} with last_epoch={last_epoch}: "
+                        "load the optimizer's state_dict first, or start with last_epoch=-1"
+                    )
+            self.base_lrs = [group["initial_lr"] for group in groups]
+            self._advance(self.first_lr)
+        except BaseException:
+            for group, old in zip(groups, before):
+                group.clear()
+                group.update(old)
+            raise
+
+    def get_lr(self) -> list[float]:
+        """The rate of each group in the epoch `last_epoch`, computed from the groups as the epoch before left them."""
+        raise NotImplementedError
+
+    def first_lr(self) -> list[float]:
+        """The same in the epoch in which the scheduler is made, where no step of its own came before."""
+        return self.get_lr()
+
+    def changes(self, lrs: list[float]) -> list[Group]:
+        """What a step to the rates `lrs` writes to each group."""
+        return [{"lr": lr} for lr in lrs]
+
+    def step(self) -> None:
+        """Go to the next epoch: write its rates to the optimizer's groups."""
+        self._advance(self.get_lr)
+
+    def _advance(self, get_lr: Callable[[], list[float]]) -> None:
+        self.last_epoch += 1
+        try:
+            changes = list(zip(self.optimizer.param_groups, self.changes(get_lr()), strict=True))
+        except BaseException:
+            self.last_epoch -= 1
+            raise
+        for group, change in changes:
+            group.update(change)
+        self._last_lr = self._present()
 
 
 class LambdaLR(LRScheduler):
@@ -179,7 +206,10 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [lr if self.is_initial else lr * self.gamma for lr in self._present()]
+        return [lr * self.gamma for lr in self._present()]
+
+    def first_lr(self) -> list[float]:
+        return self._present()
 
 
 class LinearLR(LRScheduler):
@@ -207,13 +237,14 @@ class LinearLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         e = self.last_epoch
-        if e == 0:
-            return [lr * self.start_factor for lr in self._present()]
-        if self.is_initial or e > self.total_iters:
+        if e > self.total_iters:
             return self._present()
         rise = self.end_factor - self.start_factor
         before = self.total_iters * self.start_factor + (e - 1) * rise  # total_iters · f(e - 1)
         return [lr * (1 + rise / before) for lr in self._present()]
+
+    def first_lr(self) -> list[float]:
+        return [lr * self.start_factor if self.last_epoch == 0 else lr for lr in self._present()]
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -231,14 +262,15 @@ class CosineAnnealingLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         e, n, low = self.last_epoch, self.T_max, self.eta_min
-        if self.is_initial:
-            return self._present()
         if (e - 1 - n) % (2 * n) == 0:  # c(e - 1) is 0: the lowest point, from where no factor leads upwards
             rise = (1 - math.cos(math.pi / n)) / 2
             pairs = zip(self._present(), self.base_lrs, strict=True)
             return [lr + (base_lr - low) * rise for lr, base_lr in pairs]
         ratio = (1 + math.cos(math.pi * e / n)) / (1 + math.cos(math.pi * (e - 1) / n))
         return [low + (lr - low) * ratio for lr in self._present()]
+
+    def first_lr(self) -> list[float]:
+        return self._present()
 
 
 class OneCycleLR(LRScheduler):
@@ -276,7 +308,7 @@ class OneCycleLR(LRScheduler):
         three_phase: bool = False,
         last_epoch: int = -1,
     ) -> None:
-        self.optimizer = _optimizer(optimizer)
+        Scheduler.__init__(self, optimizer)
         self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
         self.pct_start = number(pct_start, "pct_start")
         if not 0 <= self.pct_start <= 1:
@@ -284,7 +316,6 @@ class OneCycleLR(LRScheduler):
         self.anneal_strategy = _one_of(anneal_strategy, "anneal_strategy", ("cos", "linear"))
         self.three_phase = flag(three_phase, "three_phase")
         self.cycle_momentum = flag(cycle_momentum, "cycle_momentum")
-        self.last_epoch = _whole(last_epoch, "last_epoch", at_least=-1)
         div, final_div = _above_0(div_factor, "div_factor"), _above_0(final_div_factor, "final_div_factor")
         settings: list[Group] = [
             {"initial_lr": high / div, "max_lr": high, "min_lr": high / div / final_div}
@@ -296,7 +327,7 @@ class OneCycleLR(LRScheduler):
             highs = _for_each_group(max_momentum, "max_momentum", optimizer, check)
             for new, low, high in zip(settings, lows, highs):
                 new.update({"base_momentum": low, "max_momentum": high})
-        self._begin(settings)
+        self._begin(settings, last_epoch)
 
     def _cycled(self) -> str:
         """The option that holds the momentum."""
@@ -337,8 +368,8 @@ class OneCycleLR(LRScheduler):
         share, (start, end), _ = self._now()
         return [self._anneal(group[start], group[end], share) for group in self.optimizer.param_groups]
 
-    def changes(self) -> list[Group]:
-        changes: list[Group] = [{"lr": lr} for lr in self.get_lr()]
+    def changes(self, lrs: list[float]) -> list[Group]:
+        changes = super().changes(lrs)
         if self.cycle_momentum:
             share, _, (start, end) = self._now()
             for group, change in zip(self.optimizer.param_groups, changes):
@@ -349,7 +380,7 @@ class OneCycleLR(LRScheduler):
         return changes
 
 
-class ReduceLROnPlateau(LRScheduler):
+class ReduceLROnPlateau(Scheduler):
     """lr ← lr · factor when a metric has not improved for more than `patience` steps.
 
     mode:            "min" if the metric shall become small, "max" if it shall become large.
@@ -359,6 +390,8 @@ class ReduceLROnPlateau(LRScheduler):
     min_lr:          no rate goes below it; a number, or a list of one for each group.
     eps:             a reduction by no more than this is left out.
     """
+
+    progress = (*Scheduler.progress, "best", "num_bad_epochs", "cooldown_counter")
 
     def __init__(
         self,
@@ -372,7 +405,7 @@ class ReduceLROnPlateau(LRScheduler):
         min_lr: float | list[float] = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        self.optimizer = _optimizer(optimizer)
+        super().__init__(optimizer)
         self.mode = _one_of(mode, "mode", ("min", "max"))
         self.factor = below_1(factor, "factor")
         self.patience = _whole(patience, "patience", at_least=0)
@@ -396,7 +429,7 @@ class ReduceLROnPlateau(LRScheduler):
         margin = sign * self.threshold
         return sign * metric > sign * (self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin)
 
-    def step(self, metrics: Any) -> None:  # type: ignore[override]  # as in PyTorch, it is told how well it went
+    def step(self, metrics: Any) -> None:
         """Take note of the metric of one more epoch, a number or a Value, and reduce the rates if it is time."""
         metric = number(metrics, "metrics")
         self._check_groups()
@@ -483,10 +516,10 @@ def _share(start: float, now: float, end: float) -> float:
     return (now - start) / (end - start) if end != start else 1.0
 
 
-def _kind(x: object) -> str:
-    is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
-    return "a number" if is_number else type(x).__name__
-
-
-def _like(x: list[Any], own: list[Any], any_length: bool) -> bool:
-    return (any_length or len(x) == len(own)) and {_kind(item) for item in x} <= {"a number"}
+def _like(own: Any, x: Any, name: str) -> Any:
+    """`x` as what `own` is: a list of as many numbers, a count from 0, or a number."""
+    if isinstance(own, list):
+        if not is_list(x) or len(x) != len(own):
+            raise ValueError(f"{name}: expected a list of {len(own)} numbers, got {x!r:.60}")
+        return [number(item, f"{name}[{i}]") for i, item in enumerate(x)]
+    return _whole(x, name, at_least=0) if isinstance(own, int) else number(x, name)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from functools import cache
 from typing import Any, ClassVar, TypeAlias
 
-from milligrad.engine import Value, number, set_grad_enabled
+from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import Nested, Shape, flatten, is_list, leaves, shape, unflatten
 
 Rule: TypeAlias = Callable[..., tuple[Any, ...]]  # (p, g, *state) → (p, *state)
@@ -82,24 +82,27 @@ class Slot:
         self.step = 0
         self.state: dict[str, list[float]] = {}
 
-    def active(self) -> list[Value]:
-        """The Values that are not frozen."""
-        return [v for v in self.values if v.requires_grad]
+    def columns(self, initial: Mapping[str, float]) -> list[list[float]]:
+        """The numbers, and a list of each state of `initial`; what has no state yet starts from there."""
+        n = len(self.values)
+        return [[v.data for v in self.values], *[self.state.get(name) or [x] * n for name, x in initial.items()]]
 
-    def column(self, name: str, initial: float, active: list[Value]) -> list[float]:
-        """The state `name` of the `active` Values; before the first step it is `initial`."""
-        column = self.state.get(name) or [initial] * len(self.values)
-        if len(active) == len(self.values):
-            return column
-        return [x for v, x in zip(self.values, column) if v.requires_grad]
+    def updated(self, rule: Rule, initial: Mapping[str, float]) -> list[list[float]]:
+        """The columns after a step by `rule`; frozen Values have the numbers they had. Changes nothing."""
+        old = self.columns(initial)
+        new = _transposed(map(rule, old[0], [v.grad for v in self.values], *old[1:]), len(old))
+        moves = [v.requires_grad for v in self.values]
+        if all(moves):
+            return new
+        return [[x if m else before for m, x, before in zip(moves, *pair)] for pair in zip(new, old)]
 
-    def keep(self, name: str, initial: float, active: list[Value], new: Iterator[float]) -> None:
-        """Take the state `name` of the `active` Values from `new`; that of the frozen ones stays as it was."""
-        if len(active) == len(self.values):
-            self.state[name] = list(islice(new, len(active)))
-        else:
-            old = self.state.get(name) or [initial] * len(self.values)
-            self.state[name] = [next(new) if v.requires_grad else x for v, x in zip(self.values, old)]
+    def write(self, numbers: list[float], state: dict[str, list[float]]) -> None:
+        """Take the numbers and the state after a step."""
+        for v, x in zip(self.values, numbers):
+            v.data = x
+        if state:  # without one nothing counts steps: a momentum turned on later starts afresh
+            self.step += 1
+            self.state.update(state)
 
     def saved(self) -> dict[str, Any]:
         """The state as plain numbers, nested as the parameter is."""
@@ -118,9 +121,6 @@ class Slot:
         if shape(xs, name) != self.shape:
             raise ValueError(f"{name}: expected numbers of shape {self.shape}, got shape {shape(xs, name)}")
         return [number(x, name) for x in flatten(xs)]
-
-
-Batch: TypeAlias = list[tuple[Slot, list[Value]]]  # Slots, each with its active Values
 
 
 class Optimizer:
@@ -159,25 +159,35 @@ class Optimizer:
         """Raise ValueError for options that are right one by one, but not together."""
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
+        if isinstance(params, (Value, dict)):
+            raise TypeError(f"params: expected an iterable of parameters or of dicts, got {type(params).__name__}")
+        given = _as_list(params)
+        if not given:
+            raise ValueError("params: expected at least one parameter, got an empty list")
         self.defaults = self._checked(defaults)
         self.param_groups: list[Group] = []
         self.slots: list[list[Slot]] = []  # a list for each group, a Slot for each of its parameters
-        for group in _as_groups(params):
-            self.add_param_group(group)
+        if isinstance(given[0], dict):
+            for group in given:
+                self.add_param_group(group)
+        else:
+            self._add({"params": given}, "")
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Optimize the parameters `param_group["params"]` too, with its options, or else the defaults."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: expected a dict, got {type(param_group).__name__} {param_group!r:.60}")
-        i = len(self.param_groups)
-        where = f"param_groups[{i}]" if i else ""
         if "params" not in param_group:
             raise ValueError(f"param_group: expected a dict with 'params', got {_keys(param_group)}")
-        params = _as_list(param_group["params"])
-        slots = [Slot(p, f"{where + '.' if where else ''}params[{j}]") for j, p in enumerate(params)]
+        self._add(param_group, f"param_groups[{len(self.param_groups)}]")
+
+    def _add(self, group: Group, where: str) -> None:
+        """Add a group, which errors call `where`; "" if the user made none."""
+        params = _as_list(group["params"])
+        slots = [Slot(p, f"{where}.params[{j}]".lstrip(".")) for j, p in enumerate(params)]
         self._check_that_each_occurs_once([*self.slots, slots])
-        checked = self._checked({**self.defaults, **param_group}, where)
-        self.param_groups.append({**param_group, **checked, "params": params})
+        checked = self._checked({**self.defaults, **group}, where)
+        self.param_groups.append({**group, **checked, "params": params})
         self.slots.append(slots)
 
     def _checked(self, options: Mapping[str, Any], where: str = "") -> Group:
@@ -211,50 +221,33 @@ class Optimizer:
         """
         loss = None
         if closure is not None:
-            with set_grad_enabled(True):
+            with enable_grad():
                 loss = closure()
-        writes = [write for group, slots in self._pairs() for write in self._updates(group, slots)]
-        for write in writes:
-            write()
+        updates = [update for group, slots in self._pairs() for update in self._updates(group, slots)]
+        for slot, numbers, state in updates:
+            slot.write(numbers, state)
         return loss
 
     def _pairs(self) -> Iterable[tuple[Group, list[Slot]]]:
         return zip(self.param_groups, self.slots)
 
-    def _updates(self, group: Group, slots: list[Slot]) -> list[Callable[[], None]]:
-        """One update for all parameters of a group that have made equally many steps: most often, one in all."""
-        batches: dict[int, Batch] = {}
-        for slot in slots:
-            if active := slot.active():
-                batches.setdefault(slot.step + 1, []).append((slot, active))
-        return [self._update(group, t, batch) for t, batch in batches.items()]
-
-    def _update(self, group: Group, t: int, batch: Batch) -> Callable[[], None]:
-        """Compute the next numbers and state of parameters; they are written when the result is called."""
-        options = {name: group[name] for name in self.options}
+    def _updates(self, group: Group, slots: list[Slot]) -> Iterator[tuple[Slot, list[float], dict[str, list[float]]]]:
+        """The next numbers and state of each parameter of a group, but for those that are frozen altogether."""
+        options = self._options(group)
         initial = self.initial_state(**options)
-        values = [v for _, active in batch for v in active]
-        columns = [
-            list(chain.from_iterable([slot.column(name, x, active) for slot, active in batch]))
-            for name, x in initial.items()
-        ]
-        try:
-            new = map(self.rule(t, **options), [v.data for v in values], [v.grad for v in values], *columns)
-            numbers, *states = _transposed(new, 1 + len(columns))
-        except (ValueError, ArithmeticError) as error:
-            error.add_note(f"in step {t} of {self!r}, which changed nothing")
-            raise
+        rule = cache(lambda t: self.rule(t, **options))  # most often, all parameters have made equally many steps
+        for slot in slots:
+            if any(v.requires_grad for v in slot.values):
+                try:
+                    numbers, *states = slot.updated(rule(slot.step + 1), initial)
+                except (ValueError, ArithmeticError) as error:
+                    error.add_note(f"in step {slot.step + 1} of {self!r}, which changed nothing")
+                    raise
+                yield slot, numbers, dict(zip(initial, states))
 
-        def write() -> None:
-            for v, x in zip(values, numbers):
-                v.data = x
-            for (name, first), state in zip(initial.items(), states):
-                remaining = iter(state)
-                for slot, active in batch:
-                    slot.step = t  # without a state nothing counts steps: a momentum turned on later starts afresh
-                    slot.keep(name, first, active, remaining)
-
-        return write
+    def _options(self, group: Group) -> Group:
+        """What of a group the rule is told: not its parameters, nor a name that the user gave it."""
+        return {name: group[name] for name in self.options}
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on later, to the bit: plain dicts, lists and numbers, fit for JSON.
@@ -310,7 +303,7 @@ class Optimizer:
         remaining = {str(i): state for i, state in saved.items()}
         states = []
         for saved_group, group, slots in zip(saved_groups, groups, self.slots):
-            initial = self.initial_state(**{name: group[name] for name in self.options})
+            initial = self.initial_state(**self._options(group))
             for i, slot in zip(saved_group["params"], slots):
                 state = remaining.pop(str(i), None)
                 fresh: tuple[int, dict[str, list[float]]] = (0, {})
@@ -328,19 +321,14 @@ class Optimizer:
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
 
-def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[Any]:
-    """The columns of `rows`. A single one is taken row by row: to hold all the rows at once costs a quarter more."""
-    return [[x for (x,) in rows]] if width == 1 else list(zip(*rows))
-
-
-def _as_groups(params: Any) -> list[Mapping[str, Any]]:
-    """`params` as a list of groups: parameters without a group are one."""
-    groups = _as_list(params) if not isinstance(params, (Value, dict)) else None
-    if groups is None:
-        raise TypeError(f"params: expected an iterable of parameters or of dicts, got {type(params).__name__}")
-    if not groups:
-        raise ValueError("params: expected at least one parameter, got an empty list")
-    return groups if isinstance(groups[0], dict) else [{"params": groups}]
+def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """The columns of `rows`. A single one is unpacked row by row: plain SGD takes a quarter more without."""
+    if width == 1:
+        return [[x for (x,) in rows]]
+    columns = list(map(list, zip(*rows, strict=True)))
+    if len(columns) != width:
+        raise ValueError(f"rule: expected {width} numbers in return, p and its state, got {len(columns)}")
+    return columns
 
 
 def _as_list(params: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from milligrad.optim.lr_scheduler import (
     MultiStepLR,
     OneCycleLR,
     ReduceLROnPlateau,
+    Scheduler,
     StepLR,
 )
 
@@ -184,9 +185,56 @@ def test_a_state_dict_that_does_not_fit_is_refused_and_changes_nothing(kind, arg
     scheduler.step()
     before = scheduler.state_dict()
     change(wrong)
-    with pytest.raises(ValueError, match=r"^state_dict.*: expected"):
+    with pytest.raises((ValueError, TypeError), match=r"^state_dict.*: expected"):
         scheduler.load_state_dict(wrong)
     assert scheduler.state_dict() == before
+
+
+@pytest.mark.parametrize("kind, arguments, others", [
+    (StepLR, {"step_size": 3}, {"step_size": 30}),
+    (MultiStepLR, {"milestones": [3]}, {"milestones": [3, 4]}),
+    (ExponentialLR, {"gamma": 0.9}, {"gamma": 0.8}),
+    (LinearLR, {"total_iters": 5}, {"total_iters": 6}),
+    (LinearLR, {"start_factor": 0.5}, {"start_factor": 0.25}),
+    (CosineAnnealingLR, {"T_max": 6}, {"T_max": 5}),
+    (OneCycleLR, {"max_lr": 1.0, "total_steps": 20}, {"max_lr": 1.0, "total_steps": 20, "anneal_strategy": "linear"}),
+    (ReduceLROnPlateau, {}, {"mode": "max"}),
+    (ReduceLROnPlateau, {}, {"min_lr": 0.1}),
+])  # fmt: skip
+def test_the_progress_of_a_scheduler_with_other_arguments_is_refused(kind, arguments, others):
+    scheduler, other = kind(two_groups(momentum=0.9), **arguments), kind(two_groups(momentum=0.9), **others)
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match=r"^state_dict\['\w+'\]: expected .*, with which this scheduler was made, got"):
+        scheduler.load_state_dict(other.state_dict())
+    assert scheduler.state_dict() == before
+
+
+@pytest.mark.parametrize("name, wrong", [
+    ("total_iters", 2.5), ("start_factor", -9), ("last_epoch", 2.5), ("last_epoch", -1), ("base_lrs", 0.1),
+])  # fmt: skip
+def test_what_no_scheduler_can_have_saved_is_refused(name, wrong):
+    scheduler = LinearLR(one_group())
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match=rf"^state_dict\['{name}'\]: expected .*, got {wrong}"):
+        scheduler.load_state_dict({**before, name: wrong})
+    assert scheduler.state_dict() == before
+
+
+@pytest.mark.parametrize("name, wrong, error", [
+    ("best", "low", TypeError), ("num_bad_epochs", -1, ValueError), ("cooldown_counter", 0.5, ValueError),
+])  # fmt: skip
+def test_the_progress_of_a_plateau_is_a_number_and_counts(name, wrong, error):
+    scheduler = ReduceLROnPlateau(one_group())
+    before = scheduler.state_dict()
+    with pytest.raises(error, match=rf"^state_dict\['{name}'\]: expected"):
+        scheduler.load_state_dict({**before, name: wrong})
+    assert scheduler.state_dict() == before
+
+
+def test_a_plateau_is_a_scheduler_but_not_one_that_knows_the_rate_of_an_epoch():
+    scheduler = ReduceLROnPlateau(one_group())
+    assert isinstance(scheduler, Scheduler) and not isinstance(scheduler, LRScheduler)
+    assert not hasattr(scheduler, "get_lr")
 
 
 def test_no_dict_is_no_state_dict():

@@ -117,7 +117,7 @@ def test_options_enter_as_floats_and_flags():
     ("weights", TypeError, "got str"),
     ({Value(1.0)}, TypeError, "in a fixed order, got set"),
     ([{"params": {Value(1.0)}}], TypeError, "in a fixed order, got set"),
-    ([1.0], TypeError, r"params\[0\]: expected a Value or a list of Values, got float 1.0"),
+    ([1.0], TypeError, r"^params\[0\]: expected a Value or a list of Values, got float 1.0"),
     ([Value(1.0), [[Value(1.0), None]]], TypeError, r"params\[1\]\[0\]\[1\]: expected .*, got NoneType"),
     ([("weight", [Value(1.0)])], TypeError, r"params\[0\]\[0\]: expected .*, got str 'weight'"),
     ([Value(1.0) * 2], ValueError, r"params\[0\]: expected a Value that was not computed"),
@@ -125,6 +125,8 @@ def test_options_enter_as_floats_and_flags():
     ([{"lr": 0.1}], ValueError, "expected a dict with 'params', got a dict of lr"),
     ([{"params": [Value(1.0)]}, Value(2.0)], TypeError, "param_group: expected a dict, got Value"),
     ([Value(1.0), {"params": [Value(2.0)]}], TypeError, r"params\[1\]: expected .*, got dict"),
+    ([{"params": [3]}], TypeError, r"^param_groups\[0\].params\[0\]: expected"),
+    ([{"params": [Value(1.0)], "lr": -1}], ValueError, r"^param_groups\[0\]\['lr'\]: expected"),
     ([{"params": [Value(1.0)]}, {"params": [3]}], TypeError, r"param_groups\[1\].params\[0\]: expected"),
     ([{"params": [Value(1.0)]}, {"params": [Value(1.0)], "lr": -1}], ValueError, r"param_groups\[1\]\['lr'\]: exp"),
 ])  # fmt: skip
@@ -201,6 +203,18 @@ def test_a_step_that_fails_says_where_and_changes_nothing_even_in_the_parameters
         optimizer.step()
     assert "in step 2 of Halve(" in caught.value.__notes__[0]
     assert numbers(params) == before and optimizer.state_dict() == state
+
+
+@pytest.mark.parametrize("rule", [lambda p, g, inverse: (p,), lambda p, g, inverse: (p, p, p)])
+def test_a_rule_returns_p_and_its_state(rule):
+    class Wrong(Halve):
+        pass
+
+    Wrong.rule = staticmethod(lambda t: rule)
+    params = parameters()
+    with pytest.raises(ValueError, match=r"rule: expected 2 numbers in return, p and its state, got [13]"):
+        Wrong(params, {}).step()
+    assert numbers(params) == flatten_all(NUMBERS)
 
 
 def test_a_closure_that_fails_changes_nothing():

@@ -80,7 +80,7 @@ def test_the_decay_of_adamw_is_apart_from_the_gradient():
 
 
 def test_rmsprop_divides_by_the_root_of_the_mean_square():
-    assert after(RMSprop, [3.0], lr=0.1, alpha=0.75, eps=0.0) == 1 - 0.1 * 3.0 / 1.5
+    assert after(RMSprop, [3.0], lr=0.1, alpha=0.75, eps=0.0) == 1 - 0.1 * (3.0 / 1.5)
     assert after(RMSprop, [3.0, 0.0], lr=0.1, alpha=0.75, eps=0.0, momentum=0.5) == pytest.approx(1 - 0.2 - 0.1)
 
 

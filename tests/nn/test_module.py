@@ -1,0 +1,482 @@
+"""Module and Parameter: registration, names, state, copies, and what they must refuse."""
+
+import copy
+import json
+import math
+import pickle
+
+import pytest
+
+import milligrad
+from milligrad import Value, nn
+from milligrad.nested import elementwise, flatten
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    milligrad.manual_seed(0)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 3)
+        self.scale = nn.Parameter([1.0])
+        self.second = nn.Sequential(nn.ReLU(), nn.Linear(3, 1, bias=False))
+
+    def forward(self, x):
+        return [y * self.scale[0] for y in self.second(self.first(x))]
+
+
+PATHS = ["scale", "first.weight", "first.bias", "second.1.weight"]
+
+
+def names(pairs):
+    return [name for name, _ in pairs]
+
+
+# ── Parameter ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_numbers_become_values_that_learn():
+    p = nn.Parameter([[1, 2.5], [True, -3]])
+    assert p.shape == (2, 2) and p.numel() == 4 and p.data == [[1.0, 2.5], [1.0, -3.0]]
+    assert [v.data for v in p.values()] == [1.0, 2.5, 1.0, -3.0]
+    assert all(isinstance(v, Value) and v.requires_grad and v.is_leaf for v in p.values())
+    assert p[1] == p.values()[2:] and p[0][1].data == 2.5
+    assert nn.Parameter((1, 2)).data == [1.0, 2.0] and nn.Parameter(range(3)).shape == (3,)
+    assert not any(v.requires_grad for v in nn.Parameter([1, 2], requires_grad=False).values())
+
+
+def test_values_keep_their_identity():
+    v, frozen = Value(2.0, name="v"), Value(3.0, requires_grad=False)
+    p = nn.Parameter([[v, 1.0], [v, frozen]])
+    assert p[0][0] is p[1][0] is v and p[1][1] is frozen and not frozen.requires_grad
+    v.data = 5.0
+    assert p.data == [[5.0, 1.0], [5.0, 3.0]]
+
+
+def test_gradients_are_read_and_forgotten():
+    p = nn.Parameter([[1.0, 2.0], [3.0, 4.0]])
+    milligrad.sum([v * v for v in p.values()]).backward()
+    assert p.grad == [[2.0, 4.0], [6.0, 8.0]]
+    p.zero_grad()
+    assert p.grad == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_frozen_parameter_gets_no_gradient():
+    p = nn.Parameter([1.0, 2.0])
+    assert p.requires_grad_(False) is p and not milligrad.sum(p).requires_grad
+    p.requires_grad_()
+    milligrad.sum(p).backward()
+    assert p.grad == [1.0, 1.0]
+
+
+def test_copy_takes_numbers_and_leaves_the_values_where_they_are():
+    p = nn.Parameter([[1.0], [2.0]])
+    values = p.values()
+    assert p.copy_([[5], [Value(6.0)]]) is p
+    assert p.data == [[5.0], [6.0]] and all(a is b for a, b in zip(p.values(), values))
+
+
+@pytest.mark.parametrize("data", [1.0, [], [1.0, 2.0], [[1.0]], [[1.0], [2.0], [3.0]]], ids=str)
+def test_copy_refuses_another_shape_and_changes_nothing(data):
+    p = nn.Parameter([[1.0], [2.0]])
+    with pytest.raises(ValueError, match=r"^data: expected the shape \(2, 1\), got"):
+        p.copy_(data)
+    assert p.data == [[1.0], [2.0]]
+
+
+def test_copy_refuses_what_is_no_number_and_changes_nothing():
+    p = nn.Parameter([1.0, 2.0])
+    for wrong in ("a", None, 1j):
+        with pytest.raises(TypeError, match=r"^data: expected a real number or a Value, got"):
+            p.copy_([5.0, wrong])
+    with pytest.raises(ValueError, match=r"^data is ragged"):
+        p.copy_([[1.0], 2.0])
+    assert p.data == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("data", [1.0, "abc", None, Value(1.0), {"a": 1.0}], ids=str)
+def test_a_parameter_is_made_of_a_list(data):
+    with pytest.raises(TypeError, match=r"^data: expected a nested list of numbers or Values, such as \[1.0\], got"):
+        nn.Parameter(data)
+
+
+def test_a_parameter_refuses_ragged_lists_other_types_and_computed_values():
+    for ragged in ([[1.0], [1.0, 2.0]], [[1.0], 2.0], [1.0, [2.0]]):
+        with pytest.raises(ValueError, match=r"^data is ragged"):
+            nn.Parameter(ragged)
+    for wrong in ("a", None, 1j):
+        with pytest.raises(TypeError, match=r"^data: expected a real number or a Value, got"):
+            nn.Parameter([1.0, wrong])
+    with pytest.raises(ValueError, match=r"^data: expected numbers or leaf Values, got .*, which was computed"):
+        nn.Parameter([Value(1.0) * 2])
+
+
+def test_parameters_are_compared_and_hashed_by_identity():
+    v = Value(1.0)
+    p, q = nn.Parameter([v]), nn.Parameter([v])
+    assert (p == p, p == q, p != q, p != p) == (True, False, True, False)
+    assert len({p, q, p}) == 2
+
+
+def test_the_repr_of_a_parameter_shows_shape_and_numbers():
+    assert repr(nn.Parameter([[1, 2]])) == "Parameter(shape=(1, 2), data=[[1.0, 2.0]])"
+
+
+# ── Attributes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_parameters_and_modules_are_registered_under_their_names():
+    block = Block()
+    assert names(block.named_parameters()) == PATHS
+    assert names(block.named_parameters(prefix="net")) == [f"net.{path}" for path in PATHS]
+    assert names(block.named_parameters(recurse=False)) == ["scale"]
+    assert list(block.parameters(recurse=False)) == [block.scale]
+    assert names(block.named_modules()) == ["", "first", "second", "second.0", "second.1"]
+    assert names(block.named_modules(prefix="net")) == [
+        "net",
+        "net.first",
+        "net.second",
+        "net.second.0",
+        "net.second.1",
+    ]
+    assert names(block.named_children()) == ["first", "second"] and list(block.children()) == [
+        block.first,
+        block.second,
+    ]
+    assert [type(m).__name__ for m in block.modules()] == ["Block", "Linear", "Sequential", "ReLU", "Linear"]
+    assert {"first", "scale", "second", "forward"} <= set(dir(block))
+
+
+def test_a_plain_list_is_an_ordinary_attribute():
+    module = nn.Module()
+    module.width, module.layers = 3, [nn.Linear(1, 1)]
+    assert module.width == 3 and not list(module.parameters()) and len(list(module.modules())) == 1
+
+
+def test_replacing_keeps_the_place_and_forgets_the_old_one():
+    block = Block()
+    block.first, block.scale = nn.Linear(2, 3, bias=False), nn.Parameter([2.0])
+    assert names(block.named_parameters()) == ["scale", "first.weight", "second.1.weight"]
+    block.first = nn.Parameter([1.0])  # a Parameter in the place of a module
+    assert names(block.named_parameters()) == ["scale", "first", "second.1.weight"]
+    assert names(block.named_children()) == ["second"]
+    block.width = 3
+    block.width = nn.Parameter([1.0])
+    assert "width" not in vars(block) and "width" in names(block.named_parameters())
+
+
+def test_none_stands_for_what_is_absent():
+    block = Block()
+    block.scale = block.second = None
+    assert block.scale is None and block.second is None
+    assert names(block.named_parameters()) == ["first.weight", "first.bias"]
+    assert names(block.named_modules()) == ["", "first"]
+    block.scale = nn.Parameter([4.0])
+    assert names(block.named_parameters()) == PATHS[:3]
+    module = nn.Module()
+    module.register_parameter("bias", None)
+    assert module.bias is None and not list(module.parameters())
+
+
+@pytest.mark.parametrize("value", [1.0, [1.0], "a", nn.ReLU()], ids=str)
+def test_a_parameter_is_replaced_by_a_parameter_only(value):
+    block = Block()
+    with pytest.raises(TypeError, match=r"^scale: expected a Parameter or None, got"):
+        block.scale = value
+    assert block.scale.data == [1.0]
+
+
+@pytest.mark.parametrize("value", [1.0, len, "a"], ids=str)
+def test_a_module_is_replaced_by_a_module_only(value):
+    block = Block()
+    first = block.first
+    with pytest.raises(TypeError, match=r"^first: expected a Module or None, got"):
+        block.first = value
+    assert block.first is first
+
+
+def test_deleting_an_attribute_unregisters_it():
+    block = Block()
+    block.width = 1
+    del block.first, block.scale, block.width
+    assert names(block.named_parameters()) == ["second.1.weight"]
+    for name in ("first", "scale", "width"):
+        assert not hasattr(block, name)
+    with pytest.raises(AttributeError, match="first"):
+        del block.first
+
+
+def test_a_missing_attribute_is_named():
+    with pytest.raises(AttributeError, match=r"^'Block' object has no attribute 'third'"):
+        _ = Block().third
+
+
+def test_forgetting_super_init_is_told():
+    class Parametric(nn.Module):
+        def __init__(self):
+            self.p = nn.Parameter([1.0])
+
+    class Nesting(nn.Module):
+        def __init__(self):
+            self.child = nn.Linear(1, 1)
+
+    class Plain(nn.Module):
+        def __init__(self):
+            self.width = 3
+
+    for cls in (Parametric, Nesting):
+        with pytest.raises(AttributeError, match=rf"^{cls.__name__}.__init__ must call super\(\).__init__\(\) before"):
+            cls()
+    uses = (nn.Module.train, nn.Module.state_dict, repr, lambda plain: plain.training, lambda plain: plain.zero_grad())
+    for use in (*uses, lambda plain: list(nn.Sequential(plain).modules())):
+        with pytest.raises(
+            AttributeError, match=r"^Plain.__init__ must call super\(\).__init__\(\) before anything else"
+        ):
+            use(Plain())
+
+
+def test_a_module_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match=r"^Module does not define forward"):
+        nn.Module()([1.0])
+
+
+def test_calling_passes_everything_on_to_forward():
+    class Adder(nn.Module):
+        def forward(self, x, y, *, scale=1):
+            return (x + y) * scale
+
+    assert Adder()(1, y=2, scale=10) == 30
+
+
+@pytest.mark.parametrize("name", ["a.b", "", 3, None], ids=str)
+def test_names_are_strings_without_dots(name):
+    for register, what in ((nn.Module().add_module, nn.ReLU()), (nn.Module().register_parameter, nn.Parameter([1.0]))):
+        with pytest.raises(KeyError, match=r"name: expected a non-empty string without dots, got"):
+            register(name, what)
+
+
+def test_registering_refuses_taken_names_and_other_types():
+    module = Block()
+    for register, what in ((module.add_module, nn.ReLU()), (module.register_parameter, nn.Parameter([1.0]))):
+        for taken in ("forward", "training"):
+            with pytest.raises(KeyError, match=f"name: '{taken}' is already an attribute of Block"):
+                register(taken, what)
+    with pytest.raises(KeyError, match="name: 'scale' is already an attribute"):
+        module.add_module("scale", nn.ReLU())
+    with pytest.raises(TypeError, match=r"^x: expected a Module, got int 3"):
+        module.add_module("x", 3)
+    with pytest.raises(TypeError, match=r"^x: expected a Parameter or None, got list"):
+        module.register_parameter("x", [1.0])
+    assert names(module.named_parameters()) == PATHS and len(list(module.modules())) == 5
+
+
+# ── What is shared ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shared():
+    module = nn.Module()
+    module.a = nn.Linear(2, 2, bias=False)
+    module.b = module.a
+    module.c = nn.Linear(2, 2, bias=False)
+    module.c.weight = module.a.weight
+    return module
+
+
+def test_what_is_shared_is_listed_once_but_saved_under_each_path():
+    module = shared()
+    assert names(module.named_parameters()) == ["a.weight"] and list(module.parameters()) == [module.a.weight]
+    assert names(module.named_modules()) == ["", "a", "c"] and names(module.named_children()) == ["a", "c"]
+    assert list(module.state_dict()) == ["a.weight", "b.weight", "c.weight"]
+    module.load_state_dict(module.state_dict())
+    seen = []
+    module.apply(lambda m: seen.append(type(m).__name__))
+    assert seen == ["Linear", "Linear", "Module"]
+
+
+def test_a_cycle_of_modules_is_walked_once():
+    module = nn.Module()
+    module.child = nn.Module()
+    module.child.again = module.child
+    assert names(module.named_modules()) == ["", "child"]
+
+
+# ── Changing all of it ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_apply_visits_those_below_first_and_returns_the_module():
+    block, seen = Block(), []
+    assert block.apply(lambda m: seen.append(type(m).__name__)) is block
+    assert seen == ["Linear", "ReLU", "Linear", "Sequential", "Block"]
+
+
+def test_train_and_eval_reach_every_module():
+    block = Block()
+    assert all(m.training for m in block.modules())
+    assert block.eval() is block and not any(m.training for m in block.modules())
+    block.second.train()
+    assert [m.training for m in block.modules()] == [False, False, True, True, True]
+    assert block.train() is block and all(m.training for m in block.modules())
+    for wrong in (1, "eval", None):
+        with pytest.raises(TypeError, match=r"^mode: expected a bool, got"):
+            block.train(wrong)
+
+
+def test_zero_grad_and_requires_grad_reach_every_parameter():
+    block = Block()
+    block.first.weight.copy_([[1.0, 1.0]] * 3)
+    block.first.bias.copy_([1.0] * 3)
+    block([1.0, 2.0])[0].backward()
+    assert all(any(flatten(p.grad)) for p in block.parameters())
+    block.zero_grad()
+    assert not any(any(flatten(p.grad)) for p in block.parameters())
+    assert block.requires_grad_(False) is block and not block([1.0, 2.0])[0].requires_grad
+    block.first.requires_grad_()
+    assert block([1.0, 2.0])[0].requires_grad and not block.scale[0].requires_grad
+
+
+# ── Saving and restoring ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_state_goes_through_json_and_back():
+    block, other = Block(), Block()
+    assert block.state_dict() != other.state_dict() and list(block.state_dict()) == PATHS
+    weight = other.first.weight
+    other.load_state_dict(json.loads(json.dumps(block.state_dict())))
+    assert other.state_dict() == block.state_dict() and other.first.weight is weight
+    assert [y.data for y in other([1, 2])] == [y.data for y in block([1, 2])]
+
+
+def test_a_state_is_a_copy():
+    block = Block()
+    state = block.state_dict()
+    block.scale[0].data = 7.0
+    state["first.bias"][0] = 100.0
+    assert state["scale"] == [1.0] and block.first.bias.data[0] != 100.0
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        (lambda s: s.pop("first.bias"), r"missing key: first\.bias"),
+        (lambda s: s.update(extra=[1.0]), r"unexpected key: extra"),
+        (lambda s: s.update({3: [1.0]}), r"unexpected key: 3"),
+        (lambda s: s.update({"first.bias": [1.0]}), r"wrong shape: first\.bias is \(3,\), not \(1,\)"),
+        (lambda s: s.update({"first.bias": 1.0}), r"wrong shape: first\.bias is \(3,\), not \(\)"),
+        (lambda s: s.update({"first.bias": []}), r"wrong shape: first\.bias is \(3,\), not \(0,\)"),
+        (lambda s: s.update({"first.bias": None}), r"wrong shape: first\.bias is \(3,\), not \(\)"),
+        (
+            lambda s: s.update({"first.bias": [1.0, 2.0, "a"]}),
+            r"unusable: first\.bias: .*a real number.* str 'a'",
+        ),
+        (lambda s: s.update({"first.bias": [1.0, 2.0, None]}), r"unusable: first\.bias: .*expected a real number"),
+        (lambda s: s.update({"first.bias": [[1.0], 2.0, 3.0]}), r"unusable: first\.bias: first\.bias is ragged"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, fault):
+    block = Block()
+    before = block.state_dict()
+    state = {path: elementwise(lambda x: x + 1, x) for path, x in before.items()}
+    change(state)
+    with pytest.raises(ValueError, match=rf"^state_dict does not fit Block:\n  {fault}"):
+        block.load_state_dict(state)
+    assert block.state_dict() == before
+
+
+def test_all_faults_of_a_state_are_listed_at_once():
+    with pytest.raises(ValueError) as error:
+        Block().load_state_dict({"scale": [1.0, 2.0], "first.weight": [["a"] * 2] * 3, "x": 1})
+    assert str(error.value).splitlines()[:5] == [
+        "state_dict does not fit Block:",
+        "  missing key: first.bias",
+        "  missing key: second.1.weight",
+        "  unexpected key: x",
+        "  wrong shape: scale is (1,), not (2,)",
+    ]
+    assert "  unusable: first.weight: " in str(error.value)
+
+
+def test_without_strict_keys_may_be_missing_or_more_but_shapes_must_fit():
+    block = Block()
+    bias = block.first.bias.data
+    block.load_state_dict({"scale": [5.0], "extra": "anything"}, strict=False)
+    assert block.scale.data == [5.0] and block.first.bias.data == bias
+    with pytest.raises(ValueError, match=r"wrong shape: first\.bias is \(3,\), not \(1,\)"):
+        block.load_state_dict({"scale": [6.0], "first.bias": [1.0]}, strict=False)
+    assert block.scale.data == [5.0]
+
+
+@pytest.mark.parametrize("state", [None, [], "state", 3], ids=str)
+def test_a_state_is_a_dict(state):
+    with pytest.raises(TypeError, match=r"^state_dict: expected a dict of nested lists, got"):
+        Block().load_state_dict(state)
+
+
+# ── Copies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def through_pickle(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+copies = pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
+
+
+@copies
+def test_a_copy_of_a_module_is_independent(duplicate):
+    block = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.3), nn.LayerNorm(3)).eval()
+    other = duplicate(block)
+    before = block.state_dict()
+    assert other.state_dict() == before and repr(other) == repr(block)
+    assert not any(m.training for m in other.modules())
+    assert [p.shape for p in other.parameters()] == [p.shape for p in block.parameters()]
+    milligrad.sum(other([1.0, 2.0])).backward()
+    other[0].weight[0][0].data = 100.0
+    assert block.state_dict() == before and not any(flatten([p.grad for p in block.parameters()]))
+    other[0].weight = nn.Parameter([[1.0, 1.0]] * 3)
+    assert block.state_dict() == before
+
+
+@copies
+def test_what_was_tied_stays_tied_in_a_copy(duplicate):
+    other = duplicate(shared())
+    assert other.a is other.b is not other.c and other.a.weight is other.c.weight
+    v = Value(1.0, name="tied", requires_grad=False)
+    pair = duplicate([nn.Parameter([[v, 2.0]]), nn.Parameter([v])])
+    assert pair[0][0][0] is pair[1][0] is not v
+    assert pair[1][0].name == "tied" and not pair[1][0].requires_grad and pair[0].shape == (1, 2)
+    assert isinstance(pair[0], nn.Parameter)
+
+
+# ── Showing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_repr_is_a_tree():
+    block = Block()
+    assert repr(block) == (
+        "Block(\n"
+        "  (first): Linear(in_features=2, out_features=3, bias=True)\n"
+        "  (second): Sequential(\n"
+        "    (0): ReLU()\n"
+        "    (1): Linear(in_features=3, out_features=1, bias=False)\n"
+        "  )\n"
+        ")"
+    )
+    block.second = None
+    block.extra_repr = lambda: "width=3"
+    assert repr(block).splitlines()[:4] == [
+        "Block(",
+        "  width=3",
+        "  (first): Linear(in_features=2, out_features=3, bias=True)",
+        "  (second): None",
+    ]
+    assert repr(nn.Module()) == "Module()"
+
+
+def test_numbers_that_are_not_finite_are_saved_as_they_are():
+    p = nn.Module()
+    p.w = nn.Parameter([0.0, 0.0])
+    p.load_state_dict({"w": [math.inf, math.nan]})
+    assert p.w.data[0] == math.inf and math.isnan(p.w.data[1])
