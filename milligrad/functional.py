@@ -746,7 +746,10 @@ def _class_losses(
     counted = [w[t] for t in targets if t != ignore_index]
     if not counted:
         raise ValueError(f"target: expected at least one class, got only {ignore_index} (ignore_index)")
-    return ops.sum(losses) / ops.sum(counted)
+    total = ops.sum(counted)
+    if not isinstance(total, Value) and total == 0:
+        raise ValueError("weight: expected the weights of the target classes not to add up to 0")
+    return ops.sum(losses) / total
 
 
 def _probability_losses(log_p: Nested, target: Nested, weight: Nested, reduction: str, smoothing: float) -> Any:

@@ -162,7 +162,7 @@ def test_softmax_far_out_is_exact():
     assert F.softmax([1e300, 1e300]) == [pytest.approx(0.5, rel=1e-15)] * 2
     assert F.log_softmax([1e4, 0, -1e4]) == [0.0, -1e4, -2e4]
     assert F.log_softmax([1e4, 1e4]) == [pytest.approx(-math.log(2), rel=1e-15)] * 2
-    assert F.log_softmax([40.0, 0.0])[0] == pytest.approx(-math.exp(-40), rel=1e-14)
+    assert F.log_softmax([40.0, 0.0])[0] == pytest.approx(-math.exp(-40), rel=1e-14, abs=0)
     assert F.softmax([-INF, 3.0]) == [0.0, 1.0]
 
 
@@ -434,6 +434,7 @@ def test_conv2d_takes_one_number_for_both_directions_and_names_for_paddings():
     assert F.conv2d(image, weight, padding="valid") == F.conv2d(image, weight)
     same = F.conv2d(image, weight, padding="same")
     assert shape(same) == (2, 5, 4)
+    assert shape(F.conv2d(image, weight, padding="same", dilation=(3, 2))) == (2, 5, 4)
     below = [[*map(list, image[0]), [0.0] * 4]]  # the odd row of zeros comes after
     assert flatten(same) == about(naive_conv2d(below, weight, [0, 0], (1, 1), (0, 1), (1, 1), 1))
 
@@ -800,7 +801,7 @@ def test_cross_entropy_far_out_is_exact():
     values = [Value(0.0), Value(800.0)]
     F.cross_entropy(values, 0).backward()
     assert [v.grad for v in values] == [-1.0, 1.0]
-    assert F.cross_entropy([40.0, 0.0], 0) == pytest.approx(math.exp(-40), rel=1e-14)
+    assert F.cross_entropy([40.0, 0.0], 0) == pytest.approx(math.exp(-40), rel=1e-14, abs=0)
 
 
 def test_class_weights_weight_the_losses_and_their_mean():
@@ -932,3 +933,23 @@ def test_class_losses_refuse_ragged_lists_and_unknown_reductions(f):
     for wrong in ("average", "batchmean", None):
         with pytest.raises(ValueError, match=r"^reduction: expected 'mean', 'sum' or 'none', got"):
             f([-1.0, -2.0], 0, reduction=wrong)
+
+
+def test_huber_and_smooth_l1_are_squares_at_their_middle_in_the_second_derivative_too():
+    for loss in (F.huber_loss, F.smooth_l1_loss):
+        assert milligrad.hessian(lambda x, loss=loss: loss(x, 2.0))(2.0) == 1.0
+
+
+def test_ceil_mode_has_one_window_where_the_input_is_shorter_than_it():
+    image = [[[1.0, 2.0, 3.0]]]
+    assert F.max_pool2d(image, 2, ceil_mode=True) == [[[2.0, 3.0]]]
+    with pytest.raises(ValueError, match="expected a length of at least 2"):
+        F.max_pool2d(image, 2)
+
+
+def test_activations_refuse_ragged_input_and_what_is_no_number():
+    for f in (F.relu, F.silu, F.leaky_relu, F.gelu, F.elu, F.softplus):
+        with pytest.raises(ValueError, match=r"^input is ragged"):
+            f([[1.0], [1.0, 2.0]])
+        with pytest.raises(TypeError, match=r"^input: expected a real number or a Value, got str 'a'"):
+            f([1.0, "a"])

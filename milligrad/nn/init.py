@@ -18,6 +18,8 @@ from milligrad.random import generator
 
 
 def _fill(parameter: Parameter, draw: Callable[[], float]) -> Parameter:
+    if not isinstance(parameter, Parameter):
+        raise TypeError(f"parameter: expected a Parameter, got {type(parameter).__name__} {parameter!r:.60}")
     numbers = [draw() for _ in parameter.values()]  # all of them before any is written
     return parameter.copy_(unflatten(numbers, parameter.shape))
 

@@ -15,10 +15,10 @@ from milligrad.nn.module import Module, Parameter
 
 
 def size(n: Any, name: str, least: int = 1) -> int:
-    """`n` if it is a whole number of at least `least`; else a ValueError that names the argument."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+    """`n` as an int, if it is a whole number of at least `least`; else a ValueError that names the argument."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < least:
         raise ValueError(f"{name}: expected a whole number >= {least}, got {n!r:.60}")
-    return n
+    return int(n.__index__())
 
 
 def uniform(shape: Shape, bound: float) -> Parameter:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from milligrad.engine import Value
-from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, shape
+from milligrad.engine import Value, number
+from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
 
 
 class Parameter(list[Any]):
     """Numbers that are learned: a nested list of Values, so that `weight[i]` is the i-th row of a matrix.
 
-    Made from a nested list of numbers, each of which becomes a Value, or of Values, which are kept as they are (so
-    that two parameters can share them). Raises ValueError if it is ragged or holds a Value that was computed.
+    Made from a nested list of numbers, each of which becomes a Value, or of Values, which are kept as they are, with
+    their own `requires_grad`. Raises ValueError if it is ragged or holds a Value that was computed. To change a number,
+    assign to the Value's data: `weight[0][1].data = 0.5`.
     """
 
     shape: Shape
@@ -38,8 +39,13 @@ class Parameter(list[Any]):
         self.shape = size
 
     def values(self) -> list[Value]:
-        """All its Values in one flat list, row by row."""
-        return flatten(self)
+        """All its Values in one flat list, row by row. Raises TypeError if somebody put something else in a place."""
+        values = flatten(self)
+        if not {*map(type, values)} <= {Value}:
+            for path, p in leaves(self):
+                if not isinstance(p, Value):
+                    raise TypeError(f"parameter{path}: expected a Value, got {p!r:.60}; assign to its data instead")
+        return values
 
     def numel(self) -> int:
         """How many numbers it holds."""
@@ -48,12 +54,12 @@ class Parameter(list[Any]):
     @property
     def data(self) -> Nested:
         """Its numbers: nested lists of floats."""
-        return elementwise(lambda p: p.data, self)
+        return unflatten([p.data for p in self.values()], self.shape)
 
     @property
     def grad(self) -> Nested:
         """The gradients of its numbers: nested lists of floats."""
-        return elementwise(lambda p: p.grad, self)
+        return unflatten([p.grad for p in self.values()], self.shape)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -70,9 +76,9 @@ class Parameter(list[Any]):
         """Take over the numbers (or the numbers of the Values) of `data`, which must have the same shape."""
         if shape(data, "data") != self.shape:
             raise ValueError(f"data: expected the shape {self.shape}, got {shape(data, 'data')}")
-        numbers = [Value(x).data for x in flatten(data)]
-        for p, number in zip(self.values(), numbers):
-            p.data = number
+        numbers = [number(x, "data") for x in flatten(data)]
+        for p, x in zip(self.values(), numbers):
+            p.data = x
         return self
 
     def __hash__(self) -> int:  # type: ignore[override]  # like a Value: by identity
@@ -201,19 +207,20 @@ class Module:
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Every Parameter of this module and (`recurse`) of those below, each once, with its path."""
         seen: set[int] = set()
-        for path, parameter in self._named_parameters(prefix, recurse):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield path, parameter
+        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}" if path else name, parameter
 
-    def _named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """The same, but a shared Parameter under each of its paths."""
+    def _all_names(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """The same, but a shared Parameter under each of its paths: what a state_dict holds."""
         for name, parameter in self._parameters.items():
             if parameter is not None:
                 yield f"{prefix}.{name}" if prefix else name, parameter
-        for name, module in self._modules.items() if recurse else ():
+        for name, module in self._modules.items():
             if module is not None:
-                yield from module._named_parameters(f"{prefix}.{name}" if prefix else name)
+                yield from module._all_names(f"{prefix}.{name}" if prefix else name)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Every Parameter of this module and (`recurse`) of those below, each once."""
@@ -255,7 +262,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Nested]:
         """The numbers of every parameter under its path, as nested lists of floats (JSON can hold it)."""
-        return {path: parameter.data for path, parameter in self._named_parameters()}
+        return {path: parameter.data for path, parameter in self._all_names()}
 
     def load_state_dict(self, state_dict: Mapping[str, Nested], strict: bool = True) -> None:
         """Take over the numbers of `state_dict`.
@@ -265,7 +272,7 @@ class Module:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a dict of nested lists, got {type(state_dict).__name__}")
-        own = dict(self._named_parameters())
+        own = dict(self._all_names())
         faults = [f"missing key: {path}" for path in own if strict and path not in state_dict]
         faults += [f"unexpected key: {path}" for path in state_dict if strict and path not in own]
         common = {path: parameter for path, parameter in own.items() if path in state_dict}
@@ -295,6 +302,6 @@ def _misfit(path: str, parameter: Parameter, data: Nested) -> Iterable[str]:
         if shape(data, path) != parameter.shape:
             yield f"wrong shape: {path} is {parameter.shape}, not {shape(data, path)}"
         else:
-            elementwise(Value, data)
-    except (TypeError, ValueError) as error:
+            elementwise(number, data)
+    except (TypeError, ValueError, OverflowError) as error:
         yield f"unusable: {path}: {error}"

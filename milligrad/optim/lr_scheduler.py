@@ -125,6 +125,13 @@ class LRScheduler(Scheduler):
         """The same in the epoch in which the scheduler is made, where no step of its own came before."""
         return self.get_lr()
 
+    def _bases(self) -> list[float]:
+        """The base_lrs. RuntimeError if there are more groups now than when the scheduler was made."""
+        n, m = len(self.optimizer.param_groups), len(self.base_lrs)
+        if n != m:
+            raise RuntimeError(f"the optimizer has {n} groups, but the scheduler was made for {m}: make it after them")
+        return self.base_lrs
+
     def changes(self, lrs: list[float]) -> list[Group]:
         """What a step to the rates `lrs` writes to each group."""
         return [{"lr": lr} for lr in lrs]
@@ -164,7 +171,7 @@ class LambdaLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         e = self.last_epoch
-        pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
+        pairs = zip(self._bases(), self.lr_lambdas, strict=True)
         return [base_lr * number(f(e), f"lr_lambda({e})") for base_lr, f in pairs]
 
 
@@ -264,7 +271,7 @@ class CosineAnnealingLR(LRScheduler):
         e, n, low = self.last_epoch, self.T_max, self.eta_min
         if (e - 1 - n) % (2 * n) == 0:  # c(e - 1) is 0: the lowest point, from where no factor leads upwards
             rise = (1 - math.cos(math.pi / n)) / 2
-            pairs = zip(self._present(), self.base_lrs, strict=True)
+            pairs = zip(self._present(), self._bases(), strict=True)
             return [lr + (base_lr - low) * rise for lr, base_lr in pairs]
         ratio = (1 + math.cos(math.pi * e / n)) / (1 + math.cos(math.pi * (e - 1) / n))
         return [low + (lr - low) * ratio for lr in self._present()]

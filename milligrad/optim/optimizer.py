@@ -134,6 +134,8 @@ class Optimizer:
     a number and from what it starts; and `rule` itself. `rule` is plain arithmetic, so that it can be traced once
     and looped over all parameters, with `t` and `lr` as inputs.
 
+    Many single Values take less time as one parameter, a list of them: `SGD([values])`.
+
     A Value with requires_grad=False is left alone: neither its number nor its state changes. Every other Value is
     updated in every step: a gradient is 0.0 before any backward, never None, and a rule with momentum or weight
     decay moves a parameter of gradient 0, too.
@@ -292,7 +294,8 @@ class Optimizer:
         n, ids = len(group["params"]), saved["params"]
         if not is_list(ids) or len(ids) != n:
             raise ValueError(f"{name}['params']: expected a list of {n} indices, got {ids!r:.60}")
-        return {**saved, **self._checked(saved, name), "params": group["params"]}
+        lr = real(saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where no optimizer starts
+        return {**saved, **self._checked({**saved, "lr": max(lr, 0.0)}, name), "lr": lr, "params": group["params"]}
 
     def _checked_states(
         self, saved_groups: Any, groups: list[Group], saved: Any

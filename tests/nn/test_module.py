@@ -480,3 +480,18 @@ def test_numbers_that_are_not_finite_are_saved_as_they_are():
     p.w = nn.Parameter([0.0, 0.0])
     p.load_state_dict({"w": [math.inf, math.nan]})
     assert p.w.data[0] == math.inf and math.isnan(p.w.data[1])
+
+
+def test_modules_that_know_each_other_are_walked_once():
+    parent, child = nn.Module(), nn.Linear(2, 1)
+    parent.child = child
+    child.parent = parent
+    assert [name for name, _ in parent.named_parameters()] == ["child.weight", "child.bias"]
+
+
+def test_what_is_no_value_in_the_place_of_a_weight_is_named():
+    linear = nn.Linear(2, 1)
+    linear.weight[0][1] = 0.5
+    for f in (linear.zero_grad, linear.state_dict, linear.weight.numel):
+        with pytest.raises(TypeError, match=r"^parameter\[0\]\[1\]: expected a Value, got 0.5; assign to its data"):
+            f()

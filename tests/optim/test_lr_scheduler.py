@@ -420,3 +420,13 @@ def test_a_plateau_with_bounds_for_each_group_needs_one_for_a_group_that_joins()
     scheduler.min_lrs.append(0.5)
     scheduler.step(1.0)
     assert scheduler.last_epoch == 1
+
+
+@pytest.mark.parametrize("make", [lambda o: LambdaLR(o, lambda e: 0.5), lambda o: CosineAnnealingLR(o, 2)])
+def test_a_group_added_after_the_scheduler_is_named_when_its_base_lr_is_missed(make):
+    optimizer = one_group()
+    scheduler = make(optimizer)
+    optimizer.add_param_group({"params": [Value(2.0)]})
+    with pytest.raises(RuntimeError, match="the optimizer has 2 groups, but the scheduler was made for 1"):
+        for _ in range(3):
+            scheduler.step()

@@ -363,7 +363,7 @@ def put(path, x):
     (remove(["param_groups", 1]), "param_groups: expected a list of 2 groups, got 1 groups"),
     (put(["param_groups", 1], []), r"param_groups\[1\]: expected a dict of params, lr, betas"),
     (remove(["param_groups", 1, "betas"]), r"param_groups\[1\]: expected a dict of params, lr, betas"),
-    (put(["param_groups", 0, "lr"], math.nan), r"param_groups\[0\]\['lr'\]: expected a number that is at least 0"),
+    (put(["param_groups", 0, "lr"], math.nan), r"param_groups\[0\]\['lr'\]: expected a number that is not NaN"),
     (remove(["param_groups", 1, "params"]), r"param_groups\[1\]: expected a dict of params"),
     (remove(["param_groups", 1, "params", 0]), r"\['params'\]: expected a list of 2 indices, got \[2\]"),
     (put(["param_groups", 1, "params"], 5), r"\['params'\]: expected a list of 2 indices, got 5"),
@@ -433,3 +433,11 @@ def test_optim_does_not_know_nn():
     imports = [line for file in files for line in file.read_text().splitlines() if line.startswith(("from", "import"))]
     assert len(files) == 4 and len(imports) > 10
     assert not [line for line in imports if ".nn" in line or " nn" in line]
+
+
+def test_a_rate_that_a_schedule_led_below_0_can_be_loaded():
+    x = Value(1.0)
+    optimizer = SGD([x], lr=0.1)
+    optimizer.param_groups[0]["lr"] = -5.5e-19
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.param_groups[0]["lr"] == -5.5e-19
