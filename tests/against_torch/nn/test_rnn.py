@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milligrad import Value, nn, ops
+from milligrad import Value, manual_seed, nn, ops
 from milligrad.nested import elementwise, flatten, transpose
 
 torch.set_num_threads(1)
@@ -129,6 +129,7 @@ def test_saturated_gates_are_pytorchs(kind, scale):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_parameters_have_pytorchs_names_order_shapes_and_bounds(kind, bias):
+    manual_seed(0)
     ours, theirs = getattr(nn, kind)(3, 16, bias=bias), getattr(torch.nn, kind)(3, 16, bias=bias)
     expected = {name: tuple(p.shape) for name, p in theirs.state_dict().items()}
     assert [(name, p.shape) for name, p in ours.named_parameters()] == list(expected.items())
