@@ -25,6 +25,20 @@ class _Indexed(Module):
             self.add_module(str(i), module)
         return self
 
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module before the one at `index`."""
+        modules = list(self)
+        modules.insert(index, module)
+        modules = _modules(modules)
+        self._modules.clear()
+        self.extend(modules)
+
+    def pop(self, index: int = -1) -> Any:
+        """Take the module at `index` out, and return it."""
+        module = self[index]
+        del self[index]
+        return module
+
     def __len__(self) -> int:
         return len(self._modules)
 
@@ -93,13 +107,6 @@ class Sequential(_Indexed):
 class ModuleList(_Indexed):
     """A list of modules whose parameters are found. It has no forward of its own."""
 
-    def insert(self, index: int, module: Module) -> None:
-        """Put a module before the one at `index`."""
-        modules = list(self)
-        modules.insert(index, module)
-        for i, each in enumerate(_modules(modules)):
-            self.add_module(str(i), each)
-
 
 class ModuleDict(Module):
     """A dictionary of modules whose parameters are found. It has no forward of its own."""
@@ -111,6 +118,14 @@ class ModuleDict(Module):
     def update(self, modules: Mapping[str, Module]) -> None:
         """Add or replace several modules."""
         _update(self, modules)
+
+    def pop(self, name: str) -> Any:
+        """Take the module `name` out, and return it."""
+        return self._modules.pop(name)
+
+    def clear(self) -> None:
+        """Take all modules out."""
+        self._modules.clear()
 
     def __getitem__(self, name: str) -> Any:
         return self._modules[name]

@@ -258,3 +258,26 @@ def test_an_empty_container_is_still_a_module():
     module.empty = nn.ModuleList()
     module.next = nn.Linear(1, 1)
     assert [name for name, _ in module.named_modules()] == ["", "empty", "next"] and paths(module)[0] == "next.weight"
+
+
+@pytest.mark.parametrize("kind", [nn.ModuleList, lambda modules: nn.Sequential(*modules)])
+def test_insert_and_pop_renumber_the_rest(kind):
+    a, b, c = nn.ReLU(), nn.Tanh(), nn.Sigmoid()
+    modules = kind([a, b])
+    modules.insert(0, c)
+    assert [*modules.named_children()] == [("0", c), ("1", a), ("2", b)]
+    assert modules.pop(1) is a and modules.pop() is b
+    assert [*modules.named_children()] == [("0", c)]
+    with pytest.raises(TypeError, match="expected Modules, got int 3"):
+        modules.insert(0, 3)
+    with pytest.raises(IndexError):
+        modules.pop(1)
+    assert list(modules) == [c]
+
+
+def test_a_module_dict_gives_back_what_it_pops_and_can_be_cleared():
+    a = nn.ReLU()
+    modules = nn.ModuleDict({"a": a, "b": nn.Tanh()})
+    assert modules.pop("a") is a and list(modules) == ["b"]
+    modules.clear()
+    assert len(modules) == 0
