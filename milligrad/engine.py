@@ -159,6 +159,7 @@ def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str =
     return type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
 
 
+MANY = object()
 _new = object.__new__
 _paused: set[int] = set()  # the threads inside `no_grad`; most often empty, so that to ask costs next to nothing
 
@@ -168,16 +169,17 @@ def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
     if not _paused or is_grad_enabled():
         for x in inputs:
             if type(x) is not float and x.requires_grad:
-                return _remember(op, inputs, data)
+                return _remember(op, *inputs, data) if len(inputs) == 2 else _remember(op, inputs, MANY, data)
     return Value(data, requires_grad=False)
 
 
-def _remember(op: Op, inputs: tuple[Number, ...], data: float) -> Value:
+def _remember(op: Op, x: Any, y: Any, data: float) -> Value:
     z = _new(Value)
     z.data = data
     z.grad = 0.0
     z.op = op
-    z.inputs = inputs
+    z.x = x
+    z.y = y
     z.requires_grad = True
     z.name = None
     return z
@@ -204,7 +206,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
         except (ValueError, ArithmeticError):
             return apply(row, (x, y))
         if not _paused and (x.requires_grad or (type(y) is not float and y.requires_grad)):
-            return _remember(row, (x, y), data)
+            return _remember(row, x, y, data)
         return node(row, (x, y), data)
 
     def reflected(y: Value, x: Any) -> Any:
@@ -218,7 +220,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
         except (ValueError, ArithmeticError):
             return apply(op_for_x, (x, y))
         if not _paused and y.requires_grad:
-            return _remember(op_for_x, (x, y), data)
+            return _remember(op_for_x, x, y, data)
         return node(op_for_x, (x, y), data)
 
     return forward, reflected
@@ -249,7 +251,9 @@ class Value:
     name:           shown in pictures and in error messages.
     requires_grad:  False makes it a constant: nothing computed from constants alone is remembered.
     grad:           ∂output/∂self, added up by `backward` of that output; 0.0 before.
-    op, inputs:     the operation that made it, and of what; None and () for a leaf, which nothing made.
+    op, inputs:     the operation that made it, and of what; None and () for a leaf, which nothing made. The slots x
+                    and y hold two inputs as they are, since a tuple for each node would be a second object for the
+                    garbage collector to look at. Of any other number of inputs, x is the tuple, and y is `MANY`.
 
     `<`, `<=`, `>` and `>=` compare by number. `==` and `hash` go by identity, so that Values can be keys of a
     dictionary; compare `.data` to ask whether two numbers are equal.
@@ -257,13 +261,14 @@ class Value:
     `backward` uses the numbers that the inputs hold when it runs: change `.data` after it, not before.
     """
 
-    __slots__ = ("data", "grad", "op", "inputs", "requires_grad", "name")
+    __slots__ = ("data", "grad", "op", "x", "y", "requires_grad", "name")
     __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic with a Value to the Value
 
     data: float
     grad: float
     op: Op | None
-    inputs: tuple[Any, ...]  # Values and floats
+    x: Any
+    y: Any
     requires_grad: bool
     name: str | None
 
@@ -273,7 +278,7 @@ class Value:
         self.data = number(data, "data")
         self.grad = 0.0
         self.op = None
-        self.inputs = ()
+        self.x, self.y = (), MANY
         self.requires_grad = bool(requires_grad)
         self.name = name
 
@@ -351,9 +356,14 @@ class Value:
         return Value, (self.data, self.name, self.requires_grad), (None, {"grad": self.grad})
 
     @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What it was computed from: Values, and floats for constants."""
+        return self.x if self.y is MANY else (self.x, self.y)
+
+    @property
     def is_leaf(self) -> bool:
         """Whether it was given rather than computed (or computed from constants alone, so that nothing is left)."""
-        return not self.inputs
+        return self.op is None
 
     def item(self) -> float:
         """The number: `data`."""
@@ -450,7 +460,7 @@ def topological_order(outputs: Iterable[Number]) -> list[Value]:
         elif z not in seen:
             seen.add(z)
             waiting = False
-            for x in z.inputs:
+            for x in z.x if z.y is MANY else (z.x, z.y):
                 if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
                     if not waiting:
                         waiting = True
@@ -506,13 +516,12 @@ def _adjoints_as_numbers(seeds: dict[Value, float]) -> dict[Value, float]:
     """
     adjoint = dict(seeds)
     for z in topological_order(seeds):
-        g, inputs, partials = adjoint[z], z.inputs, z.op.partials  # type: ignore[union-attr]
-        if len(inputs) != 2:
-            for x, d in zip(inputs, partials_as_numbers(z), strict=True):
+        g, partials, x, y = adjoint[z], z.op.partials, z.x, z.y  # type: ignore[union-attr]
+        if y is MANY:
+            for x, d in zip(z.x, partials_as_numbers(z), strict=True):
                 if type(x) is not float and x.requires_grad:
                     adjoint[x] = adjoint[x] + g * d if x in adjoint else g * d
             continue
-        x, y = inputs
         try:
             dx, dy = partials(z.data, x.real, y.real)
         except (ValueError, ArithmeticError) as error:
