@@ -12,7 +12,6 @@ import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from milligrad import (
     SGD,
@@ -29,6 +28,7 @@ from milligrad import (
 from milligrad.data import DataLoader, load_digits, random_split, xor
 from milligrad.optim.lr_scheduler import CosineAnnealingLR
 from milligrad.progress import progress
+from milligrad.typing import Any
 
 
 def digits(options: Namespace) -> None:

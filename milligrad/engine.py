@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from itertools import chain
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from milligrad.nested import Nested, elementwise, leaves
+from milligrad.typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 Number: TypeAlias = "Value | float"
 Method: TypeAlias = Callable[["Value", Any], Any]

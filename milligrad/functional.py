@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from milligrad import ops
 from milligrad.engine import Number, Value, number
@@ -29,6 +28,7 @@ from milligrad.nested import (
     unflatten,
 )
 from milligrad.random import generator
+from milligrad.typing import Any
 
 __all__ = [
     "avg_pool2d",

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from milligrad.engine import number
 from milligrad.nested import Nested, elementwise, flatten, is_list, leaves, shape, unflatten
 from milligrad.transforms import grad, jacobian
+from milligrad.typing import Any
 
 
 def numerical_jacobian(f: Callable[..., Any], inputs: Sequence[Nested], eps: float = 1e-6) -> list[list[float]]:

@@ -7,7 +7,8 @@ anything; nothing here knows what a Value is. Ragged nesting is an error whereve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+
+from milligrad.typing import Any
 
 Nested = Any  # a number, or a list of Nested: a recursive type that would make every signature unreadable
 Shape = tuple[int, ...]

@@ -19,9 +19,9 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any
 
 from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, numbers
+from milligrad.typing import Any
 
 __all__ = [
     "LOG_EPSILON", "abs", "acos", "asin", "atan", "clamp", "cos", "cosh", "dot", "erf", "exp", "expm1", "log", "log1p",

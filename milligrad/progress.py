@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TextIO, TypeVar
+
+from milligrad.typing import Any, TextIO, TypeVar
 
 Item = TypeVar("Item")
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from milligrad.engine import (
     Value,
@@ -30,6 +29,7 @@ from milligrad.engine import (
     topological_order,
 )
 from milligrad.nested import Nested, elementwise, flatten, is_list, leaves, shape
+from milligrad.typing import Any
 
 Function = Callable[..., Any]
 Partials = Callable[[Value], Any]  # ∂z/∂x for each input x of z: `partials_as_numbers` or `partials_as_values`

@@ -10,11 +10,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 from milligrad.engine import number
 from milligrad.nested import Nested, is_list
 from milligrad.random import generator
+from milligrad.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from random import Random

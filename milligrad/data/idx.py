@@ -12,10 +12,10 @@ import math
 import os
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, overload
 
 from milligrad.data.dataset import TensorDataset
 from milligrad.nested import Nested, Shape, unflatten
+from milligrad.typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, overload
 
 if TYPE_CHECKING:
     from pathlib import Path

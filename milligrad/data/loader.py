@@ -6,10 +6,10 @@ One `for` over it is one epoch. It loads nothing ahead and runs in the thread of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from milligrad.data.dataset import collate, length, source, whole
 from milligrad.nested import Nested
+from milligrad.typing import Any
 
 
 class DataLoader:

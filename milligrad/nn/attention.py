@@ -7,7 +7,6 @@ masks in PyTorch's two meanings, and the batch, which is one sample mapped.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from milligrad import functional as F
 from milligrad import ops
@@ -15,6 +14,7 @@ from milligrad.nested import Nested, Shape, elementwise, flatten, full, shape, t
 from milligrad.nn import init
 from milligrad.nn.layers import Linear, size
 from milligrad.nn.module import Module, Parameter
+from milligrad.typing import Any
 
 
 class MultiheadAttention(Module):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, Self
 
 from milligrad.nn.module import Module
+from milligrad.typing import Any, Self
 
 
 class _Indexed(Module):

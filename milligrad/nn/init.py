@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
 
 from milligrad.engine import number
 from milligrad.nested import unflatten
 from milligrad.nn.module import Parameter
 from milligrad.random import generator
+from milligrad.typing import Any
 
 
 def _fill(parameter: Parameter, draw: Callable[[], float]) -> Parameter:

@@ -6,12 +6,12 @@ Initial values are PyTorch's defaults, drawn from the generator that `milligrad.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from milligrad import functional as F
 from milligrad.nested import Nested, Shape, full, is_list
 from milligrad.nn import init
 from milligrad.nn.module import Module, Parameter
+from milligrad.typing import Any
 
 
 def size(n: Any, name: str, least: int = 1) -> int:

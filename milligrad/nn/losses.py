@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from milligrad import functional as F
 from milligrad.nested import Nested
 from milligrad.nn.module import Module
+from milligrad.typing import Any
 
 
 class _Loss(Module):

@@ -7,10 +7,10 @@ defined here, and nothing here computes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Self
 
 from milligrad.engine import Value, number
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
+from milligrad.typing import Any, Self
 
 
 class Parameter(list[Any]):

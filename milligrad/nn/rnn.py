@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
 
 from milligrad import functional as F
 from milligrad import ops
 from milligrad.nested import Nested, Shape, full, is_list, shape, transpose
 from milligrad.nn.layers import size, uniform
 from milligrad.nn.module import Module, Parameter
+from milligrad.typing import Any, TypeAlias
 
 Vector: TypeAlias = Sequence[Any]
 State: TypeAlias = tuple[Vector, ...]  # what one sample remembers from step to step: (h,), or (h, c) in an LSTM

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from milligrad import ops
 from milligrad.engine import Value, number
 from milligrad.nested import flatten
 from milligrad.nn.module import Parameter
+from milligrad.typing import Any
 
 
 def _values(parameters: Any) -> list[Value]:

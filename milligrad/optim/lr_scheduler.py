@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
 
 from milligrad.engine import number
 from milligrad.nested import is_list
 from milligrad.optim.optimizer import Group, Optimizer, at_least_0, below_1, flag, real
+from milligrad.typing import Any, ClassVar
 
 
 class Scheduler:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, ClassVar, TypeAlias
 
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import Nested, Shape, flatten, is_list, leaves, shape, unflatten
+from milligrad.typing import Any, ClassVar, TypeAlias
 
 Rule: TypeAlias = Callable[..., tuple[Any, ...]]  # (p, g, *state) → (p, *state)
 Group: TypeAlias = dict[str, Any]

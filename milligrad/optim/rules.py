@@ -11,10 +11,10 @@ and the state. An `if` asks about options only, so that a rule can be traced, wi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
 
 from milligrad import ops
 from milligrad.optim.optimizer import Check, Group, Optimizer, Rule, at_least_0, flag, real, two_below_1
+from milligrad.typing import Any, ClassVar
 
 
 class SGD(Optimizer):
