@@ -47,9 +47,7 @@ def test_the_core_imports_nothing_but_the_standard_library():
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "module", ["random", "csv", "gzip", "json", "argparse", "inspect", "typing", "re"]
-)
+@pytest.mark.parametrize("module", ["random", "csv", "gzip", "json", "argparse", "inspect", "typing", "re"])
 def test_import_milligrad_stays_light(module):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import milligrad; print({module!r} in sys.modules)"
     command = [sys.executable, "-I", "-S", "-c", code]
