@@ -63,14 +63,13 @@ class SGD(Optimizer):
     def rule(
         t: Any, lr: Any, momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool
     ) -> Rule:
-        keep = ops.where(t <= 1, 0.0, momentum)
         take = ops.where(t <= 1, 1.0, 1 - dampening)
 
         def plain(p: Any, g: Any) -> tuple[Any, ...]:
             return (p - lr * g,)
 
         def with_momentum(p: Any, g: Any, b: Any) -> tuple[Any, ...]:
-            b = keep * b + take * g
+            b = momentum * b + take * g
             return p - lr * (g + momentum * b if nesterov else b), b
 
         return _of_gradient(with_momentum if momentum else plain, weight_decay, maximize)
