@@ -90,11 +90,11 @@ class Slot:
     def updated(self, rule: Rule, initial: Mapping[str, float]) -> list[list[float]]:
         """The columns after a step by `rule`; frozen Values have the numbers they had. Changes nothing."""
         old = self.columns(initial)
-        new = _transposed(map(rule, old[0], [v.grad for v in self.values], *old[1:]), len(old))
-        moves = [v.requires_grad for v in self.values]
-        if all(moves):
-            return new
-        return [[x if m else before for m, x, before in zip(moves, *pair)] for pair in zip(new, old)]
+        columns = [old[0], [v.grad for v in self.values], *old[1:]]
+        if all([v.requires_grad for v in self.values]):
+            return _transposed(map(rule, *columns), len(old))
+        rows = zip(self.values, *columns)
+        return _transposed((rule(p, g, *s) if v.requires_grad else (p, *s) for v, p, g, *s in rows), len(old))
 
     def write(self, numbers: list[float], state: dict[str, list[float]]) -> None:
         """Take the numbers and the state after a step."""

@@ -441,3 +441,11 @@ def test_a_rate_that_a_schedule_led_below_0_can_be_loaded():
     optimizer.param_groups[0]["lr"] = -5.5e-19
     optimizer.load_state_dict(optimizer.state_dict())
     assert optimizer.param_groups[0]["lr"] == -5.5e-19
+
+
+def test_a_frozen_value_can_not_make_a_step_fail():
+    moving, frozen = Value(1.0), Value(2.0, requires_grad=False)
+    moving.grad = 1.0
+    optimizer = Adam([[moving, frozen]], lr=0.1, eps=0.0)  # 0 / 0 for the frozen one, whose gradient is 0
+    optimizer.step()
+    assert moving.data == pytest.approx(0.9) and frozen.data == 2.0
