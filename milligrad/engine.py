@@ -67,7 +67,7 @@ class Op:
     def __call__(self, *inputs: Number) -> Number:
         return apply(self, inputs)
 
-    def __get__(self, instance: Value | None, owner: type) -> Any:
+    def __get__(self, instance: Any, owner: type) -> Any:
         """A row that is an attribute of Value is a method of it: `v.exp()` is `exp(v)`."""
         return self if instance is None else MethodType(self, instance)
 
@@ -139,14 +139,22 @@ def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
     constant = True
     for x in inputs:
         if type(x) is not float:
-            if not isinstance(x, Value):
-                return apply(op, tuple(map(operand, inputs)))
+            if type(x) is not Value:
+                return _apply_to_others(op, tuple(map(operand, inputs)))
             constant = False
     try:
         data = op.value(*map(_real, inputs))
     except (ValueError, ArithmeticError) as error:
         raise _explained(error, op, inputs) from None
     return data if constant else node(op, inputs, data)
+
+
+def _apply_to_others(op: Op, inputs: tuple[Number, ...]) -> Number:
+    """`op` of inputs that were ints or the like, or among which is a Value without a number: it only records."""
+    for x in inputs:
+        if isinstance(x, Value) and x.symbolic:
+            return x.record(op, inputs)
+    return apply(op, inputs)
 
 
 def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str = "") -> Exception:
@@ -159,13 +167,23 @@ def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str =
     return type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
 
 
+class TraceError(TypeError):
+    """A value that is being traced, and has no number yet, was asked for its number. The message says what to write."""
+
+
 MANY = object()
 _new = object.__new__
-_paused: set[int] = set()  # the threads inside `no_grad`; most often empty, so that to ask costs next to nothing
+_paused: set[Any] = set()  # the threads inside `no_grad`, and -1 - those that trace; most often empty, so quick to ask
+_tracers: dict[int, Any] = {}  # thread → the compiler's trace that is running in it
 
 
 def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
-    """A new Value `data`. It remembers `op` and `inputs` if one of them requires a gradient, unless in `no_grad`."""
+    """A new Value `data`. It remembers `op` and `inputs` if one of them requires a gradient, unless in `no_grad`.
+
+    While the compiler traces in this thread, it is what the trace makes of them: a Value without a number.
+    """
+    if _paused and (trace := tracer()):
+        return trace.record(op, inputs)  # type: ignore[no-any-return]
     if not _paused or is_grad_enabled():
         for x in inputs:
             if type(x) is not float and x.requires_grad:
@@ -236,6 +254,8 @@ def _not_ours(x: object) -> Any:
 def _compare(relation: Callable[[float, float], bool]) -> Callable[[Value, Any], bool]:
     def method(x: Value, y: Any) -> bool:
         try:
+            if _paused and tracer():
+                return relation(+x, y)  # type: ignore[arg-type]  # of a Value without a number, as `node` makes it
             return relation(x.data, operand(y).real)
         except TypeError:
             return NotImplemented  # type: ignore[no-any-return]
@@ -263,6 +283,8 @@ class Value:
 
     __slots__ = ("data", "grad", "op", "x", "y", "requires_grad", "name")
     __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic with a Value to the Value
+    symbolic = False  # whether it has no number, as the compiler's Symbol, and only records what is computed from it
+    sum_of_products: Callable[[Sequence[Any], Sequence[Any]], Any]  # the table's `dot`, set by ops.py
 
     data: float
     grad: float
@@ -355,6 +377,10 @@ class Value:
             raise TypeError(f"a Value computed from others ({self.op}) can't be copied or pickled: detach() it first")
         return Value, (self.data, self.name, self.requires_grad), (None, {"grad": self.grad})
 
+    def record(self, op: Op, inputs: tuple[Any, ...]) -> Value:
+        """What `op` of `inputs`, of which self is one, is to a Value without a number; see `symbolic`."""
+        raise NotImplementedError(f"{type(self).__name__} has a number")
+
     @property
     def inputs(self) -> tuple[Any, ...]:
         """What it was computed from: Values, and floats for constants."""
@@ -371,6 +397,8 @@ class Value:
 
     def detach(self) -> Value:
         """A constant of the same number and name, without the history."""
+        if _paused and tracer():
+            return (+self).detach()
         return Value(self.data, self.name, requires_grad=False)
 
     def zero_grad(self) -> None:
@@ -397,6 +425,29 @@ _real = operator.attrgetter("real")
 def is_grad_enabled() -> bool:
     """Whether computations are remembered in this thread: not within `no_grad`."""
     return not _paused or get_ident() not in _paused
+
+
+def tracer() -> Any:
+    """The trace of the compiler that is running in this thread, or None."""
+    return _tracers.get(get_ident())
+
+
+def trace_with(trace: Any) -> Any:
+    """From now on `trace` records what is computed in this thread; None ends that. Returns what did so before."""
+    thread = get_ident()
+    before = _tracers.pop(thread, None)
+    _paused.discard(-1 - thread)
+    if trace is not None:
+        _tracers[thread] = trace
+        _paused.add(-1 - thread)
+    return before
+
+
+def setting(owner: Any, name: str, now: Any) -> Any:
+    """`now`: what the attribute `name` of `owner` is. If it was asked for in a trace, that holds as long as it is."""
+    if _paused and (trace := tracer()):
+        trace.settings.append((owner, name, now))
+    return now
 
 
 class GradMode:
@@ -473,22 +524,45 @@ def topological_order(outputs: Iterable[Number]) -> list[Value]:
     return order
 
 
-def adjoints(seeds: dict[Value, Any], partials: Callable[[Value], Sequence[Any]]) -> dict[Value, Any]:
+def adjoints(
+    seeds: dict[Value, Any],
+    partials: Callable[[Value], Sequence[Any]],
+    total: Callable[[Value, list[Any], list[Any]], Any] | None = None,
+) -> dict[Value, Any]:
     """The chain rule: the adjoint of every Value that the `seeds` (outputs → their adjoints) were computed from.
 
-    It adds g · ∂z/∂x to the adjoint of x, for each input x of each z, outputs first. They are kept apart from
-    `.grad`, so that a second backward over the same graph starts from nothing. With `partials_as_numbers` the
-    adjoints are numbers; with `partials_as_values` they are Values, and can be differentiated again.
+    The adjoint of x is the sum of g · ∂z/∂x over each z that x is an input of, outputs first. They are kept apart
+    from `.grad`, so that a second backward over the same graph starts from nothing. With `partials_as_numbers` the
+    adjoints are numbers; with `partials_as_values` they are Values, and can be differentiated again. Then
+    `total(x, gs, ds)` adds up the products, as one node for each x.
     """
     if partials is partials_as_numbers:
         return _adjoints_as_numbers(seeds)
-    adjoint = dict(seeds)
+    total = total or _sum_of_products
+    adjoint: dict[Value, Any] = dict(seeds)
+    terms: dict[Value, tuple[list[Any], list[Any]]] = {z: ([g], [1.0]) for z, g in seeds.items()}
     for z in topological_order(seeds):
-        g = adjoint[z]
+        if z not in terms:  # nothing but zeros came in
+            continue
+        g = adjoint[z] = total(z, *terms.pop(z))
         for x, d in zip(z.inputs, partials(z), strict=True):
-            if isinstance(x, Value) and x.requires_grad:
-                adjoint[x] = adjoint[x] + g * d if x in adjoint else g * d
+            if type(x) is not float and x.requires_grad and not (type(d) is float and d == 0.0):
+                if x in terms:
+                    gs, ds = terms[x]
+                    gs.append(g)
+                    ds.append(d)
+                else:
+                    terms[x] = [g], [d]
+    adjoint.update({x: total(x, gs, ds) for x, (gs, ds) in terms.items()})
     return adjoint
+
+
+def _sum_of_products(x: Value, gs: list[Any], ds: list[Any]) -> Any:
+    """Σ g·d, with no node for a factor of 1."""
+    if len(gs) > 1:
+        return Value.sum_of_products(gs, ds)
+    g, d = gs[0], ds[0]
+    return g if type(d) is float and d == 1.0 else d if type(g) is float and g == 1.0 else g * d
 
 
 def partials_as_values(z: Value) -> Any:

@@ -4,6 +4,10 @@ All are composed from the rows of `ops.py`: no derivative is defined here. Names
 `torch.nn.functional`, except where a docstring says so. Inputs are nested lists of numbers or Values; an activation
 takes any nesting, and a layer's function takes one sample or a batch of them, as PyTorch takes leading dimensions.
 (`milligrad.nn.functional` is this.)
+
+All of them can be traced by the compiler: a number, a target, an index or the condition of a mask may be a Value
+without a number (`Value.symbolic`). Then a choice by index is a sum over all that there is to choose from, and an
+index that is out of range, which eagerly raises, makes the result NaN.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ from milligrad.nested import (
     is_list,
     leaves,
     shape,
+    transpose,
     unflatten,
 )
-from milligrad.random import generator
+from milligrad.random import source
 from milligrad.typing import Any
 
 __all__ = [
@@ -50,6 +55,7 @@ __all__ = [
     "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "one_hot",
     "relu",
     "rms_norm",
     "scaled_dot_product_attention",
@@ -95,7 +101,8 @@ def elu(input: Nested, alpha: float = 1.0) -> Nested:
     """x where x > 0, else alpha · (exp(x) - 1). Clevert et al. 2015, eq. 15."""
 
     def f(x: Number) -> Any:
-        return ops.where(x > 0, x, alpha * ops.expm1(ops.where(x > 0, 0.0, x)))
+        positive = x > 0
+        return ops.where(positive, x, alpha * ops.expm1(ops.where(positive, 0.0, x)))
 
     return _each(f, input)
 
@@ -134,6 +141,8 @@ def log_softmax(input: Nested, dim: int = -1) -> Nested:
 
     def f(xs: Sequence[Number]) -> list[Any]:
         largest = ops.max(xs)
+        if isinstance(largest, Value):
+            largest = largest.detach()  # it cancels out, so no derivative passes through it
         shifted = [x - largest for x in xs]
         norm = ops.logsumexp(shifted)
         return [x - norm for x in shifted]
@@ -183,13 +192,52 @@ def embedding(input: Nested, weight: Nested, padding_idx: int | None = None) -> 
     n = len(weight)
     padding = padding_row(padding_idx, n)
     shape(input, "input")  # not ragged
+    columns: list[list[Any]] = []  # of the rows, made for the first traced index and used for all
+
+    def row(i: int) -> list[Any]:
+        return list(weight[i]) if i != padding else [x.detach() if isinstance(x, Value) else x for x in weight[i]]
+
+    def chosen(index: Any) -> list[Any]:
+        if not _is_traced(index):
+            return row(_index(index, n, "input"))
+        if not columns:
+            columns.extend(transpose(map(row, range(n))))
+        return _chosen_row(index, columns, n)
+
+    return elementwise(chosen, input)
+
+
+def _chosen_row(index: Value, columns: list[list[Any]], n: int) -> list[Any]:
+    """The row of n that a traced index chooses: Σ 1·x + Σ 0·y down each column. An index of none makes NaN of it."""
+    choice = _choice(index, n)
+    missed = ops.where(ops.sum(choice) > 0, 0.0, math.nan)
+    return [ops.dot(choice, column) + missed for column in columns]
+
+
+def one_hot(input: Nested, num_classes: int) -> Nested:
+    """For each index in `input` num_classes numbers: 1 at the place of the index, 0 elsewhere.
+
+    Shapes: input (…) of whole numbers from 0 to num_classes - 1 → (…, num_classes). PyTorch's gives whole numbers, and
+    can find num_classes itself. A traced index that is none of these numbers gives zeros.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes: expected a whole number >= 1, got {num_classes!r:.60}")
+    shape(input, "input")  # not ragged
 
     def row(index: Any) -> list[Any]:
-        i = _index(index, n, "input")
-        frozen = i == padding
-        return [x.detach() if frozen and isinstance(x, Value) else x for x in weight[i]]
+        return _choice(index if _is_traced(index) else float(_index(index, num_classes, "input")), num_classes)
 
     return elementwise(row, input)
+
+
+def _choice(index: Any, n: int) -> list[Any]:
+    """1 at the place of the index, 0 at the other n - 1."""
+    return [ops.equal(index, float(i)) for i in range(n)]
+
+
+def _is_traced(x: object) -> bool:
+    """Whether x is a Value without a number, as the compiler's are."""
+    return isinstance(x, Value) and x.symbolic
 
 
 def padding_row(padding_idx: Any, n: int) -> int | None:
@@ -210,8 +258,8 @@ def dropout(input: Nested, p: float = 0.5, training: bool = True) -> Nested:
         raise ValueError(f"p: expected a probability between 0 and 1, got {p}")
     if not training or p == 0:
         return input
-    draw = generator().random
-    return elementwise(lambda x: x * (0.0 if draw() < p else 1 / (1 - p)), input)
+    draw, scale = source(), 1 / (1 - p) if p < 1 else 0.0
+    return elementwise(lambda x: x * (scale * (draw() >= p)), input)
 
 
 def layer_norm(
@@ -308,23 +356,33 @@ def _scores_shape(query: Nested, key: Nested, value: Nested) -> Shape:
 
 
 def attention_mask(mask: Nested, to: Shape, name: str) -> Nested:
-    """`mask` broadcast to the shape `to`: all bools, or all numbers.
+    """`mask` broadcast to the shape `to`: all conditions (see `is_condition`), or all numbers.
 
     Raises TypeError for a mixture, and for whole numbers alone, as PyTorch does: 1 might mean True.
     """
     entries = flatten(mask)
-    bools = [isinstance(m, bool) or getattr(m, "dtype", None) == "bool" for m in entries]  # NumPy has its own
-    if all(bools):
-        return broadcast(elementwise(bool, mask), to, name)
-    if any(bools) or all(hasattr(m, "__index__") for m in entries):
+    conditions = list(map(is_condition, entries))
+    if all(conditions):
+        return broadcast(elementwise(lambda m: m if isinstance(m, Value) else bool(m), mask), to, name)
+    if any(conditions) or all(hasattr(m, "__index__") and not _is_traced(m) for m in entries):
         raise TypeError(f"{name}: expected bools only, or floats that are added, got {mask!r:.60}")
     return broadcast(mask, to, name)
+
+
+def is_condition(x: Any) -> bool:
+    """Whether x is a bool, NumPy's included, or a comparison of traced numbers, which would be one eagerly."""
+    kind = type(x)
+    if kind is bool or kind is float:
+        return kind is bool
+    if _is_traced(x):
+        return x.op is ops.less or x.op is ops.less_equal
+    return getattr(x, "dtype", None) == "bool"
 
 
 def _masked(score: Number, mask: Any) -> Any:
     if isinstance(mask, bool):
         return score if mask else -math.inf
-    return score + mask
+    return score + mask if not is_condition(mask) else ops.where(mask, score, -math.inf)
 
 
 # ── Images: a sample is (channels, height, width), a batch has one more dimension in front ─────────────────────────
@@ -564,8 +622,9 @@ def huber_loss(input: Nested, target: Nested, reduction: str = "mean", delta: fl
     def loss(x: Number, y: Number) -> Any:
         d = x - y
         size = ops.abs(d)
-        near = ops.where(size <= delta, d, 0.0)  # an infinite d stays out of the square, and out of its derivative
-        return ops.where(size <= delta, 0.5 * near * near, delta * (size - 0.5 * delta))
+        small = size <= delta
+        near = ops.where(small, d, 0.0)  # an infinite d stays out of the square, and out of its derivative
+        return ops.where(small, 0.5 * near * near, delta * (size - 0.5 * delta))
 
     return _pointwise(loss, input, target, reduction)
 
@@ -580,8 +639,9 @@ def smooth_l1_loss(input: Nested, target: Nested, reduction: str = "mean", beta:
     def loss(x: Number, y: Number) -> Any:
         d = x - y
         size = ops.abs(d)
-        near = ops.where(size < beta, d, 0.0)
-        return ops.where(size < beta, 0.5 * near * near / beta, size - 0.5 * beta)
+        small = size < beta
+        near = ops.where(small, d, 0.0)
+        return ops.where(small, 0.5 * near * near / beta, size - 0.5 * beta)
 
     return _pointwise(loss, input, target, reduction)
 
@@ -735,21 +795,40 @@ def _class_losses(
         raise ValueError(f"target: expected class indices of the shape {expected}, got {shape(target, 'target')}")
     w = _class_weights(weight, classes)
 
-    def loss(x: Sequence[Any], t: int) -> Any:
-        one = -x[t] * w[t]
+    def smoothed(one: Any, x: Sequence[Any]) -> Any:
         return (1 - smoothing) * one - smoothing / classes * ops.dot(x, w) if smoothing else one
 
-    targets = [t if t == ignore_index else _index(t, classes, "target") for t in flatten(target)]
-    losses = [0.0 if t == ignore_index else loss(x, t) for x, t in zip(_vectors(log_p, size), targets, strict=True)]
+    vectors, targets = _vectors(log_p, size), flatten(target)
+    if not {*map(type, targets)} <= {int} and any(map(_is_traced, targets)):  # a glance at the types is enough for ints
+        each = [_traced_class_loss(x, t, weight, ignore_index, smoothed) for x, t in zip(vectors, targets, strict=True)]
+        losses, counted = map(list, zip(*each))
+    else:
+        targets = [t if t == ignore_index else _index(t, classes, "target") for t in targets]
+        pairs = zip(vectors, targets, strict=True)
+        losses = [0.0 if t == ignore_index else smoothed(-x[t] * w[t], x) for x, t in pairs]
+        counted = [w[t] for t in targets if t != ignore_index]
     if reduction != "mean":
         return _reduced(unflatten(losses, expected), reduction)
-    counted = [w[t] for t in targets if t != ignore_index]
     if not counted:
         raise ValueError(f"target: expected at least one class, got only {ignore_index} (ignore_index)")
     total = ops.sum(counted)
     if not isinstance(total, Value) and total == 0:
         raise ValueError("weight: expected the weights of the target classes not to add up to 0")
     return ops.sum(losses) / total
+
+
+def _traced_class_loss(
+    x: Sequence[Any], t: Any, weight: Nested, ignore_index: int, smoothed: Callable[[Any, Sequence[Any]], Any]
+) -> tuple[Any, Any]:
+    """The loss against a traced class index, and its weight.
+
+    An ignored index has the loss 0 and the weight 0; any other number that is no class makes NaN of both.
+    """
+    choice = [0.0 if i == ignore_index else is_i for i, is_i in enumerate(_choice(t, len(x)))]
+    counts, otherwise = ops.sum(choice) > 0, ops.where(ops.equal(t, ignore_index), 0.0, math.nan)
+    chosen = ops.sum([ops.where(is_i, xi, 0.0) for is_i, xi in zip(choice, x)])  # in a dot, 0 · -inf would be NaN
+    w = 1.0 if weight is None else ops.dot(choice, weight)
+    return ops.where(counts, smoothed(-chosen * w, x), otherwise), ops.where(counts, w, otherwise)
 
 
 def _probability_losses(log_p: Nested, target: Nested, weight: Nested, reduction: str, smoothing: float) -> Any:

@@ -189,6 +189,9 @@ clip     = Op("clamp", _clamp,         lambda z, x, lo, hi: ((lo <= x) * (x <= h
               "clamp({}, {}, {})", "x, but at least the second input and at most the third.")
 select   = Op("where", lambda c, x, y: x if c else y, lambda z, c, x, y: (0.0, c, 1.0 - c),
               "where({}, {}, {})", "The second input where the condition (1 or 0) holds, else the third.")
+less       = Op("less",       lambda x, y: float(x < y),  lambda z, x, y: (0.0, 0.0), "{} < {}",  "1 where x is below y, else 0.")
+less_equal = Op("less_equal", lambda x, y: float(x <= y), lambda z, x, y: (0.0, 0.0), "{} <= {}", "1 where x is at most y, else 0.")
+equal      = Op("equal",      lambda x, y: float(x == y), lambda z, x, y: (0.0, 0.0), "{} == {}", "1 where x and y are the same number, else 0.")
 
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
 sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.")
@@ -211,6 +214,8 @@ def where(condition: Any, x: Number, y: Number) -> Any:
 
     The condition is a comparison, or a number that counts as true unless it is 0; no derivative passes through it.
     """
+    if isinstance(condition, Value) and condition.symbolic:
+        return select(condition if condition.op in (less, less_equal, equal) else 1 - equal(condition, 0.0), x, y)
     return select(float(bool(number(condition, "condition"))), x, y)
 
 
@@ -271,5 +276,6 @@ for _row in (
     exp, expm1, log, log1p, sqrt, sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, sigmoid, softplus, erf, relu, abs
 ):  # fmt: skip
     setattr(Value, _row.name, _row)
+Value.sum_of_products = staticmethod(dot)
 Value.clamp, Value.maximum, Value.minimum = clamp, maximum, minimum
 Value.where = lambda x, condition, y: where(condition, x, y)

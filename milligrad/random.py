@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
+from collections.abc import Callable
 from functools import cache
 
-from milligrad.typing import TYPE_CHECKING
+from milligrad.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from random import Random
@@ -16,6 +18,19 @@ def generator() -> Random:
     from random import Random
 
     return Random()
+
+
+def uniform() -> Any:
+    """The next number of the generator, uniform in [0, 1); for code that may be traced, where it is a new symbol."""
+    return source()()
+
+
+def source() -> Callable[[], Any]:
+    """What draws the numbers of `uniform` here and now, for whoever draws many at a time."""
+    return instead.get(get_ident()) or generator().random
+
+
+instead: dict[int, Callable[[], Any]] = {}  # thread → what the compiler put in the generator's place while it traces
 
 
 def manual_seed(seed: int) -> None:

@@ -43,7 +43,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
 
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         with _lifted(args, argnums) as (lifted, chosen):
-            y = _checked(f(*lifted, **kwargs), f)
+            y = _checked(_uncompiled(f)(*lifted, **kwargs), f)
             if is_list(y):
                 raise TypeError(f"{_name(f)}: expected a function that returns one number, got a list (see jacobian)")
             partials = _partials_for(y, chosen)
@@ -68,7 +68,7 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         with _lifted(args, argnums) as (lifted, chosen):
-            y = _checked(f(*lifted, **kwargs), f)
+            y = _checked(_uncompiled(f)(*lifted, **kwargs), f)
             partials = _partials_for(y, chosen)
             adjoints_of_outputs = elementwise(lambda z: _adjoints_of(z, chosen, partials), y)
 
@@ -103,7 +103,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     _check_alike(primals, tangents)
     directions = [operand(v) for v in flatten(list(tangents))]
     with _lifted(primals, range(len(primals))) as (lifted, chosen):
-        y = _checked(f(*lifted), f)
+        y = _checked(_uncompiled(f)(*lifted), f)
         tangents_are_values = any(isinstance(v, Value) for v in directions)
         partials = partials_as_values if tangents_are_values else _partials_for(y, chosen)
         tangent = _tangents(y, dict(zip(flatten(chosen), directions)), partials)
@@ -149,7 +149,11 @@ def _positions(argnums: int | Sequence[int], n: int) -> list[int]:
 
 def _fresh(x: Any) -> Value:
     """A new Value for x. It is computed from x if that is a Value, so that the result can be differentiated by both."""
-    return +x if isinstance(x, Value) and x.requires_grad else Value(x)
+    if not isinstance(x, Value):
+        return Value(x)
+    z = +x
+    z.requires_grad = True
+    return z
 
 
 def _make_constant(chosen: list[Nested]) -> None:
@@ -179,6 +183,8 @@ def _partials_for(y: Nested, chosen: list[Nested]) -> Partials:
 def _depends_on_other_values(y: Nested, own: set[Value]) -> bool:
     """Whether y is, or was computed from, a leaf that requires a gradient and is not one of our own."""
     outputs = flatten(y)
+    if any(isinstance(z, Value) and z.symbolic for z in outputs):
+        return True
     inputs = [x for z in topological_order(outputs) for x in z.inputs]
     return any(isinstance(x, Value) and x.is_leaf and x.requires_grad and x not in own for x in outputs + inputs)
 
@@ -226,11 +232,17 @@ def _check_alike(primals: Sequence[Any], tangents: Sequence[Any]) -> None:
             raise ValueError(f"tangents[{i}]: expected the shape of primals[{i}], {shape(x)}, got {shape(v)}")
 
 
+def _uncompiled(f: Function) -> Function:
+    """f; of a compiled function, whose results are floats that nothing is known of, the one that was compiled."""
+    return getattr(f, "uncompiled", f)
+
+
 def _name(f: Function) -> str:
     return getattr(f, "__name__", repr(f))
 
 
 def _like(wrapped: Function, f: Function) -> Function:
-    """`wrapped` under the name and docstring of f."""
+    """`wrapped` under the name and docstring of f; it takes the arguments that f takes."""
+    wrapped.__wrapped__ = f  # type: ignore[attr-defined]  # where `inspect.signature` looks
     wrapped.__name__, wrapped.__doc__ = _name(f), f.__doc__
     return wrapped

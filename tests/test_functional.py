@@ -270,6 +270,35 @@ def test_embedding_refuses_an_index_that_is_no_whole_number(index):
         F.embedding([0, index], WEIGHT)
 
 
+def test_embedding_gives_lists_of_its_own():
+    table = [[Value(1.0), 2.0], [Value(3.0), 4.0]]
+    for padding in (None, 0):
+        row = F.embedding(0, table, padding)
+        row.append(5.0)
+        assert len(table[0]) == 2
+
+
+@pytest.mark.parametrize("index", [2, [2, 0, 1], [[0], [1]], (1, 1)], ids=str)
+def test_one_hot_is_the_embedding_in_the_unit_matrix(index):
+    rows = F.one_hot(index, 3)
+    assert rows == F.embedding(index, [[float(i == j) for j in range(3)] for i in range(3)])
+    assert {*map(type, flatten(rows))} == {float}
+
+
+def test_what_one_hot_refuses():
+    for index in (3, -1):
+        with pytest.raises(IndexError, match=f"input: expected whole numbers from 0 to 2, got {index}"):
+            F.one_hot([0, index], 3)
+    for index in (1.0, "1", None, Value(1.0)):
+        with pytest.raises(TypeError, match="input: expected whole numbers from 0 to 2, got"):
+            F.one_hot(index, 3)
+    for n in (0, -1, 2.0, True, None):
+        with pytest.raises(ValueError, match=f"num_classes: expected a whole number >= 1, got {n}"):
+            F.one_hot(0, n)
+    with pytest.raises(ValueError, match="input is ragged"):
+        F.one_hot([0, [1]], 3)
+
+
 def test_embedding_refuses_ragged_input_and_a_padding_idx_out_of_range():
     with pytest.raises(ValueError, match=r"^input is ragged"):
         F.embedding([[0], [1, 2]], WEIGHT)
@@ -304,6 +333,16 @@ def test_the_gradient_of_dropout_is_its_mask():
     milligrad.sum(y).backward()
     assert [v.grad for v in xs] == [v.data / 2 for v in y]
     assert {v.grad for v in xs} == {0.0, 1 / 0.6}
+
+
+def test_dropout_draws_one_number_for_each_place_and_drops_where_it_is_below_p():
+    milligrad.manual_seed(3)
+    drawn = [milligrad.random.generator().random() for _ in range(6)]
+    milligrad.manual_seed(3)
+    assert F.dropout([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], 0.4) == [
+        [0.0 if u < 0.4 else x * (1 / 0.6) for u, x in zip(us, xs)]
+        for us, xs in ((drawn[:3], (1.0, 2.0, 3.0)), (drawn[3:], (4.0, 5.0, 6.0)))
+    ]
 
 
 def test_dropout_changes_nothing_outside_training_or_for_p_0_and_all_for_p_1():

@@ -107,6 +107,7 @@ def test_the_table_has_the_rows_of_the_documentation():
         *("exp", "expm1", "log", "log1p", "sqrt"),
         *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
         *("sigmoid", "softplus", "erf", "bce", "relu", "abs", "clamp", "where"),
+        *("less", "less_equal", "equal"),
         *("sum", "prod", "dot", "logsumexp", "max", "min"),
     }
 
@@ -310,6 +311,26 @@ def test_a_condition_may_be_a_comparison_a_number_or_a_value():
     for bad in ("yes", None, [1]):
         with pytest.raises(TypeError, match=r"condition: expected a real number"):
             mg.where(bad, 1, 2)
+
+
+@pytest.mark.parametrize("x, y", list(product([-1.5, -0.0, 0.0, 2.0, math.inf, math.nan], repeat=2)))
+def test_comparisons_are_1_or_0_and_have_no_derivative(x, y):
+    relations = {"less": x < y, "less_equal": x <= y, "equal": x == y}
+    for name, holds in relations.items():
+        row, a, b = TABLE[name], Value(x), Value(y)
+        z = row(a, b)
+        z.backward()
+        assert row(x, y) == z.data == (1.0 if holds else 0.0) and type(row(x, y)) is float
+        assert [a.grad, b.grad] == [0.0, 0.0] and [g.data for g in mg.grad(row(a, b), [a, b])] == [0.0, 0.0]
+
+
+def test_the_derivative_of_a_choice_goes_to_what_was_chosen_alone():
+    for c, expected in ((1.0, [1.0, 0.0]), (0.0, [0.0, 1.0])):
+        condition, x, y = Value(c), Value(3.0), Value(4.0)
+        z = TABLE["where"](condition, x, y)
+        z.backward()
+        assert z.data == (3.0 if c else 4.0)
+        assert [condition.grad, x.grad, y.grad] == [0.0, *expected]
 
 
 def test_a_product_of_many_inputs_with_one_zero_has_its_second_derivatives():

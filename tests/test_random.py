@@ -1,10 +1,12 @@
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import milligrad as mg
-from milligrad.random import generator, manual_seed
+from milligrad import random as mg_random
+from milligrad.random import generator, manual_seed, source, uniform
 
 
 def draws(n=5):
@@ -29,6 +31,31 @@ def test_another_seed_draws_others(other):
 
 def test_everything_draws_from_one_generator():
     assert generator() is generator() and mg.manual_seed is manual_seed
+
+
+def test_uniform_and_source_draw_the_numbers_of_the_generator():
+    manual_seed(7)
+    expected = draws()
+    manual_seed(7)
+    draw = source()
+    assert [uniform(), draw(), draw(), uniform(), source()()] == expected
+    assert all(0 <= uniform() < 1 for _ in range(100))
+
+
+def test_a_thread_may_draw_something_else_instead():
+    manual_seed(7)
+    first = draws(1)
+    manual_seed(7)
+    mg_random.instead[threading.get_ident()] = iter("abc").__next__
+    elsewhere = []
+    thread = threading.Thread(target=lambda: elsewhere.append(uniform()))
+    try:
+        drawn = [uniform(), source()()]
+        thread.start()
+        thread.join()
+    finally:
+        del mg_random.instead[threading.get_ident()]
+    assert drawn == ["a", "b"] and elsewhere == first and type(uniform()) is float
 
 
 @pytest.mark.parametrize("bad", [1.5, "1", None, [1]])

@@ -172,15 +172,29 @@ def _check_shape(mask: Nested, name: str, *expected: Shape) -> None:
 
 def _allowed(mask: Nested, name: str, scores: Shape) -> Nested:
     """The mask for all scores, its bools reversed: True where a query may look. Numbers stay."""
-    return elementwise(lambda m: not m if isinstance(m, bool) else m, F.attention_mask(mask, scores, name))
+    return elementwise(_reversed, F.attention_mask(mask, scores, name))
+
+
+# Of a condition: a bool, or a traced comparison, which has to stay a comparison.
+
+
+def _reversed(m: Any) -> Any:
+    """`not m` of a condition; a number stays."""
+    if isinstance(m, bool):
+        return not m
+    return m < 1 if F.is_condition(m) else m
 
 
 def _both(x: Any, y: Any) -> Any:
     """One place of two masks: allowed where both allow it; numbers are added, to 0 or -inf if one mask is of bools."""
     if isinstance(x, bool) and isinstance(y, bool):
         return x and y
+    if F.is_condition(x) and F.is_condition(y):
+        return x + y > 1
     return _number(x) + _number(y)
 
 
 def _number(m: Any) -> Any:
-    return (0.0 if m else -math.inf) if isinstance(m, bool) else m
+    if isinstance(m, bool):
+        return 0.0 if m else -math.inf
+    return ops.where(m, 0.0, -math.inf) if F.is_condition(m) else m

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from milligrad.engine import Value, number
+from milligrad.engine import Value, number, setting
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
 from milligrad.typing import Any, Self
 
@@ -103,8 +103,6 @@ class Module:
     Calling a module calls its `forward`. A subclass with an `__init__` begins it with `super().__init__()`.
     """
 
-    training: bool
-
     def __init__(self) -> None:
         object.__setattr__(self, "_parameters", {})
         object.__setattr__(self, "_modules", {})
@@ -116,6 +114,17 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         return self.forward(*inputs, **options)
+
+    @property
+    def training(self) -> bool:
+        """Whether it is in training mode: see `train`. What was compiled is compiled anew for the other mode."""
+        if "training" not in self.__dict__:
+            self.__getattr__("training")
+        return setting(self, "training", self.__dict__["training"])  # type: ignore[no-any-return]
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["training"] = mode
 
     # Attributes: a Parameter or a Module is registered under its name, anything else is an ordinary attribute.
 

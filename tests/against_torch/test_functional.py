@@ -150,6 +150,11 @@ def test_embedding(index, padding_idx, agree):
     )
 
 
+@pytest.mark.parametrize("index", [3, [2], [2, 2, 0], [[1, 0], [4, 1]], [[[1]], [[4]]]])
+def test_one_hot(index):
+    assert F.one_hot(index, 5) == T.one_hot(torch.tensor(index), 5).tolist()
+
+
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 @pytest.mark.parametrize("size", [(4,), (1,), (2, 3)])
 @pytest.mark.parametrize("eps", [1e-5, 0.5])

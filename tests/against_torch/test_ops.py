@@ -56,6 +56,7 @@ UNARY = {
     "abs": torch.abs,
 }
 BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow}
+COMPARISONS = {"less": torch.lt, "less_equal": torch.le, "equal": torch.eq}
 REDUCTIONS = {
     "sum": stacked(torch.sum),
     "prod": stacked(torch.prod),
@@ -290,6 +291,15 @@ def test_the_binary_cross_entropy(x, y):
     agree(TABLE["bce"], bce, [x, y], atol=1e-14)
 
 
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_at_all_pairs_of_edges(name):
+    for x, y in product(EDGES, repeat=2):
+        pair = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in (x, y)]
+        expected = COMPARISONS[name](*pair)
+        assert not expected.requires_grad  # what PyTorch has no derivative of has the derivative 0 here
+        assert derivatives(TABLE[name], [x, y]) == (expected.item(), [0.0] * 2, [0.0] * 4)
+
+
 @pytest.mark.parametrize("name", REDUCTIONS)
 @given(data=st.data())
 @some
@@ -314,4 +324,4 @@ def test_the_mean(xs):
 
 
 def test_every_row_of_the_table_is_compared_with_pytorch():
-    assert {*UNARY, *BINARY, *REDUCTIONS, *OTHERS} == set(TABLE)
+    assert {*UNARY, *BINARY, *COMPARISONS, *REDUCTIONS, *OTHERS} == set(TABLE)
