@@ -1,0 +1,280 @@
+"""Between reroll and emit: loops over the same indices become one loop, so that numbers stay in registers.
+
+A loop first sinks as far as what reads it allows, so that a gradient stands next to the update that wants it. Then
+each loop is merged into the nearest earlier one with the same iterations, if what it reads of that one is what the
+same iteration has just computed. Arrays that nobody reads any more disappear. The results are the same to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from milligrad.compiler.program import (
+    Access,
+    Apply,
+    Array,
+    Dims,
+    Loop,
+    Operand,
+    Program,
+    Reduce,
+    Ref,
+    Segment,
+    Step,
+    accesses,
+)
+
+FARTHEST = 64  # how many loops back another one is looked for
+LARGEST = 400  # steps in one loop: a native compiler takes more than twice as long for twice as many
+
+
+def fuse(program: Program) -> Program:
+    """The program with fewer loops."""
+    loops: list[Loop] = []
+    for loop in sunk(_with_own_arrays(program)):
+        _merge_into(loops, loop)
+    _drop_stores(loops)
+    used = {x.array: None for loop in loops for x in [*accesses(loop), *[place for _, place in loop.stores]]}
+    lasting = {a: None for a in program.arrays if a.role not in ("value", "constant")}
+    return Program(list(lasting | used), loops, program.info)
+
+
+def _with_own_arrays(program: Program) -> list[Loop]:
+    """The loops with an array of its own for each of them that computes values, unless one access reads several."""
+    writers: dict[Array, list[tuple[int, int, Loop]]] = {}
+    for loop in program.loops:
+        for _, place in loop.stores:
+            if place.array.role == "value":
+                writers.setdefault(place.array, []).append((*region(place, loop.dims), loop))
+    shared = {array for array, regions in writers.items() if len(regions) > 1}
+    for array in list(shared):
+        writers[array].sort(key=lambda x: x[0])
+        if any(b[0] <= a[1] for a, b in zip(writers[array], writers[array][1:])):
+            shared.discard(array)  # interleaved
+    for x, dims in _all_accesses(program.loops):
+        if x.array in shared:
+            low, high = region(x, dims)
+            if not any(a <= low and high <= b for a, b, _ in writers[x.array]):
+                shared.discard(x.array)
+    parts = {
+        array: [
+            (a, b, Array(f"{array.name}_{i}", b - a + 1, "value", array.per_sample))
+            for i, (a, b, _) in enumerate(writers[array])
+        ]
+        for array in shared
+    }
+
+    def moved(x: Operand, dims: Dims) -> Operand:
+        if not isinstance(x, Access) or x.array not in parts:
+            return x
+        low, _ = region(x, dims)
+        start, _, part = next(p for p in parts[x.array] if p[0] <= low <= p[1])
+        if x.table is not None:
+            return Access(part, table=tuple([i - start for i in x.table]))
+        return Access(part, x.base - start, x.strides)
+
+    return [
+        Loop(
+            loop.dims,
+            [_with_operands(step, moved, loop.dims) for step in loop.steps],
+            [(k, moved(place, loop.dims)) for k, place in loop.stores],  # type: ignore[misc]
+            loop.per_sample,
+        )
+        for loop in program.loops
+    ]
+
+
+def _all_accesses(loops: Sequence[Loop]) -> Iterator[tuple[Access, Dims]]:
+    """Every access that reads, with the extents of the loops around it."""
+    for loop in loops:
+        for step in loop.steps:
+            if isinstance(step, Apply):
+                yield from ((x, loop.dims) for x in step.inputs if isinstance(x, Access))
+            else:
+                for s in step.segments:
+                    yield from ((x, loop.dims + s.dims) for x in s.factors if isinstance(x, Access))
+
+
+def region(x: Access, dims: Dims) -> tuple[int, int]:
+    """The smallest and the largest place that the access means."""
+    if x.table is not None:
+        return min(x.table), max(x.table)
+    spans = [stride * (n - 1) for stride, n in zip(x.strides, dims)]
+    return x.base + sum(s for s in spans if s < 0), x.base + sum(s for s in spans if s > 0)
+
+
+def reads(loop: Loop) -> set[Array]:
+    """The arrays that the loop reads."""
+    return {x.array for x in accesses(loop)}
+
+
+def writes(loop: Loop) -> set[Array]:
+    """The arrays that it writes."""
+    return {place.array for _, place in loop.stores}
+
+
+def sunk(loops: Sequence[Loop]) -> list[Loop]:
+    """The loops in an order in which each comes as late as it can: just before the first that must follow it."""
+    order: list[Loop] = []
+    reading: list[set[Array]] = []
+    writing: list[set[Array]] = []
+    for loop in reversed(loops):
+        r, w = reads(loop), writes(loop)
+        at = next((i for i in range(len(order)) if w & reading[i] or r & writing[i]), len(order))
+        order.insert(at, loop)
+        reading.insert(at, r)
+        writing.insert(at, w)
+    return order
+
+
+def _merge_into(loops: list[Loop], loop: Loop) -> None:
+    """Merge the loop into the nearest one before it that fits; else it becomes the last.
+
+    It moves up to the other one if nothing in between must stay before it; or else the other one down to it.
+    """
+    r, w = reads(loop), writes(loop)
+    free = True  # the loop may move up to loops[i]
+    passed_reads: set[Array] = set()
+    passed_writes: set[Array] = set()
+    for i in range(len(loops) - 1, max(len(loops) - 1 - FARTHEST, -1), -1):
+        other = loops[i]
+        reads_other, writes_other = reads(other), writes(other)
+        related = bool(r & writes_other) or (free and not loop.dims and not other.dims)
+        sinks = not (writes_other & passed_reads or reads_other & passed_writes)
+        if related and (free or sinks):
+            merged = _merged(other, loop)
+            if merged and free:
+                loops[i] = merged
+                return
+            if merged:
+                del loops[i]
+                loops.append(merged)
+                return
+        free = free and not (r & writes_other or w & reads_other)
+        passed_reads |= reads_other
+        passed_writes |= writes_other
+    loops.append(loop)
+
+
+def _merged(a: Loop, b: Loop) -> Loop | None:
+    """a and b, which comes after it, as one loop; None if they don't fit or have nothing to do with each other."""
+    if a.per_sample is not b.per_sample or len(a.steps) + len(b.steps) > LARGEST:
+        return None
+    shared = writes(a) & reads(b)
+    if not shared and (a.dims or b.dims):
+        return None
+    if writes(b) & reads(a) and not _in_place(a, b):
+        return None
+    dims = common(a.dims, b.dims)
+    if dims is None:
+        return None
+    a, b = refined(a, dims), refined(b, dims)
+    known = {place: step for step, place in a.stores}
+    for x, around in _all_accesses([b]):
+        if x.array in shared and (x not in known or around != dims) and _overlaps(x, around, a):
+            return None
+    first = len(a.steps)
+
+    def renamed(x: Operand, around: Dims) -> Operand:
+        if isinstance(x, Ref):
+            return Ref(x.step + first)
+        return Ref(known[x]) if isinstance(x, Access) and x in known and around == dims else x
+
+    steps = [*a.steps, *(_with_operands(step, renamed, dims) for step in b.steps)]
+    return Loop(dims, steps, [*a.stores, *((k + first, place) for k, place in b.stores)], a.per_sample)
+
+
+def _overlaps(x: Access, around: Dims, a: Loop) -> bool:
+    """Whether x may mean a number that the loop a writes."""
+    low, high = region(x, around)
+    return any(
+        place.array is x.array and first <= high and low <= last
+        for _, place in a.stores
+        for first, last in [region(place, a.dims)]
+    )
+
+
+def _in_place(a: Loop, b: Loop) -> bool:
+    """Whether b overwrites of what a reads just the number that the same iteration has read."""
+    dims = common(a.dims, b.dims)
+    if dims is None:
+        return False
+    places = {place.array: place for _, place in refined(b, dims).stores}
+    return all(x == places[x.array] for x in accesses(refined(a, dims)) if x.array in places)
+
+
+def _with_operands(step: Step, f: Callable[[Operand, Dims], Operand], dims: Dims) -> Step:
+    """The step with f(operand, the extents of the loops around it) for each operand."""
+    if isinstance(step, Apply):
+        return Apply(step.op, tuple([f(x, dims) for x in step.inputs]))
+    segments = [Segment(s.dims, tuple([f(x, dims + s.dims) for x in s.factors]), s.over_samples) for s in step.segments]
+    return Reduce(step.op, tuple(segments))
+
+
+# The same iterations, cut up differently.
+
+
+def common(a: Dims, b: Dims) -> Dims | None:
+    """The coarsest nest that both nests are, when some of their loops are cut in two; None if there is none."""
+    if a == b:
+        return a
+    products = sorted({*_suffix_products(a), *_suffix_products(b)})
+    if _suffix_products(a)[-1] != _suffix_products(b)[-1]:
+        return None
+    if any(large % small for small, large in zip(products, products[1:])):
+        return None
+    return tuple(reversed([large // small for small, large in zip(products, products[1:])]))
+
+
+def _suffix_products(dims: Dims) -> list[int]:
+    """1, the extent of the innermost loop, that of the two innermost, …"""
+    products = [1]
+    for extent in reversed(dims):
+        products.append(products[-1] * extent)
+    return products
+
+
+def refined(loop: Loop, dims: Dims) -> Loop:
+    """The loop with its nest cut up to `dims`, which has the same iterations."""
+    if loop.dims == dims:
+        return loop
+    old = len(loop.dims)
+    parts = _parts(loop.dims, dims)
+
+    def recut(x: Operand, _: Dims) -> Operand:
+        if not isinstance(x, Access) or x.table is not None:
+            return x
+        strides: list[int] = []
+        for stride, extents in zip(x.strides, parts):
+            block = 1
+            inner: list[int] = []
+            for extent in reversed(extents):
+                inner.append(stride * block)
+                block *= extent
+            strides += reversed(inner)
+        return Access(x.array, x.base, (*strides, *x.strides[old:]))
+
+    steps = [_with_operands(step, recut, loop.dims) for step in loop.steps]
+    stores = [(k, recut(place, loop.dims)) for k, place in loop.stores]
+    return Loop(dims, steps, stores, loop.per_sample)  # type: ignore[arg-type]
+
+
+def _parts(coarse: Dims, fine: Dims) -> list[Dims]:
+    """For each loop of the coarse nest, the loops of the fine one that it is cut into."""
+    parts: list[Dims] = []
+    rest = list(fine)
+    for extent in coarse:
+        part: list[int] = []
+        n = 1
+        while n < extent:
+            part.append(rest.pop(0))
+            n *= part[-1]
+        parts.append(tuple(part))
+    return parts
+
+
+def _drop_stores(loops: list[Loop]) -> None:
+    """Leave out what is stored in arrays that nobody reads, and steps that nobody asks for."""
+    read = {x.array for loop in loops for x in accesses(loop)}
+    for loop in loops:
+        loop.stores = [(k, place) for k, place in loop.stores if place.array.role != "value" or place.array in read]

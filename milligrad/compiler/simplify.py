@@ -1,0 +1,299 @@
+"""Pass 2, simplify: the same numbers from fewer nodes.
+
+What no output needs is left out, what is known is computed, equal subexpressions are one node, and sums whose parts
+are used once, with their products, become one sum of products Σ aₖ·bₖ. Nothing changes a result by more than the
+rounding of a sum in another order. It knows rules of arithmetic, no derivatives, and nothing of loops.
+
+In a Graph, nodes are numbers, each larger than those of its inputs. A sum of products is a node of the op `dot` (of
+`total`, if it adds up over samples as well), with the inputs (*a, *b); the factor of a term without one is the
+constant 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from milligrad import ops
+from milligrad.compiler.trace import Symbol, Tape, needed, total
+from milligrad.engine import MANY, Op
+
+Inputs = tuple[int, ...]
+ONE, ZERO, MINUS_ONE, TWO = range(4)  # the nodes of these constants, in every graph
+
+
+class Graph:
+    """Nodes 0, 1, …: `op[i]` of the nodes `inputs[i]`; the op of a leaf is None.
+
+    source:   of a leaf, what it is: a float (a constant), a Value (captured) or a Symbol (an input)
+    outputs:  the nodes asked for
+    """
+
+    def __init__(self) -> None:
+        self.op: list[Op | None] = []
+        self.inputs: list[Inputs] = []
+        self.source: dict[int, Any] = {}
+        self.outputs: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    def constant(self, i: int) -> float | None:
+        """The number of the node i if it is a constant."""
+        x = self.source.get(i)
+        return x if type(x) is float else None
+
+
+class Builder(Graph):
+    """A Graph in the making, in which no two nodes are the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[Any, int] = {}
+        for x in (1.0, 0.0, -1.0, 2.0):
+            self.leaf(x)
+
+    def leaf(self, x: Any) -> int:
+        """The node of a float, a Value or an input Symbol."""
+        key = (math.copysign(1.0, x), x if x == x else "nan") if type(x) is float else x
+        i = self._known.get(key)
+        if i is None:
+            i = self._known[key] = self._add(None, ())
+            self.source[i] = x
+        return i
+
+    def node(self, op: Op, inputs: Inputs) -> int:
+        """The node of `op` of `inputs`: a new one, or one that is the same number."""
+        simpler = RULES.get(op)
+        if simpler:
+            i = simpler(self, inputs)
+            if i is not None:
+                return i
+        key = (op, *inputs)
+        i = self._known.get(key)
+        if i is None:
+            i = self._known[key] = self._folded(op, inputs)
+        return i
+
+    def _folded(self, op: Op, inputs: Inputs) -> int:
+        if all([i in self.source for i in inputs]) and op is not total:
+            xs = [self.constant(i) for i in inputs]
+            if None not in xs:
+                try:
+                    return self.leaf(op.value(*xs))
+                except (ValueError, ArithmeticError):
+                    pass  # no number: left to the call, which reports it
+        return self._add(op, inputs)
+
+    def _add(self, op: Op | None, inputs: Inputs) -> int:
+        self.op.append(op)
+        self.inputs.append(inputs)
+        return len(self.op) - 1
+
+
+# Rules: (builder, inputs) → a node that is the same number, or None.
+
+
+def _add(b: Builder, xy: Inputs) -> int | None:
+    x, y = xy
+    if x == ZERO:
+        return y
+    if y == ZERO:
+        return x
+    return b.node(ops.add, (y, x)) if y < x else None
+
+
+def _sub(b: Builder, xy: Inputs) -> int | None:
+    x, y = xy
+    if y == ZERO:
+        return x
+    return b.node(ops.neg, (y,)) if x == ZERO else None
+
+
+def _mul(b: Builder, xy: Inputs) -> int | None:
+    x, y = xy
+    if y < x:
+        return b.node(ops.mul, (y, x))
+    for one, other in ((x, y), (y, x)):
+        if one == ONE:
+            return other
+        if one == MINUS_ONE:
+            return b.node(ops.neg, (other,))
+    return None
+
+
+def _neg(b: Builder, xs: Inputs) -> int | None:
+    return b.inputs[xs[0]][0] if b.op[xs[0]] is ops.neg else None
+
+
+def _div(b: Builder, xy: Inputs) -> int | None:
+    return xy[0] if xy[1] == ONE else None
+
+
+def _power(b: Builder, xy: Inputs) -> int | None:
+    x, y = xy
+    if y == ZERO:
+        return ONE
+    if y == ONE:
+        return x
+    return b.node(ops.mul, (x, x)) if y == TWO else None
+
+
+def _select(b: Builder, cxy: Inputs) -> int | None:
+    c, x, y = cxy
+    known = b.constant(c)
+    return (x if x == y else None) if known is None else x if known else y
+
+
+def _products(op: Op) -> Callable[[Builder, Inputs], int | None]:
+    """Σ a·b: as an addition or a product if that is all it is; with a constant as the second factor."""
+
+    def simpler(b: Builder, xy: Inputs) -> int | None:
+        n = len(xy) // 2
+        if n == 1 and op is ops.dot:
+            return b.node(ops.mul, xy)
+        if n == 0:
+            return ZERO
+        if op is ops.dot and set(xy[n:]) == {MINUS_ONE}:
+            return b.node(ops.neg, (b.node(ops.dot, (*xy[:n], *[ONE] * n)),))
+        if op is ops.dot and n == 2 and xy[2] == xy[3] == ONE:
+            return b.node(ops.add, xy[:2])
+        return None
+
+    return simpler
+
+
+def _sum(b: Builder, xs: Inputs) -> int | None:
+    return b.node(ops.dot, (*xs, *[ONE] * len(xs)))
+
+
+def _of_one(b: Builder, xs: Inputs) -> int | None:
+    return xs[0] if len(xs) == 1 else None
+
+
+RULES: dict[Op, Callable[[Builder, Inputs], int | None]] = {
+    ops.identity: lambda b, xs: xs[0],
+    ops.add: _add,
+    ops.sub: _sub,
+    ops.mul: _mul,
+    ops.neg: _neg,
+    ops.div: _div,
+    ops.power: _power,
+    ops.select: _select,
+    ops.sum: _sum,
+    ops.dot: _products(ops.dot),
+    total: _products(total),
+    ops.prod: _of_one,
+    ops.max: _of_one,
+    ops.min: _of_one,
+    ops.logsumexp: _of_one,
+}
+
+
+def simplify(tape: Tape, outputs: Sequence[Any]) -> Graph:
+    """The graph of `outputs` (Symbols of the tape, Values or floats), simplified."""
+    return flattened(shared(tape, outputs))
+
+
+def shared(tape: Tape, outputs: Sequence[Any]) -> Graph:
+    """The nodes that the outputs need, each once, in the order in which they were traced."""
+    builder = Builder()
+    need = needed(tape, list(outputs))
+    number = [-1] * len(tape)  # of a Symbol of the tape → its node
+    leaf, node = builder.leaf, builder.node
+    for z in tape:
+        if need[z.number]:
+            if z.op is None:
+                number[z.number] = leaf(z)
+            else:
+                inputs = z.x if z.y is MANY else (z.x, z.y)
+                number[z.number] = node(
+                    z.op, tuple([number[x.number] if type(x) is Symbol else leaf(x) for x in inputs])
+                )
+    builder.outputs = [number[z.number] if isinstance(z, Symbol) else leaf(z) for z in outputs]
+    return builder
+
+
+def uses(graph: Graph) -> list[int]:
+    """How many times each node is an output, or an input of a node that is used."""
+    count = [0] * len(graph)
+    for i in graph.outputs:
+        count[i] += 1
+    for i in range(len(graph) - 1, -1, -1):
+        if count[i]:
+            for x in graph.inputs[i]:
+                count[x] += 1
+    return count
+
+
+SUMS = (ops.add, ops.dot)  # what becomes part of a sum that it is a term of
+
+
+def flattened(graph: Graph) -> Graph:
+    """The graph with sums of sums and products, where those are used once, as one sum of products; nothing unused."""
+    count = uses(graph)
+    part_of_a_sum = _absorbed(graph, count)
+    builder = Builder()
+    number = [ONE] * len(graph)
+    for i in _live(graph, count, part_of_a_sum):
+        op = graph.op[i]
+        if op is None:
+            number[i] = builder.leaf(graph.source[i])
+        elif op in SUMS or op is total:
+            xs, ys = _terms(graph, i, part_of_a_sum)
+            sum_op = total if op is total else ops.dot
+            number[i] = builder.node(sum_op, tuple([number[x] for x in xs] + [number[y] for y in ys]))
+        else:
+            number[i] = builder.node(op, tuple([number[x] for x in graph.inputs[i]]))
+    builder.outputs = [number[i] for i in graph.outputs]
+    return builder
+
+
+def _live(graph: Graph, count: list[int], part_of_a_sum: bytearray) -> Iterable[int]:
+    """The nodes that remain, inputs first."""
+    return [i for i in range(len(graph)) if count[i] and not part_of_a_sum[i]]
+
+
+def _pairs(graph: Graph, i: int) -> tuple[Inputs, Inputs]:
+    """The terms of a sum: first factors, second factors."""
+    inputs = graph.inputs[i]
+    if graph.op[i] is ops.add:
+        return inputs, (ONE,) * len(inputs)
+    n = len(inputs) // 2
+    return inputs[:n], inputs[n:]
+
+
+def _absorbed(graph: Graph, count: list[int]) -> bytearray:
+    """The sums and products that are used once, as a term of a sum."""
+    absorbed = bytearray(len(graph))
+    for i, op in enumerate(graph.op):
+        if count[i] and (op in SUMS or op is total):
+            for x, y in zip(*_pairs(graph, i)):
+                if y == ONE:
+                    if count[x] == 1 and (graph.op[x] in SUMS or graph.op[x] is ops.mul):
+                        absorbed[x] = 1
+                elif x == ONE and count[y] == 1 and (graph.op[y] in SUMS or graph.op[y] is ops.mul):
+                    absorbed[y] = 1
+    return absorbed
+
+
+def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[int]]:
+    """All terms of the sum i, those of the sums within it included, in order."""
+    xs: list[int] = []
+    ys: list[int] = []
+    stack = [(i, ONE)]
+    while stack:
+        x, y = stack.pop()
+        if y == ONE and (x == i or absorbed[x]):
+            if graph.op[x] is ops.mul:
+                a, b = graph.inputs[x]
+                xs.append(a)
+                ys.append(b)
+            else:
+                pairs = [(b, ONE) if a == ONE else (a, b) for a, b in zip(*_pairs(graph, x))]
+                stack.extend(reversed(pairs))
+        else:
+            xs.append(x)
+            ys.append(y)
+    return xs, ys

@@ -1,0 +1,289 @@
+"""Pass 1, trace: run the user's function on Symbols, and keep what it computed as a graph.
+
+A Symbol is a Value without a number: arithmetic, the table's rows and the chain rule work on it as on any Value, and
+only record. Symbols are numbered in the order in which they are made, so a trace is a list in which each comes after
+its inputs. A Value that was there before the trace (a parameter) is an input like an argument: its identity is in the
+graph, and its number is looked up in each call.
+
+Nothing is simplified here, and nothing is known of loops.
+
+    tape    all Symbols of a trace, in the order in which they were made
+    number  the position of a Symbol on its tape
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from _thread import get_ident
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from milligrad import ops, random
+from milligrad.engine import MANY, Op, TraceError, Value, is_grad_enabled, operand, trace_with
+
+Tape = list["Symbol"]
+
+_new = object.__new__
+_LIBRARY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+total = Op(
+    "total",
+    lambda *xy: ops.dot.value(*xy),
+    lambda z, *xy: xy[len(xy) // 2 :] + xy[: len(xy) // 2],
+    "total({})",
+    "x₁·y₁ + x₂·y₂ + … over all samples; the inputs are all x, then all y.",
+)
+"""The sum over the samples of a batch. It is no row of the table: only the compiler knows of samples."""
+
+
+class Symbol(Value):
+    """A Value without a number: it knows how it was made, and that is all.
+
+    To ask it for its number is a TraceError, which names the line that asked and says what to write instead.
+    """
+
+    __slots__ = ("number", "tape")
+    symbolic = True
+    # A name given in the traced code is forgotten: to keep it would cost a store for each of 10⁵ Symbols.
+    name = property(lambda z: None, lambda z, name: None)
+
+    number: int
+    tape: Tape
+
+    def __init__(self, tape: Tape, requires_grad: bool = False) -> None:
+        self.op, self.x, self.y = None, (), MANY
+        self.requires_grad = requires_grad
+        self.tape, self.number = tape, len(tape)
+        tape.append(self)
+
+    def record(self, op: Op, inputs: tuple[Any, ...]) -> Symbol:
+        """The Symbol of `op` of `inputs`."""
+        z = _new(Symbol)
+        z.op = op
+        if len(inputs) == 2:
+            z.x, z.y = inputs
+        else:
+            z.x, z.y = inputs, MANY
+        z.requires_grad = any([type(x) is not float and x.requires_grad for x in inputs]) and is_grad_enabled()
+        tape = z.tape = self.tape
+        z.number = len(tape)
+        tape.append(z)
+        return z
+
+    def detach(self) -> Symbol:
+        """The same number as a constant."""
+        z = self.record(ops.identity, (self,))
+        z.requires_grad = False
+        return z
+
+    def __lt__(self, y: Any) -> Any:
+        return self.record(ops.less, (self, operand(y)))
+
+    def __le__(self, y: Any) -> Any:
+        return self.record(ops.less_equal, (self, operand(y)))
+
+    def __gt__(self, y: Any) -> Any:
+        return self.record(ops.less, (operand(y), self))
+
+    def __ge__(self, y: Any) -> Any:
+        return self.record(ops.less_equal, (operand(y), self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Value) and isinstance(other, (int, float)):
+            _refuse("==", "milligrad.ops.equal(x, y), which is 1 or 0, with where(condition, a, b)")
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @property
+    def data(self) -> float:  # type: ignore[override]
+        _refuse(".data", "arithmetic with the value itself")
+
+    @property
+    def real(self) -> float:  # type: ignore[override]
+        _refuse(".real", "arithmetic with the value itself")
+
+    @property
+    def grad(self) -> float:  # type: ignore[override]
+        _refuse(".grad", "milligrad.grad(output, inputs), or compile(value_and_grad(f))")
+
+    def backward(self, gradient: Any = 1.0) -> None:
+        _refuse("backward()", "compile(value_and_grad(f)), or f = compile(loss) and f.value(…).backward()")
+
+    def item(self) -> float:
+        _refuse("item()", "the value itself, returned from the function")
+
+    def __bool__(self) -> bool:
+        _refuse(
+            "if, and, or, not, max, min or sorted",
+            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi)",
+        )
+
+    def __float__(self) -> float:
+        _refuse(
+            "float() or a function of the math module",
+            "milligrad's own exp, log, sqrt …, or arithmetic with the value itself",
+        )
+
+    def __int__(self) -> int:
+        _refuse("int()", "arithmetic with the value itself")
+
+    def __index__(self) -> int:
+        _refuse(
+            "an index, range() or repetition",
+            "F.embedding(i, table) or F.one_hot for a choice by number; or fix it before: compile(partial(f, n=3))",
+        )
+
+    def __round__(self, ndigits: int | None = None) -> float:
+        _refuse("round()", "arithmetic with the value itself")
+
+    def __format__(self, spec: str) -> str:
+        return repr(self) if not spec else _refuse("a format", "its repr")
+
+    def __repr__(self) -> str:
+        return f"Symbol({self.op.name if self.op else 'input'})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Symbol can't be copied or pickled: it belongs to its trace")
+
+
+def _refuse(question: str, instead: str) -> NoReturn:
+    raise TraceError(
+        f"{_users_line()}{question} asks a traced value for its number, which it has in a call only. Write {instead}."
+    )
+
+
+def _users_line() -> str:
+    """The file, number and text of the innermost line outside milligrad."""
+    frame = sys._getframe(2)
+    while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_LIBRARY):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None:
+        return ""
+    path, line = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(path, line).strip()
+    return f"{path}, line {line}{f': `{text}`' * bool(text)}\n"
+
+
+def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = None) -> tuple[Any, Any]:
+    """The methods behind an operator, as `engine.infix`, for Symbols. They are `record`, written out for two inputs."""
+    op_for_y, op_for_x = of_constant_y or op, of_constant_x or op
+
+    def forward(x: Symbol, y: Any) -> Any:
+        if type(y) is not float and type(y) is not Symbol and type(y) is not Value:
+            try:
+                y = operand(y)
+            except TypeError:
+                return NotImplemented
+        constant = type(y) is float
+        z = _new(Symbol)
+        z.op = op_for_y if constant else op
+        z.x = x
+        z.y = y
+        z.requires_grad = (x.requires_grad or (not constant and y.requires_grad)) and is_grad_enabled()
+        tape = z.tape = x.tape
+        z.number = len(tape)
+        tape.append(z)
+        return z
+
+    def reflected(y: Symbol, x: Any) -> Any:
+        try:
+            x = operand(x)
+        except TypeError:
+            return NotImplemented
+        return y.record(op_for_x if type(x) is float else op, (x, y))
+
+    return forward, reflected
+
+
+Symbol.__add__, Symbol.__radd__ = _infix(ops.add)  # type: ignore[method-assign]
+Symbol.__sub__, Symbol.__rsub__ = _infix(ops.sub)  # type: ignore[method-assign]
+Symbol.__mul__, Symbol.__rmul__ = _infix(ops.mul)  # type: ignore[method-assign]
+Symbol.__truediv__, Symbol.__rtruediv__ = _infix(ops.div)  # type: ignore[method-assign]
+Symbol.__pow__, Symbol.__rpow__ = _infix(ops.pow, ops.power, ops.exponential)  # type: ignore[method-assign]
+
+
+class Trace:
+    """A graph in the making: its tape, and the Symbols that stand for numbers handed in.
+
+    inputs:    an array of Symbols for each name
+    random:    the Symbols that stand for numbers drawn from milligrad's generator, in the order of drawing
+    settings:  what the code asked for besides numbers, and was told: (object, attribute, what it was)
+    """
+
+    def __init__(self) -> None:
+        self.tape: Tape = []
+        self.inputs: dict[str, list[Symbol]] = {}
+        self.random: list[Symbol] = []
+        self.settings: list[tuple[Any, str, Any]] = []
+        self._first = _new(Symbol)  # on no tape itself
+        self._first.tape = self.tape
+
+    def record(self, op: Op, inputs: tuple[Any, ...]) -> Symbol:
+        """The Symbol of `op` of `inputs`; the engine asks for it where there are Values alone, such as parameters."""
+        return self._first.record(op, inputs)
+
+    def input(self, name: str, n: int) -> list[Symbol]:
+        """n new Symbols, the array `name`."""
+        self.inputs[name] = [Symbol(self.tape) for _ in range(n)]
+        return self.inputs[name]
+
+    def draw(self) -> Symbol:
+        """A Symbol for a random number, drawn anew in each call."""
+        self.random.append(Symbol(self.tape))
+        return self.random[-1]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within it, what is computed, from Values alone too, is recorded here, and numbers drawn are Symbols."""
+        thread = get_ident()
+        before = trace_with(self)
+        outer = random.instead.get(thread)
+        random.instead[thread] = self.draw
+        try:
+            yield
+        finally:
+            trace_with(before)
+            if outer:
+                random.instead[thread] = outer
+            else:
+                del random.instead[thread]
+
+
+def inputs_of(z: Symbol) -> tuple[Any, ...]:
+    """What z was computed from: Symbols, Values and floats."""
+    return z.x if z.y is MANY else (z.x, z.y)
+
+
+def needed(tape: Tape, outputs: list[Any]) -> bytearray:
+    """For each Symbol of the tape, whether an output was computed from it."""
+    need = bytearray(len(tape))
+    for z in outputs:
+        if isinstance(z, Symbol):
+            need[z.number] = 1
+    for i in range(len(tape) - 1, -1, -1):
+        if need[i]:
+            z = tape[i]
+            for x in z.x if z.y is MANY else (z.x, z.y):
+                if type(x) is Symbol:
+                    need[x.number] = 1
+    return need
+
+
+def captured(tape: Tape, need: bytearray, outputs: list[Any]) -> list[Value]:
+    """The Values that the outputs depend on, each once, in the order in which the trace met them."""
+    found: dict[Value, None] = {}
+    for z in tape:
+        if need[z.number]:
+            for x in z.x if z.y is MANY else (z.x, z.y):
+                if type(x) is Value:
+                    found[x] = None
+    found.update((z, None) for z in outputs if type(z) is Value)
+    return list(found)
