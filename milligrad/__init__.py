@@ -9,7 +9,7 @@ print(x.grad)  # 4.0
 """
 
 from milligrad import data, functional, nn, optim, transforms
-from milligrad.engine import Value, enable_grad, grad, no_grad
+from milligrad.engine import TraceError, Value, enable_grad, grad, no_grad
 from milligrad.gradcheck import gradcheck, gradgradcheck
 from milligrad.nn import *  # noqa: F403
 from milligrad.nn import __all__ as _nn
@@ -19,11 +19,23 @@ from milligrad.optim import *  # noqa: F403
 from milligrad.optim import __all__ as _optim
 from milligrad.random import manual_seed
 from milligrad.transforms import hessian, hvp, jacobian, jvp, value_and_grad
+from milligrad.typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milligrad.compiler import compile
+    from milligrad.trainer import Callback, Checkpoint, EarlyStopping, History, Trainer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "History",
+    "TraceError",
+    "Trainer",
     "Value",
+    "compile",
     "data",
     "enable_grad",
     "functional",
@@ -44,3 +56,22 @@ __all__ = [
     *_nn,
     *_optim,
 ]
+
+# Imported when they are first asked for: the compiler and the trainer take longer than all the rest.
+_LATER = {
+    "compile": "milligrad.compiler",
+    **dict.fromkeys(["Callback", "Checkpoint", "EarlyStopping", "History", "Trainer"], "milligrad.trainer"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = getattr(import_module(_LATER[name]), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

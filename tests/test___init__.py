@@ -12,7 +12,8 @@ import milligrad
 ROOT = Path(__file__).parent.parent
 
 NAMES = """
-LOG_EPSILON Value
+LOG_EPSILON TraceError Value
+Callback Checkpoint EarlyStopping History Trainer compile
 abs acos asin atan clamp cos cosh dot erf exp expm1 log log1p logsumexp max maximum mean min minimum prod relu sigmoid
 sin sinh softplus sqrt sum tan tanh where
 grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad value_and_grad

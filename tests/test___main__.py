@@ -1,19 +1,22 @@
 """The command line: what it prints, saves, and refuses."""
 
+import importlib.util
 import json
 import math
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import milligrad.__main__ as command_line
-from milligrad import Linear, ReLU, Sequential
-from milligrad.__main__ import evaluate, main, table
-from milligrad.data import load_digits
+from milligrad import SGD, CrossEntropyLoss, Linear, ReLU, Sequential, manual_seed
+from milligrad.__main__ import END, LETTERS, evaluate, main, make_up_name, table
+from milligrad.data import DataLoader, load_digits, load_mnist, load_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,7 +64,7 @@ def test_xor_is_learned_from_a_bare_clone_with_no_package_installed():
 
 def test_all_that_is_printed_is_ascii_so_that_any_terminal_can_show_it():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    for arguments in (["--help"], ["digits", "--help"], ["xor", "--epochs", "3"]):
+    for arguments in (["--help"], ["digits", "--help"], ["mnist", "--help"], ["xor", "--epochs", "3"]):
         command = [sys.executable, "-m", "milligrad", *arguments]
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
     assert table([[1, 0], [0, 1]]).isascii()
@@ -116,8 +119,12 @@ def test_the_table_shows_zeros_as_dots():
         ),
         (["xor", "--save", "."], "argument --save: [Errno 21] Is a directory"),
         (["xor", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
-        (["mnist"], "invalid choice: 'mnist'"),
-        ([], "the following arguments are required: digits | xor"),
+        (["names", "--batch-size", "0"], "argument --batch-size: expected at least 1, got 0"),
+        (["names", "--backend", "gpu"], "argument --backend: invalid choice: 'gpu'"),
+        (["mnist"], "the following arguments are required: --data"),
+        (["mnist", "--data", ".", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (["cifar"], "invalid choice: 'cifar'"),
+        ([], "the following arguments are required: digits | xor | names | mnist"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_runs(arguments, complaint, capsys):
@@ -125,3 +132,142 @@ def test_bad_arguments_are_refused_before_anything_runs(arguments, complaint, ca
         main(arguments)
     assert stop.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.fixture
+def few_names(monkeypatch):
+    monkeypatch.setattr(command_line, "load_names", lambda: load_names()[::200])
+
+
+def test_names_learns_from_nine_tenths_prints_what_it_reached_and_makes_up_20(few_names, capsys, tmp_path):
+    file = tmp_path / "model.json"
+    main(["names", "--epochs", "3", "--hidden", "8", "--lr", "0.1", "--backend", "eager", "--save", str(file)])
+    lines = capsys.readouterr().out.splitlines()
+    learned, tested, parameters = map(int, re.findall(r"(\d+) (?:letters|to test|parameters)", lines[0]))
+    assert learned + tested == sum(len(name) + 1 for name in load_names()[::200]) and 6 * tested < learned
+    assert parameters == 27 * 8 + 8 * 24 + 8 + 27 * 8 + 27
+    losses = [float(re.match(rf"epoch {i + 1}   loss ([\d.]+)", line)[1]) for i, line in enumerate(lines[1:4])]
+    assert losses[2] < losses[0] < math.log(27) + 0.1
+    made = lines[5:25]
+    assert all(set(name) <= set(LETTERS) and len(name) <= 15 for name in made) and len({*made}) > 10
+    assert len(json.loads(file.read_text())["state_dict"]["0.weight"]) == 27
+
+
+def test_the_windows_of_a_name_are_each_three_tokens_and_the_next_one():
+    assert list(command_line._windows(["abcd", "z"])) == [
+        ([END, END, END], 0),
+        ([END, END, 0], 1),
+        ([END, 0, 1], 2),
+        ([0, 1, 2], 3),
+        ([1, 2, 3], END),
+        ([END, END, END], 25),
+        ([END, END, 25], END),
+    ]
+
+
+class Sure:
+    """In the place of a Trainer: it predicts the letter after the last one, up to `last`, and then the end."""
+
+    def __init__(self, last):
+        self.last = last
+
+    def predict(self, contexts):
+        [(_, _, token)] = contexts
+        following = 0 if token == END else (token + 1) % 26 if token != self.last else END
+        return [[50.0 * (i == following) for i in range(27)]]
+
+
+def test_a_made_up_name_is_drawn_from_what_is_predicted_up_to_15_letters():
+    assert make_up_name(Sure(3), Random(0)) == "abcd"
+    assert make_up_name(Sure(None), Random(0)) == "abcdefghijklmno"
+
+
+def write_mnist(folder, train=100, test=40):
+    """MNIST's four files, of digits that are easy: some noise, and lines 2·digit and 2·digit + 1 black."""
+    random = Random(0)
+    for part, n in (("train", train), ("t10k", test)):
+        labels = bytes(random.randrange(10) for _ in range(n))
+        images = bytes(
+            255 if i // 28 // 2 == label else random.choice((0, 0, 0, 128)) for label in labels for i in range(784)
+        )
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">HBBIII", 0, 8, 3, n, 28, 28) + images)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, n) + labels)
+    return folder
+
+
+def test_mnist_is_the_loop_that_one_would_write(tmp_path, capsys):
+    folder, file = write_mnist(tmp_path), tmp_path / "model.json"
+    arguments = ["--hidden", "8", "--epochs", "2", "--batch-size", "16", "--lr", "0.02", "--seed", "3"]
+    main(["mnist", "--data", str(folder), "--backend", "eager", "--save", str(file), *arguments])
+    printed = capsys.readouterr().out
+
+    manual_seed(3)
+    train, test = load_mnist(folder), load_mnist(folder, train=False)
+    model, loss_fn = Sequential(Linear(784, 8), ReLU(), Linear(8, 10)), CrossEntropyLoss()
+    optimizer, loader = SGD(model.parameters(), lr=0.02, momentum=0.9), DataLoader(train, 16, shuffle=True, seed=3)
+    for lr in (0.02, 0.01):  # a cosine over two epochs
+        optimizer.param_groups[0]["lr"] = lr
+        for xs, ys in loader:
+            loss = loss_fn(model(xs), ys)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    loss, accuracy, _ = evaluate(model, test)
+
+    assert "100 digits to learn from, 40 to test on; 6,370 parameters" in printed
+    last = re.search(r"epoch 2 .* val_loss ([\d.]+)   val_accuracy ([\d.]+)%   lr 0.01 ", printed)
+    assert float(last[1]) == pytest.approx(loss, rel=1e-3)
+    assert f"Test accuracy: {accuracy:.2%}\n" in printed and float(last[2]) == pytest.approx(100 * accuracy, abs=0.01)
+    assert re.search(r"Total time: [\d.]+ s", printed)
+    saved = json.loads(file.read_text())["state_dict"]["2.weight"]
+    assert [x for row in saved for x in row] == pytest.approx(
+        [p.data for row in model[2].weight for p in row], rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_mnist_learns_on_llvm_in_both_precisions(tmp_path, capsys, dtype):
+    pytest.importorskip("llvmlite")
+    folder = write_mnist(tmp_path)
+    main(["mnist", "--data", str(folder), "--backend", "llvm", "--dtype", dtype, "--hidden", "8", "--epochs", "12"])
+    assert "Test accuracy: 100.00%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--backend", "eager"], "argument --data: nowhere: expected one of the files train-images-idx3-ubyte"),
+        (["--backend", "eager", "--dtype", "float32"], "argument --dtype: expected 'float64' on the backend 'eager'"),
+        (["--backend", "llvm"], "argument --backend: 'llvm' needs llvmlite, which is not installed: pip install"),
+    ],
+)
+def test_mnist_says_what_keeps_it_from_starting(monkeypatch, arguments, complaint):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["mnist", "--data", "nowhere", *arguments])
+    assert stop.value.code.startswith(complaint)
+
+
+def test_an_interrupt_in_the_first_epoch_saves_nothing_and_a_later_one_the_last_whole_epoch(
+    few_names, monkeypatch, capsys, tmp_path
+):
+    file, steps = tmp_path / "model.json", 0
+
+    class Loss(CrossEntropyLoss):
+        def forward(self, input, target):
+            nonlocal steps
+            steps -= 1
+            if steps < 0:
+                raise KeyboardInterrupt
+            return super().forward(input, target)
+
+    monkeypatch.setattr(command_line, "CrossEntropyLoss", Loss)
+    arguments = ["names", "--epochs", "9", "--hidden", "4", "--batch-size", "64", "--backend", "eager"]
+    steps = 3
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--save", str(file)])
+    assert stop.value.code == "\nInterrupted: nothing was saved" and not file.read_text()
+    steps = 8
+    main([*arguments, "--save", str(file)])
+    epochs = re.findall("^epoch (.)", capsys.readouterr().out, re.MULTILINE)
+    assert epochs == ["1"] and json.loads(file.read_text())["hidden"] == 4

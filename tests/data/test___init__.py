@@ -1,7 +1,7 @@
 import milligrad.data
 
-PUBLIC = """DataLoader Dataset IDXArray Subset TensorDataset load_digits load_mnist make_circles make_moons make_spiral
-random_split read_idx xor"""
+PUBLIC = """DataLoader Dataset IDXArray Rows Subset TensorDataset load_digits load_mnist load_names make_circles
+make_moons make_spiral random_split read_idx xor"""
 
 
 def test_the_public_names_are_pinned():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milligrad.data
-from milligrad.data import TensorDataset, load_digits, make_circles, make_moons, make_spiral, xor
+from milligrad.data import TensorDataset, load_digits, load_names, make_circles, make_moons, make_spiral, xor
 from milligrad.random import manual_seed
 
 FOLDER = Path(milligrad.data.__file__).parent
@@ -80,6 +80,26 @@ def test_the_file_is_the_one_that_is_credited():
     assert hashlib.sha256((FOLDER / "digits.csv.gz").read_bytes()).hexdigest() in credit
     for words in ("Alpaydin", "Kaynak", "UCI Machine Learning Repository", "10.24432/C50P49", "CC BY 4.0"):
         assert words in credit and words in " ".join(load_digits.__doc__.split())
+
+
+def test_the_names_are_8403_different_ones_of_small_letters_in_order():
+    names = load_names()
+    assert len(names) == len({*names}) == 8403 and names == sorted(names)
+    assert all(name.isascii() and name.isalpha() and name.islower() for name in names)
+    assert {*map(len, names)} == {*range(2, 14)}
+    assert {"emma", "olivia", "noah", "maximilianus"} < {*names}  # of both lists
+
+
+def test_callers_cannot_spoil_each_others_names():
+    load_names().clear()
+    assert load_names()[0] == "aaren"
+
+
+def test_the_names_are_those_that_are_credited():
+    credit = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256((FOLDER / "names.txt.gz").read_bytes()).hexdigest() in credit
+    for words in ("Ward", "2002", "Moby Word II", "stdlib", "public domain"):
+        assert words in credit and words in " ".join(load_names.__doc__.split())
 
 
 def test_xor_is_one_where_just_one_input_is():

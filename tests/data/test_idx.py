@@ -2,13 +2,14 @@ import gzip
 import math
 import struct
 import tracemalloc
+from array import array
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milligrad.data import DataLoader, IDXArray, TensorDataset, load_mnist, read_idx
+from milligrad.data import DataLoader, IDXArray, Rows, TensorDataset, load_mnist, read_idx
 
 # type byte → letter of struct, smallest and largest number
 TYPES = {
@@ -185,6 +186,25 @@ def test_mnist_goes_through_a_loader(write, tmp_path):
     for inputs, targets in DataLoader(load_mnist(tmp_path), batch_size=2, shuffle=True, seed=0):
         assert inputs == [[y / 255] * 784 for y in targets]
         assert all(type(pixel) is float for x in inputs for pixel in x) and all(type(y) is int for y in targets)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize(("dtype", "letter"), [("float64", "d"), ("float32", "f")])
+def test_mnist_with_a_dtype_is_the_same_in_one_array(write, tmp_path, dtype, letter, pack):
+    write(pack(IMAGES), "train-images-idx3-ubyte")
+    write(pack(LABELS), "train-labels-idx1-ubyte")
+    rows, labels = load_mnist(tmp_path, dtype=dtype).tensors
+    assert isinstance(rows, Rows) and rows.buffer.typecode == letter and rows.width == 6
+    assert rows.buffer == array(letter, [byte / 255 for byte in PIXELS])
+    assert labels == [7, 3] and {*map(type, labels)} == {int}
+    if dtype == "float64":
+        assert list(load_mnist(tmp_path, dtype=dtype)) == list(load_mnist(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "d", 64])
+def test_mnist_of_another_dtype_is_refused_before_any_file_is_looked_for(dtype):
+    with pytest.raises(ValueError, match=f"dtype: expected 'float64' or 'float32' or None, got {dtype!r}"):
+        load_mnist("nowhere", dtype=dtype)
 
 
 def test_a_missing_mnist_file_is_reported_with_the_names_looked_for(write, tmp_path):

@@ -1,0 +1,532 @@
+"""Pass 5, run: `compile`, which traces a function once for each shape of its arguments and then runs the loops.
+
+It holds what a call needs: the arguments as flat numbers, the numbers of captured Values as they are now, the code of
+a backend, and the shape of the result. It knows how the other passes follow each other, and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import inspect
+import math
+import sys
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, update_wrapper
+from time import perf_counter
+from typing import Any, Literal
+
+from milligrad.compiler.fuse import fuse
+from milligrad.compiler.program import Array, Program
+from milligrad.compiler.reroll import Layout, describe, reroll
+from milligrad.compiler.simplify import simplify
+from milligrad.compiler.structure import NUMBER, Structure, flat, nested, structure
+from milligrad.compiler.trace import Trace, captured, needed
+from milligrad.engine import Op, Value, adjoints, enable_grad, is_grad_enabled, node, partials_as_values, tracer
+from milligrad.random import generator
+
+NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
+BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
+
+
+def choose(backend: str) -> str:
+    """The backend that `backend` means: "python" or "llvm". For "auto" it says so, once.
+
+    Raises ValueError for any other name, ImportError if llvmlite is asked for and is not installed.
+    """
+    if backend not in ("auto", "python", "llvm"):
+        raise ValueError(f"backend: expected 'auto', 'python' or 'llvm', got {backend!r}")
+    if backend == "auto":
+        return _auto()
+    if backend == "llvm" and not _has_llvmlite():
+        raise ImportError("backend 'llvm' needs llvmlite: pip install 'milligrad-autodiff[native]'")
+    return backend
+
+
+@cache
+def _has_llvmlite() -> bool:
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+@cache
+def _auto() -> str:
+    chosen = "llvm" if _has_llvmlite() else "python"
+    hint = "" if chosen == "llvm" else "; pip install 'milligrad-autodiff[native]' for native code"
+    print(f"milligrad: compiling with the {chosen} backend{hint}", file=sys.stderr)
+    return chosen
+
+
+def check_dtype(dtype: str, backend: str) -> None:
+    """Raise ValueError for a dtype that the backend does not have."""
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype: expected 'float64' or 'float32', got {dtype!r}")
+    if dtype == "float32" and backend != "llvm":
+        raise ValueError(f"dtype: 'float32' needs backend='llvm', got backend={backend!r}")
+
+
+def build(program: Program, backend: str, capacity: int = 1, dtype: str = "float64") -> Any:
+    """The code of `program`, from the emitter of that backend."""
+    if backend == "llvm":
+        from milligrad.compiler import emit_llvm
+
+        return emit_llvm.build(program, capacity, dtype)
+    from milligrad.compiler import emit_python
+
+    return emit_python.build(program, capacity)
+
+
+class Memory:
+    """Buffers of the kind that a backend takes: lists for python, arrays of doubles or floats for llvm."""
+
+    def __init__(self, backend: str, dtype: str = "float64") -> None:
+        self.typecode = "" if backend == "python" else "d" if dtype == "float64" else "f"
+
+    def new(self, numbers: Sequence[float]) -> Any:
+        """A buffer of these numbers."""
+        return array(self.typecode, numbers) if self.typecode else list(numbers)
+
+    def zeros(self, n: int) -> Any:
+        """A buffer of n zeros."""
+        return array(self.typecode, bytes(n * (8 if self.typecode == "d" else 4))) if self.typecode else [0.0] * n
+
+    def fill(self, buffer: Any, numbers: Sequence[float]) -> None:
+        """Put the numbers into the buffer."""
+        buffer[:] = array(self.typecode, numbers) if self.typecode else numbers
+
+
+    def bind(self, code: Any, program: Program, buffers: Mapping[Array, Any]) -> None:
+        """Give the code its buffers. Those of rows are handed in by each call; lists are of one row until then."""
+        handed = [a for a in program.arrays if a.role in ("input", "leaf", "state", "output")]
+        missing = {a: self.zeros(a.size) for a in handed if a not in buffers and not self.typecode}
+        code.bind({**missing, **{a: buffers[a] for a in handed if a in buffers}})
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without the cyclic garbage collector: a trace makes 10⁵ objects, none of them garbage, and it would walk them all."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+
+
+class Clock:
+    """The seconds that each pass took."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.times[name] = self.times.get(name, 0.0) + perf_counter() - start
+
+
+def compile(
+    f: Callable[..., Any], *, backend: Literal["auto", "python", "llvm"] = "auto", dtype: str = "float64"
+) -> Compiled:
+    """`f`, a function of numbers and nested lists of them, as a function that runs compiled code.
+
+    Numbers among the arguments (also Values: their numbers) are inputs of the code; anything else (bools, strings,
+    None, objects) is fixed when it is traced. For each new shape of the arguments f is traced once, by a call with
+    symbols in the place of numbers; what it does besides computing happens in that call only. Values that f uses
+    besides its arguments, such as a model's parameters, are looked up in each call. Results are floats, nested as f
+    nests them. Random numbers drawn from milligrad's generator (dropout) are drawn anew in each call.
+
+    backend:  "python" needs nothing; "llvm" needs llvmlite; "auto" takes llvm if it is there, and says which, once.
+    dtype:    "float64", or "float32" with llvm.
+
+    Raises TraceError if f asks a traced value for its number; in a call FloatingPointError for a result that is not
+    finite.
+    """
+    if not callable(f):
+        raise TypeError(f"f: expected a function, got {type(f).__name__} {f!r:.60}")
+    return Compiled(f, choose(backend), dtype)
+
+
+class Compiled:
+    """A function that was compiled; see `compile`. Safe to call from several threads, which take turns."""
+
+    def __init__(self, f: Callable[..., Any], backend: str, dtype: str) -> None:
+        check_dtype(dtype, backend)
+        self.backend, self.dtype = backend, dtype
+        self._f = f
+        self._variants: dict[Any, list[Variant]] = {}
+        self._last: Variant | None = None
+        self._lock = threading.RLock()
+        update_wrapper(self, f, updated=())
+        self.__name__: str = getattr(f, "__name__", type(f).__name__)
+
+    @property
+    def uncompiled(self) -> Callable[..., Any]:
+        """The function that was compiled. The transforms differentiate it: `grad(compile(f))` is `grad(f)`."""
+        return self._f
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """f(*args, **kwargs), as floats nested like the result of f. While another function is traced, it is f."""
+        if tracer():
+            return self._f(*args, **kwargs)
+        numbers, variant = self._variant("call", args, kwargs)
+        with self._lock:
+            return variant(numbers)
+
+    def value(self, *args: Any, **kwargs: Any) -> Value:
+        """The result, one number, as a Value whose backward fills the `grad` of the Values that f used.
+
+        These are captured Values and Values among the arguments that require a gradient. The gradient is computed with
+        the result, so that parameters may change before backward. It is a constant of its own: compile the gradient
+        to differentiate it again. In `no_grad` the result is a constant.
+        """
+        if tracer():
+            return self._f(*args, **kwargs)  # type: ignore[no-any-return]
+        if not is_grad_enabled():
+            numbers, variant = self._variant("value", args, kwargs)
+            with self._lock:
+                return Value(variant(numbers), requires_grad=False)
+        given = flat((args, kwargs))
+        requires = tuple([isinstance(x, Value) and x.requires_grad for x in given])
+        numbers, variant = self._variant("gradient", args, kwargs, requires)
+        with self._lock:
+            result, *gradient = variant(numbers)
+        wrt = (*variant.learning, *[x for x, r in zip(given, requires) if r])
+        return node(_gradient_op(self.__name__, gradient), wrt, result) if wrt else Value(result, requires_grad=False)
+
+    def map(self, rows: Any) -> Any:
+        """f of each row, in one loop of compiled code.
+
+        rows: a list of rows, each the list of f's arguments: the result is the list of what f returns. Or any buffer
+        of numbers (array('d'), memoryview, a NumPy array): of two dimensions, or flat, row after row; a row holds f's
+        arguments, or, if f takes one argument and there are two dimensions, the numbers of the list that it takes
+        (unless it is one number: then that). The result is a memoryview of doubles with a row for each row, or one
+        number for each if f returns one. Numbers that are no doubles, or do not lie row after row, are copied.
+        """
+        if isinstance(rows, (list, tuple)):
+            return self._map_list(rows)
+        return self._map_buffer(rows)
+
+    def explain(self) -> str:
+        """What was made of the code in the last call: nodes, groups, loops, the times of the passes, and the source."""
+        if self._last is None:
+            return f"{self.__name__}: not traced yet; call it once"
+        return self._last.explain(self.__name__)
+
+    @property
+    def source(self) -> str:
+        """The text that was generated in the last call: Python, or LLVM's IR. "" before the first call."""
+        return self._last.code.source if self._last else ""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """A compiled function in a class is a method."""
+        return self if instance is None else lambda *args, **kwargs: self(instance, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        traced = sum(map(len, self._variants.values()))
+        return f"<compiled {self.__name__}: {self.backend}, {traced} traced>"
+
+    # Variants: one for each shape of the arguments and each kind of use.
+
+    def _variant(self, kind: str, args: Any, kwargs: Any, more: Any = ()) -> tuple[list[float], Variant]:
+        numbers: list[Any] = []
+        arguments = structure((args, kwargs), numbers)
+        key = (kind, arguments.key, more)
+        with self._lock:
+            known = self._variants.setdefault(key, [])
+            variant = next((v for v in known if v.holds()), None)
+            if variant is None:
+                requires = [isinstance(x, Value) and x.requires_grad for x in numbers]
+                variant = self._traced(kind, arguments, len(numbers), requires)
+                known.append(variant)
+            self._last = variant
+        return [float(x) for x in numbers], variant
+
+    def _traced(self, kind: str, arguments: Structure, n: int, requires: list[bool]) -> Variant:
+        clock = Clock()
+        with collector_paused():
+            with clock("trace"):
+                trace = Trace()
+                symbols = trace.input("arguments", n)
+                for symbol, r in zip(symbols, requires):
+                    symbol.requires_grad = r and kind == "gradient"
+                outputs: list[Any] = []
+                learning: list[Value] = []
+                with trace.running(), enable_grad():
+                    args, kwargs = nested(arguments, iter(symbols))
+                    result = self._f(*args, **kwargs)
+                    returned = structure(result, outputs, outputs=True)
+                    if kind in ("gradient", "value") and returned is not NUMBER:
+                        raise TypeError(
+                            f"{self.__name__}.value: expected a function that returns one number, "
+                            f"got {type(result).__name__}"
+                        )
+                    if kind == "gradient":
+                        outputs, learning = _with_gradient(trace, outputs[0], symbols)
+                        returned = structure(outputs, [], outputs=True)
+            return Variant(trace, outputs, returned, learning, kind, self.backend, self.dtype, clock)
+
+    # map
+
+    def _map_list(self, rows: Sequence[Any]) -> list[Any]:
+        if not rows:
+            return []
+        numbers: list[Any] = []
+        shapes = [structure(tuple(self._row(row, i)), numbers).key for i, row in enumerate(rows)]
+        if shapes.count(shapes[0]) < len(shapes):
+            i = next(i for i, own in enumerate(shapes) if own != shapes[0])
+            raise ValueError(f"rows[{i}]: expected the shape of rows[0], {rows[0]!r:.60}, got {rows[i]!r:.60}")
+        _, variant = self._variant("map", tuple(rows[0]), {})
+        data = Memory(self.backend, self.dtype).new([float(x) for x in numbers])
+        with self._lock:
+            results = variant.rows(data, len(rows))
+        m = variant.width
+        flat_results = list(results)
+        return [nested(variant.returned, iter(flat_results[i * m : (i + 1) * m])) for i in range(len(rows))]
+
+    @staticmethod
+    def _row(row: Any, i: int) -> Any:
+        if not isinstance(row, (list, tuple)):
+            raise TypeError(f"rows[{i}]: expected a list of arguments, got {type(row).__name__} {row!r:.60}")
+        return row
+
+    def _map_buffer(self, rows: Any) -> memoryview[float]:
+        view = _buffer(rows)
+        parameters, most = _positional(self._f)
+        if view.ndim == 2:
+            count, width = view.shape  # type: ignore[misc]
+            row: tuple[Any, ...] = (0.0,) * width
+            if most == 1 and width != 1:
+                row = ([0.0] * width,)
+        else:
+            if not parameters:
+                raise ValueError("rows: expected a buffer of two dimensions, since f takes any number of arguments")
+            if len(view) % parameters:
+                raise ValueError(f"rows: expected {parameters} numbers for each row, got {len(view)} in all")
+            count, width, row = len(view) // parameters, parameters, (0.0,) * parameters
+        _, variant = self._variant("map", row, {})
+        data = _as_they_are(view) if view.format == Memory(self.backend, self.dtype).typecode else None
+        if data is None:
+            data = Memory(self.backend, self.dtype).new(_all_numbers(view))
+        with self._lock:
+            results = variant.rows(data, count)
+        doubles = results if isinstance(results, array) and results.typecode == "d" else array("d", results)
+        flat_results: memoryview[float] = memoryview(doubles)
+        scalar = variant.returned.kind == "number"
+        if scalar or not len(flat_results):
+            return flat_results
+        return flat_results.cast("B").cast("d", (count, variant.width))
+
+
+def _buffer(rows: Any) -> memoryview:
+    try:
+        view = memoryview(rows)
+    except TypeError:
+        raise TypeError(f"rows: expected a list of rows or a buffer of numbers, got {type(rows).__name__}") from None
+    if view.format not in NUMBERS or view.ndim not in (1, 2):
+        raise TypeError(
+            f"rows: expected a buffer of numbers of one or two dimensions, "
+            f"got one of {view.ndim} dimensions in the format {view.format!r}"
+        )
+    return view
+
+
+def _as_they_are(view: memoryview) -> Any:
+    """The numbers of the buffer, row after row, where they lie; None if they do not lie so."""
+    if not view.c_contiguous or not view.nbytes:
+        return None
+    return view if view.ndim == 1 else view.cast("B").cast(view.format)  # type: ignore[call-overload]
+
+
+def _all_numbers(view: memoryview) -> list[float]:
+    """A copy of the numbers of the buffer, row after row."""
+    rows: Any = view.tolist()
+    return [x for row in rows for x in row] if view.ndim == 2 else rows
+
+
+def _positional(f: Callable[..., Any]) -> tuple[int, float]:
+    """How many arguments f must, and how many it can be given by position."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return 0, math.inf
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    any_number = any([p.kind is p.VAR_POSITIONAL for p in parameters])
+    return len([p for p in named if p.default is p.empty]), math.inf if any_number else len(named)
+
+
+def _with_gradient(trace: Trace, loss: Any, symbols: list[Any]) -> tuple[list[Any], list[Value]]:
+    """The loss, and its derivative by each captured Value and each argument that requires one; and the former."""
+    leaves = captured(trace.tape, needed(trace.tape, [loss]), [loss])
+    learning = [x for x in leaves if x.requires_grad]
+    adjoint = adjoints({loss: 1.0}, partials_as_values) if isinstance(loss, Value) and loss.requires_grad else {}
+    return [loss, *[adjoint.get(x, 0.0) for x in [*learning, *symbols] if x.requires_grad]], learning
+
+
+def _gradient_op(name: str, gradient: list[float]) -> Op:
+    """The op of a compiled function: its partials are numbers that were computed with its value.
+
+    Where they are asked for as Values, to be differentiated again, they are Values that refuse.
+    """
+
+    def refuse(z: Any, *inputs: Any) -> Any:
+        raise RuntimeError(
+            f"{name}.value: no second derivative, since the gradient of compiled code is a constant; "
+            f"compile the gradient itself: compile(grad({name}))"
+        )
+
+    constant = Op(f"gradient of {name}", refuse, refuse, f"gradient of {name}", f"A derivative of {name}.")
+
+    def partials(z: Any, *inputs: Any) -> Sequence[Any]:
+        return [node(constant, inputs, g) for g in gradient] if isinstance(z, Value) else gradient
+
+    def value(*inputs: float) -> float:
+        raise TypeError(f"{name}: a compiled function is called by its own name")
+
+    return Op(name, value, partials, f"{name}({{}})", f"The compiled function {name}.")
+
+
+@dataclass
+class Variant:
+    """The code for one shape of the arguments, and the memory that it works on."""
+
+    trace: Trace
+    outputs: list[Any]
+    returned: Structure
+    learning: list[Value]
+    kind: str
+    backend: str
+    dtype: str
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        per_row, tape = self.kind == "map", self.trace.tape
+        self.captured = captured(tape, needed(tape, self.outputs), self.outputs)
+        self.width = len(self.outputs)
+        inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
+        self._inputs = {
+            name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
+        }
+        self._values = Array("values", len(self.captured), "leaf")
+        self._results = Array("results", self.width, "output", per_row)
+        leaves = [Layout(a, inputs[name]) for name, a in self._inputs.items()]
+        if self.captured:
+            leaves.append(Layout(self._values, self.captured))
+        self.program, self.code = compiled(
+            tape, self.outputs, leaves, [Layout(self._results, range(self.width))], self.clock,
+            self.backend, BLOCK if per_row else 1, self.dtype,
+        )  # fmt: skip
+        self._draws = len(self.trace.random)
+        self._settings = list(filter(_is_so, dict.fromkeys(self.trace.settings)))  # what f itself set, is not so any more
+        self._requires = [v.requires_grad for v in self.captured]
+        self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
+        self.outputs = []
+        self._memory = Memory(self.backend, self.dtype)
+        self._buffers = {a: self._memory.zeros(a.size) for a in self.program.arrays if a.role in ("input", "leaf", "output") and not a.per_sample}
+        self._memory.bind(self.code, self.program, self._buffers)
+
+    def holds(self) -> bool:
+        """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""
+        same = self.kind != "gradient" or [v.requires_grad for v in self.captured] == self._requires
+        return same and all(map(_is_so, self._settings))
+
+    def _take_captured(self) -> None:
+        if self.captured:
+            self._memory.fill(self._buffers[self._values], [v.data for v in self.captured])
+
+    def __call__(self, numbers: list[float]) -> Any:
+        self._take_captured()
+        fill, buffers = self._memory.fill, self._buffers
+        if numbers:
+            fill(buffers[self._inputs["arguments"]], numbers)
+        if self._draws:
+            draw = generator().random
+            fill(buffers[self._inputs["random"]], [draw() for _ in range(self._draws)])
+        try:
+            self.code()
+        except (ArithmeticError, ValueError) as error:
+            raise _not_finite() from error
+        results = buffers[self._results]
+        if not math.isfinite(sum(results)) and not all(map(math.isfinite, results)):
+            raise _not_finite()
+        return nested(self.returned, iter(results))
+
+    def rows(self, data: Any, count: int) -> Any:
+        """The results of `count` rows of arguments, in one flat buffer."""
+        self._take_captured()
+        inputs = {}
+        if "arguments" in self._inputs:
+            inputs[self._inputs["arguments"]] = data if self.backend == "llvm" else list(data)
+        if self._draws:
+            draw = generator().random
+            inputs[self._inputs["random"]] = self._memory.new([draw() for _ in range(self._draws * count)])
+        results = self._memory.zeros(count * self.width)
+        try:
+            self.code.rows(inputs, {self._results: results}, count)
+        except (ArithmeticError, ValueError) as error:
+            raise _not_finite(self._first_bad(inputs, count)) from error
+        if not math.isfinite(sum(results)) and not all(map(math.isfinite, results)):
+            bad = next(i for i, x in enumerate(results) if not math.isfinite(x)) // self.width
+            raise _not_finite(f" (row {bad})")
+        return results
+
+    def _first_bad(self, inputs: Mapping[Array, Any], count: int) -> str:
+        """Which row it was that Python's arithmetic refused: all over again, row by row."""
+        for i in range(count):
+            row = {a: numbers[i * a.size : (i + 1) * a.size] for a, numbers in inputs.items()}
+            results = self._memory.zeros(self.width)
+            try:
+                self.code.rows(row, {self._results: results}, 1)
+            except (ArithmeticError, ValueError):
+                return f" (row {i})"
+            if not all(map(math.isfinite, results)):
+                return f" (row {i})"
+        return ""
+
+    def explain(self, name: str) -> str:
+        """See `Compiled.explain`."""
+        info, times = self.program.info, {**self.clock.times, **self.code.times}
+        lines = [
+            f"{name}, {self.backend} backend, {self.dtype}",
+            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['groups']} groups, {len(self.program.loops)} loops",
+            "  " + ", ".join(f"{pass_}: {1000 * s:.1f} ms" for pass_, s in times.items()),
+            *(f"  {line}" for line in describe(self.program.loops)),
+            "",
+            self.code.source,
+        ]
+        return "\n".join(lines)
+
+
+def _is_so(setting: tuple[Any, str, Any]) -> bool:
+    owner, name, value = setting
+    return getattr(owner, name, None) == value  # type: ignore[no-any-return]
+
+
+def _not_finite(where: str = "") -> FloatingPointError:
+    return FloatingPointError(
+        f"a result is not finite{where}: call the function itself, without compile, on the same numbers; "
+        "the eager engine says where it happens"
+    )
+
+
+def compiled(
+    tape: Any, outputs: Sequence[Any], leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
+    backend: str, capacity: int, dtype: str,
+) -> tuple[Program, Any]:  # fmt: skip
+    """The passes 2 to 4, one after the other: (program, code)."""
+    with collector_paused():
+        with clock("simplify"):
+            graph = simplify(tape, outputs)
+        with clock("reroll"):
+            program = reroll(graph, leaves, wanted)
+            program.info["traced"] = len(tape)
+        with clock("fuse"):
+            program = fuse(program)
+        return program, build(program, backend, capacity, dtype)

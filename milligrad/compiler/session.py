@@ -1,0 +1,652 @@
+"""Training in compiled code: what a Trainer runs on the backends "python" and "llvm".
+
+A session traces the loss of a model on a batch, adds the gradient, the clipping and the optimizer's rule, and makes
+one program of it. It keeps the parameters and what the optimizer remembers in buffers of its own, from `load` to
+`store`. If the loss is a sum over samples (see samples.py), the program is a loop over samples and whole epochs are
+one call; else there is a program for each shape of a batch. It knows nothing of epochs, files or callbacks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+from milligrad import ops
+from milligrad.compiler.fuse import fuse
+from milligrad.compiler.program import Array, Program
+from milligrad.compiler.reroll import Layout, reroll
+from milligrad.compiler.run import Clock, Memory, build, check_dtype, choose, collector_paused
+from milligrad.compiler.samples import Batch, NotSeparable, gradients, same, separated
+from milligrad.compiler.simplify import simplify
+from milligrad.compiler.split import Threads
+from milligrad.compiler.structure import NUMBER, Structure, nested, structure
+from milligrad.compiler.trace import Symbol, Trace, captured, needed, total
+from milligrad.compiler.update import Parameters, Update, arrangement, learning
+from milligrad.engine import Value, enable_grad
+from milligrad.nested import is_list
+from milligrad.random import generator
+
+BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
+DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
+PREDICT_ROWS = 256  # how many samples are computed at a time where the caller does not say
+
+
+class CompiledSession:
+    """See `milligrad.trainer.Session`, whose methods these are."""
+
+    def __init__(
+        self, model: Any, loss_fn: Callable[[Any, Any], Any], optimizer: Any, correct: Callable[[Any, Any], Any] | None,
+        backend: str, threads: int = 1, dtype: str = "float64",
+        clip_grad_norm: float | None = None, clip_grad_value: float | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.loss_fn, self.optimizer, self.correct = model, loss_fn, optimizer, correct
+        self.backend, self.threads, self.dtype = choose(backend), threads, dtype
+        check_dtype(dtype, self.backend)
+        self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
+        self.memory = Memory(self.backend, dtype)
+        self.batches_per_call = BATCHES_PER_CALL[self.backend]
+        self._codes: dict[Any, Any] = {}  # what was compiled, by what it depends on
+        self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
+        self._layout: Any = None
+        self.parameters: list[Parameters] = []
+        self.buffers: dict[Array, Any] = {}
+        self.update = Update(optimizer, [], None, None)
+        self._seen: list[Any] = []  # the programs made, for `explain`
+
+    # From the Values to buffers and back.
+
+    def load(self) -> None:
+        """Take the numbers from the Values and from the optimizer, whose options may have changed, too."""
+        self._arrange()
+        for p in self.parameters:
+            self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
+            initial = self.optimizer.initial_state(**self.optimizer._options(p.group))
+            for name, array in p.state.items():
+                column = p.slot.state.get(name) or [initial[name]] * len(p.slot.values)
+                self.memory.fill(self.buffers[array], [column[i] for i in p.positions])
+        self._steps = 0
+        self._refresh()
+
+    discard = load
+
+    def store(self) -> None:
+        """Write the numbers back. If some parameter is not finite, raise FloatingPointError, and write nothing."""
+        self._check_finite()
+        for p in self.parameters:
+            for v, x in zip(p.values, self.buffers[p.array]):
+                v.data = x
+            if p.state and self._steps:
+                for name, array in p.state.items():
+                    p.slot.state[name] = self._column(p, name, list(self.buffers[array]))
+                p.slot.step += self._steps
+        self._steps = 0
+        self._refresh()
+
+    def _check_finite(self) -> None:
+        for p in self.parameters:
+            numbers = self.buffers[p.array]
+            if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
+                raise FloatingPointError(
+                    "a parameter is no longer finite: the same with backend='eager' says where a number stops making sense"
+                )
+
+    def _column(self, p: Parameters, name: str, numbers: list[float]) -> list[float]:
+        """What the optimizer remembers of a whole parameter: `numbers` of what learns, and the rest as it was."""
+        if len(numbers) == len(p.slot.values):
+            return numbers
+        initial = self.optimizer.initial_state(**self.optimizer._options(p.group))[name]
+        column = list(p.slot.state.get(name) or [initial] * len(p.slot.values))
+        for i, x in zip(p.positions, numbers):
+            column[i] = x
+        return column
+
+    def _arrange(self) -> None:
+        """Buffers for what learns, unless they are there already and still fit."""
+        layout = arrangement(self.optimizer)
+        if layout == self._layout:
+            return
+        self._layout = layout
+        self._codes.clear()
+        self.parameters = learning(self.optimizer)
+        self.update = Update(self.optimizer, self.parameters, self.clip_grad_norm, self.clip_grad_value)
+        lasting = [array for p in self.parameters for array in (p.array, *p.state.values())]
+        self.buffers = {array: self.memory.zeros(array.size) for array in (*lasting, self.update.hyper)}
+
+    def _refresh(self) -> None:
+        """The learning rates, and the steps made before, where the program reads them."""
+        self.memory.fill(self.buffers[self.update.hyper], self.update.hyperparameters())
+
+    # Training.
+
+    def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
+        """A step for each batch of the samples order[0], order[1], …; returns (Σ loss · n, Σ right)."""
+        code = self._loop(x, y, batch_size, train=True)
+        if code is None:
+            return self._one_by_one(x, y, order, batch_size)
+        totals = code.run(self, x, y, order, batch_size, self._steps)
+        self._steps += -(-len(order) // batch_size)
+        return _finite(totals)
+
+    def _one_by_one(
+        self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int
+    ) -> tuple[float, float]:
+        total = right = 0.0
+        for k in range(0, len(order), batch_size):
+            part = order[k : k + batch_size]
+            loss, r = self._whole_batch([x[i] for i in part], [y[i] for i in part])
+            total, right = total + loss * len(part), right + r
+        return total, right
+
+    def batch(self, xb: Any, yb: Any) -> tuple[float, float]:
+        """A step on a ready-made batch of any shape; returns (loss, right)."""
+        if is_list(xb) and is_list(yb) and len(xb) == len(yb) > 0:
+            code = self._loop(xb, yb, len(xb), train=True, keep=False)
+            if code is not None:
+                total, right = _finite(code.run(self, xb, yb, range(len(xb)), len(xb), self._steps, keep=False))
+                self._steps += 1
+                return total / len(xb), right
+        return self._whole_batch(xb, yb)
+
+    def _whole_batch(self, xb: Any, yb: Any) -> tuple[float, float]:
+        whole, numbers_x, numbers_y = self._whole(xb, yb, train=True)
+        loss, right = _finite(whole.run(self, numbers_x, numbers_y, self._steps))
+        self._steps += 1
+        return loss, right
+
+    # Judging.
+
+    def evaluate(self, x: Sequence[Any], y: Sequence[Any], batch_size: int | None) -> tuple[float, float]:
+        """(Σ loss · n, right) without a step; batch_size None says that x, y is one ready-made batch."""
+        if batch_size is None:
+            whole, numbers_x, numbers_y = self._whole(x, y, train=False)
+            loss, right = _finite(whole.run(self, numbers_x, numbers_y, 0))
+            return loss * (len(y) if is_list(y) else 1), right
+        code = self._loop(x, y, batch_size, train=False)
+        if code is not None:
+            return _finite(code.run(self, x, y, range(len(x)), batch_size, 0))
+        total = right = 0.0
+        for k in range(0, len(x), batch_size):
+            part = range(k, min(k + batch_size, len(x)))
+            xb, yb = [x[i] for i in part], [y[i] for i in part]
+            loss, r = self.evaluate(xb, yb, None)
+            total, right = total + loss, right + r
+        return total, right
+
+    def predict(self, x: Sequence[Any], batch_size: int | None) -> list[Any]:
+        """The predictions as nested lists of floats; batch_size None says that x is one ready-made batch."""
+        if batch_size is None:
+            return self._predict_whole(x)
+        try:
+            code = self._code(("predict", _shape(x[0]).key, self._fixed()), lambda: Predict(self, _shape(x[0])))
+        except NotSeparable:
+            batches = [[x[i] for i in range(k, min(k + batch_size, len(x)))] for k in range(0, len(x), batch_size)]
+            return [prediction for xb in batches for prediction in self._predict_whole(xb)]
+        return code.run(self, x)  # type: ignore[no-any-return]
+
+    def _predict_whole(self, xb: Any) -> list[Any]:
+        numbers: list[Any] = []
+        shape = structure(xb, numbers)
+        code = self._code(("predict whole", shape.key, self._fixed()), lambda: WholePrediction(self, shape, len(numbers)))
+        return code.run(self, numbers)  # type: ignore[no-any-return]
+
+    # Programs.
+
+    def _fixed(self) -> Any:
+        """What a trace depends on besides the shape of its inputs."""
+        roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
+        return tuple([m.training for root in roots for m in root.modules()])
+
+    def _code(self, key: Any, make: Callable[[], Any]) -> Any:
+        code = self._codes.get(key)
+        if code is None:
+            try:
+                code = make()
+            except NotSeparable as reason:
+                code = reason
+            self._codes[key] = code
+            if not isinstance(code, NotSeparable):
+                self._seen.append(code)
+        if isinstance(code, NotSeparable):
+            raise code
+        return code
+
+    def _loop(self, x: Any, y: Any, batch_size: int, train: bool, keep: bool = True) -> Any:
+        """The program that loops over samples like x[0], y[0]; None if there is none."""
+        sx, sy = _shape(x[0]), _shape(y[0])
+        capacity = batch_size
+        key = ("loop", train, sx.key, sy.key, self._fixed())
+        try:
+            traced = self._code(key, lambda: Separated(self, sx, sy, train))
+        except NotSeparable:
+            return None
+        threads = self.threads if train and self.backend == "llvm" and batch_size >= self.threads else 1
+        return self._code((*key, capacity, threads), lambda: Loops(self, traced, capacity, train, threads))
+
+    def _whole(self, xb: Any, yb: Any, train: bool) -> tuple[Whole, list[Any], list[Any]]:
+        numbers_x: list[Any] = []
+        numbers_y: list[Any] = []
+        sx, sy = structure(xb, numbers_x), structure(yb, numbers_y)
+        key = ("whole", train, sx.key, sy.key, self._fixed())
+        code = self._code(key, lambda: Whole(self, sx, len(numbers_x), sy, len(numbers_y), train))
+        return code, numbers_x, numbers_y
+
+    def data(self, x: Any, keep: bool = True) -> Any:
+        """All numbers of the data set x: rows of floats for python, one flat array for llvm."""
+        known = self._data.get(id(x))
+        if known and known[0] is x:
+            return known[1]
+        rows = _rows(x, self.memory)
+        if keep:
+            self._data[id(x)] = (x, rows)
+            while len(self._data) > DATA_SETS:
+                del self._data[next(iter(self._data))]
+        return rows
+
+    def explain(self) -> str:
+        """What was made of the model: nodes, groups, loops, the times of the passes, and the source."""
+        return "\n\n".join([code.explain() for code in self._seen if hasattr(code, "explain")])
+
+
+def _finite(totals: Sequence[float]) -> tuple[float, float]:
+    loss, right = totals
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss}: the same with backend='eager' says where a number stops making sense"
+        )
+    return loss, right
+
+
+def _shape(x: Any) -> Structure:
+    return structure(x, []) if is_list(x) else NUMBER
+
+
+def _rows(x: Any, memory: Memory) -> Any:
+    """The numbers of a data set, sample by sample."""
+    flat = getattr(x, "buffer", None)
+    if flat is not None and memory.typecode and memoryview(flat).format == memory.typecode:
+        return flat
+    if memory.typecode and is_list(x[0]) and not any(is_list(number) for number in x[0]):
+        return memory.new(list(chain.from_iterable(x)))
+    rows = []
+    for sample in x:
+        numbers: list[Any] = []
+        structure(sample, numbers)
+        rows.append([float(number) for number in numbers])
+    if not memory.typecode:
+        return rows
+    buffer = memory.new([])
+    for row in rows:
+        buffer.extend(row)
+    return buffer
+
+
+# What is traced.
+
+
+class Separated:
+    """The loss, what is right, and the gradient, of a batch of any length, in terms of one sample."""
+
+    def __init__(self, session: CompiledSession, sx: Structure, sy: Structure, train: bool) -> None:
+        self.clock = Clock()
+        with collector_paused(), self.clock("trace"), enable_grad():
+            forms: dict[Any, int] = {}
+            results = [_traced_batch(session, sx, sy, n, forms) for n in (2, 3)]
+            (two, loss2, right2), (three, loss3, _) = results
+            self.trace = two.trace
+            self.n = self.trace.input("count", 1)
+            loss = separated(two, three, loss2, loss3, self.n[0])
+            right = _over_samples(same(two, right2), two) if session.correct else 0.0
+            outputs = [loss * self.n[0], right]
+            if train:
+                wrt = [v for p in session.parameters for v in p.values]
+                with self.trace.running():
+                    outputs += gradients(loss, wrt, lambda x: bool(two.mask_of(x)))
+        self.outputs, self.batch = outputs, two
+        self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
+        self.random = [x for x, (s, _) in zip(self.trace.random, two.draws) if s == 0]
+        self.draws = _blocks(two.draws)
+
+
+def _traced_batch(
+    session: CompiledSession, sx: Structure, sy: Structure, n: int, forms: dict[Any, int]
+) -> tuple[Batch, Any, list[Any]]:
+    """(the trace, the loss of n samples, what is right of each)."""
+    trace = Trace()
+    xs = [trace.input(f"x{s}", _size(sx)) for s in range(n)]
+    ys = [trace.input(f"y{s}", _size(sy)) for s in range(n)]
+    with trace.running():
+        xb = [nested(sx, iter(x)) for x in xs]
+        yb = [nested(sy, iter(y)) for y in ys]
+        prediction = session.model(xb)
+        loss = session.loss_fn(prediction, yb)
+        if not isinstance(loss, Value):
+            raise NotSeparable("the loss is no number that was computed from the model")
+        right: list[Any] = []
+        if session.correct:
+            right = [session.correct(p, y) for p, y in zip(prediction, yb, strict=True)]
+    return Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], forms), loss, right
+
+
+def _over_samples(x: Any, batch: Batch) -> Any:
+    if type(x) is Symbol:
+        return x.record(total, (x, 1.0))
+    return batch.trace.inputs["count"][0] * x
+
+
+def _size(s: Structure) -> int:
+    """How many numbers there are in it."""
+    if s.kind == "number":
+        return 1
+    if s.kind == "numbers":
+        return int(s.parts)
+    if s.kind == "fixed":
+        return 0
+    return sum(_size(part) for part in (s.parts[1] if s.kind == "dict" else s.parts))
+
+
+def _blocks(draws: list[tuple[int, int]]) -> list[int]:
+    """How many random numbers a sample draws at a time: [3, 5] if each draws 3, and then each draws 5."""
+    blocks: list[int] = []
+    before = None
+    for s, _ in draws:
+        if s == 0:
+            if before == 0:
+                blocks[-1] += 1
+            else:
+                blocks.append(1)
+        before = s
+    return blocks
+
+
+# What is compiled.
+
+
+def _program(
+    session: CompiledSession, tape: Any, outputs: Sequence[Any], leaves: list[Layout], wanted: list[Layout], clock: Clock
+) -> tuple[Program, list[Value], Array]:
+    """Passes 2 and 3. Captured Values that do not learn are an array of their own."""
+    learning = {v for p in session.parameters for v in p.values}
+    others = [v for v in captured(tape, needed(tape, list(outputs)), list(outputs)) if v not in learning]
+    array = Array("captured", len(others), "leaf")
+    layouts = [*leaves, *[Layout(p.array, p.values) for p in session.parameters]]
+    if others:
+        layouts.append(Layout(array, others))
+    with collector_paused():
+        with clock("simplify"):
+            graph = simplify(tape, outputs)
+        with clock("reroll"):
+            program = reroll(graph, layouts, wanted)
+            program.info["traced"] = len(tape)
+    return program, others, array
+
+
+def _wanted(session: CompiledSession, train: bool) -> tuple[Array, list[Array], list[Layout]]:
+    """Arrays for loss and right, and for the gradient of each parameter."""
+    totals = Array("totals", 2, "output")
+    layouts, grads, at = [Layout(totals, range(2))], [], 2
+    if train:
+        for i, p in enumerate(session.parameters):
+            grads.append(Array(f"gradient{i}", p.array.size, "value"))
+            layouts.append(Layout(grads[-1], range(at, at + p.array.size)))
+            at += p.array.size
+    return totals, grads, layouts
+
+
+class Loops:
+    """A program that loops over the samples of a batch; with several threads, over a part of them in each."""
+
+    def __init__(self, session: CompiledSession, traced: Separated, capacity: int, train: bool, threads: int) -> None:
+        self.clock, self.threads, self.train = Clock(), threads, train
+        self.clock.times.update(traced.clock.times)
+        self.x, self.y = Array("x", len(traced.x), "input", True), Array("y", len(traced.y), "input", True)
+        self.random = Array("random", len(traced.random), "input", True)
+        self.count, self.step = Array("count", 1, "input"), Array("step", 1, "input")
+        self.draws = traced.draws
+        self.totals, grads, wanted = _wanted(session, train)
+        given = [(self.x, traced.x), (self.y, traced.y), (self.random, traced.random), (self.count, traced.n)]
+        leaves = [Layout(array, numbers) for array, numbers in given if numbers]
+        program, self.others, self.captured = _program(
+            session, traced.trace.tape, traced.outputs, leaves, wanted, self.clock
+        )
+        own = {array: session.memory.zeros(array.size) for array in (self.totals, self.captured, self.count, self.step)}
+        self.buffers = {**session.buffers, **own}
+        if train:
+            session.update.append_to(program, [[g] for g in grads], self.step)
+        if threads > 1:
+            self.program = program
+            self.split = Threads(
+                program, threads, capacity, self.buffers,
+                lambda stage, rows: build(stage, session.backend, rows, session.dtype), session.memory.zeros,
+            )  # fmt: skip
+            self.code: Any = self.split
+            return
+        with self.clock("fuse"):
+            self.program = fuse(program)
+        self.code = build(self.program, session.backend, capacity, session.dtype)
+        session.memory.bind(self.code, self.program, self.buffers)
+
+    def run(
+        self, session: CompiledSession, x: Any, y: Any, order: Sequence[int], batch: int, done: int, keep: bool = True
+    ) -> list[float]:
+        """[Σ loss · n, Σ right] of the batches, after a step for each if this is a training program."""
+        if self.others:
+            session.memory.fill(self.buffers[self.captured], [v.data for v in self.others])
+        data = {self.x: session.data(x, keep), self.y: session.data(y, keep)}
+        if self.random.size:
+            data[self.random] = self._drawn(session, len(x), order, batch)
+        data = {array: rows for array, rows in data.items() if array in self.program.arrays}
+        totals = Memory("llvm").zeros(2) if session.memory.typecode else [0.0, 0.0]
+        try:
+            if self.threads > 1:
+                self._run_split(session, data, order, batch, done, totals)
+            else:
+                self._run(data, order, batch, done, totals)
+        except (ValueError, ArithmeticError) as error:
+            if isinstance(error, FloatingPointError) or session.backend == "llvm":
+                raise
+            raise FloatingPointError(
+                f"{error}: the same with backend='eager' says where a number stops making sense"
+            ) from error
+        return list(totals)
+
+    def _run(self, data: Any, order: Sequence[int], batch: int, done: int, totals: Any) -> None:
+        arrays = self.program.arrays
+        self.code.epoch(
+            data, _positions(order), batch, 0, len(order),
+            count=self.count if self.count in arrays else None, step=self.step if self.step in arrays else None,
+            first_step=float(done + 1), totals={self.totals: totals},
+        )  # fmt: skip
+
+    def _drawn(self, session: CompiledSession, n: int, order: Sequence[int], batch: int) -> Any:
+        """Random numbers for each sample, in the order in which the eager engine would draw them."""
+        draw = generator().random
+        rows: list[list[float]] = [[] for _ in range(n)]
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            for block in self.draws:
+                for i in part:
+                    rows[i].extend([draw() for _ in range(block)])
+        for row in rows:
+            if not row:
+                row.extend([0.0] * self.random.size)
+        return rows if not session.memory.typecode else session.memory.new([x for row in rows for x in row])
+
+    def _run_split(
+        self, session: CompiledSession, data: Any, order: Sequence[int], batch: int, done: int, totals: Any
+    ) -> None:
+        positions, sums = _positions(order), self.buffers[self.totals]
+        for k, start in enumerate(range(0, len(order), batch)):
+            stop = min(start + batch, len(order))
+            session.memory.fill(self.buffers[self.count], [float(stop - start)])
+            session.memory.fill(self.buffers[self.step], [float(done + k + 1)])
+            self.split.run(data, positions, start, stop)
+            totals[0] += sums[0]
+            totals[1] += sums[1]
+
+    def explain(self) -> str:
+        """Nodes, groups, loops, times and source."""
+        return _explained("a batch, sample by sample", self.program, self.clock, self.code)
+
+
+def _explained(what: str, program: Program, clock: Clock, code: Any) -> str:
+    from milligrad.compiler.reroll import describe
+
+    info = program.info
+    return "\n".join([
+        f"{what}: {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['groups']} groups, {len(program.loops)} loops",
+        ", ".join(f"{name}: {1000 * s:.1f} ms" for name, s in {**clock.times, **code.times}.items()),
+        *(f"  {line}" for line in describe(program.loops)),
+        "",
+        code.source,
+    ])  # fmt: skip
+
+
+def _positions(order: Sequence[int]) -> Any:
+    from array import array
+
+    return order if isinstance(order, array) else array("q", order)
+
+
+class Whole:
+    """A program for batches of one shape."""
+
+    def __init__(
+        self, session: CompiledSession, sx: Structure, nx: int, sy: Structure, ny: int, train: bool
+    ) -> None:
+        self.clock = Clock()
+        with collector_paused(), self.clock("trace"), enable_grad():
+            trace = Trace()
+            x, y = trace.input("x", nx), trace.input("y", ny)
+            with trace.running():
+                xb, yb = nested(sx, iter(x)), nested(sy, iter(y))
+                prediction = session.model(xb)
+                loss = session.loss_fn(prediction, yb)
+                right: Any = 0.0
+                if session.correct:
+                    pairs = zip(prediction, yb, strict=True) if is_list(yb) else [(prediction, yb)]
+                    right = ops.sum([session.correct(p, t) for p, t in pairs])
+            outputs = [loss, right]
+            if train:
+                wrt = [v for p in session.parameters for v in p.values]
+                with trace.running():
+                    outputs += gradients(loss, wrt, lambda _: False)
+        self.x, self.y = Array("x", nx, "input"), Array("y", ny, "input")
+        self.random, self.step = Array("random", len(trace.random), "input"), Array("step", 1, "input")
+        self.totals, grads, wanted = _wanted(session, train)
+        given = [(self.x, x), (self.y, y), (self.random, trace.random)]
+        leaves = [Layout(array, numbers) for array, numbers in given if numbers]
+        program, self.others, self.captured = _program(session, trace.tape, outputs, leaves, wanted, self.clock)
+        if train:
+            session.update.append_to(program, [[g] for g in grads], self.step)
+        with self.clock("fuse"):
+            self.program = fuse(program)
+        self.code = build(self.program, session.backend, 1, session.dtype)
+        own = (self.x, self.y, self.random, self.step, self.totals, self.captured)
+        self.buffers = {**session.buffers, **{array: session.memory.zeros(array.size) for array in own}}
+        session.memory.bind(self.code, self.program, self.buffers)
+
+    def run(self, session: CompiledSession, x: list[Any], y: list[Any], done: int) -> Any:
+        """(loss, right), after a step if this is a training program."""
+        fill, buffers = session.memory.fill, self.buffers
+        fill(buffers[self.x], list(map(float, x)))
+        fill(buffers[self.y], list(map(float, y)))
+        fill(buffers[self.step], [float(done + 1)])
+        if self.others:
+            fill(buffers[self.captured], [v.data for v in self.others])
+        if self.random.size:
+            draw = generator().random
+            fill(buffers[self.random], [draw() for _ in range(self.random.size)])
+        try:
+            self.code()
+        except (ValueError, ArithmeticError) as error:
+            raise FloatingPointError(
+                f"{error}: the same with backend='eager' says where a number stops making sense"
+            ) from error
+        return buffers[self.totals]
+
+    def explain(self) -> str:
+        """Nodes, groups, loops, times and source."""
+        return _explained("a whole batch", self.program, self.clock, self.code)
+
+
+class Predict:
+    """A program that predicts sample by sample."""
+
+    def __init__(self, session: CompiledSession, sx: Structure) -> None:
+        forms: dict[Any, int] = {}
+        self.clock = Clock()
+        with collector_paused(), self.clock("trace"):
+            trace = Trace()
+            xs = [trace.input(f"x{s}", _size(sx)) for s in range(2)]
+            with trace.running():
+                predictions = session.model([nested(sx, iter(x)) for x in xs])
+            if not is_list(predictions) or len(predictions) != 2:
+                raise NotSeparable("the model returns no list of a prediction for each sample")
+            if trace.random:
+                raise NotSeparable("a prediction that draws random numbers, batch by batch")
+            batch = Batch(trace, xs, forms)
+            outputs: tuple[list[Any], list[Any]] = ([], [])
+            self.returned = [structure(p, out, outputs=True) for p, out in zip(predictions, outputs)][0]
+            if len(outputs[0]) != len(outputs[1]):
+                raise NotSeparable("predictions of different shapes")
+            numbers = [same(batch, pair) for pair in zip(*outputs)]
+        self.x = Array("x", len(xs[0]), "input", True)
+        self.result = Array("prediction", len(numbers), "output", True)
+        program, self.others, self.captured = _program(
+            session, trace.tape, numbers, [Layout(self.x, xs[0])], [Layout(self.result, range(len(numbers)))], self.clock
+        )
+        self.program = fuse(program)
+        self.code = build(self.program, session.backend, PREDICT_ROWS, session.dtype)
+        self.buffers = {**session.buffers, self.captured: session.memory.zeros(self.captured.size)}
+        session.memory.bind(self.code, self.program, self.buffers)
+
+    def run(self, session: CompiledSession, x: Sequence[Any]) -> list[Any]:
+        """The predictions, nested."""
+        if self.others:
+            session.memory.fill(self.buffers[self.captured], [v.data for v in self.others])
+        rows = session.data(x, keep=False)
+        m, n = self.result.size, len(x)
+        results = session.memory.zeros(m * n)
+        data = {self.x: rows if session.memory.typecode else [v for row in rows for v in row]}
+        self.code.rows(data if self.x in self.program.arrays else {}, {self.result: results}, n)
+        flat = list(results)
+        return [nested(self.returned, iter(flat[i * m : (i + 1) * m])) for i in range(n)]
+
+
+class WholePrediction:
+    """A program that predicts for batches of one shape."""
+
+    def __init__(self, session: CompiledSession, sx: Structure, nx: int) -> None:
+        self.clock = Clock()
+        with collector_paused(), self.clock("trace"):
+            trace = Trace()
+            x = trace.input("x", nx)
+            with trace.running():
+                prediction = session.model(nested(sx, iter(x)))
+            outputs: list[Any] = []
+            self.returned = structure(prediction, outputs, outputs=True)
+        self.x, self.random = Array("x", nx, "input"), Array("random", len(trace.random), "input")
+        self.result = Array("prediction", len(outputs), "output")
+        leaves = [Layout(a, s) for a, s in ((self.x, x), (self.random, trace.random)) if s]
+        program, self.others, self.captured = _program(
+            session, trace.tape, outputs, leaves, [Layout(self.result, range(len(outputs)))], self.clock
+        )
+        self.program = fuse(program)
+        self.code = build(self.program, session.backend, 1, session.dtype)
+        own = (self.x, self.random, self.result, self.captured)
+        self.buffers = {**session.buffers, **{array: session.memory.zeros(array.size) for array in own}}
+        session.memory.bind(self.code, self.program, self.buffers)
+
+    def run(self, session: CompiledSession, x: list[Any]) -> Any:
+        """The prediction, nested."""
+        fill, buffers = session.memory.fill, self.buffers
+        fill(buffers[self.x], list(map(float, x)))
+        if self.others:
+            fill(buffers[self.captured], [v.data for v in self.others])
+        if self.random.size:
+            draw = generator().random
+            fill(buffers[self.random], [draw() for _ in range(self.random.size)])
+        self.code()
+        return nested(self.returned, iter(list(buffers[self.result])))

@@ -1,0 +1,97 @@
+"""Arguments and results as flat numbers and the structure that they were nested in.
+
+A structure is a list, a tuple or a dict of structures, a number, or something else, which is kept as it is. Lists of
+other kinds (arrays, ranges) count as lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from milligrad.engine import Value, number
+from milligrad.nested import is_list
+
+
+class Structure(NamedTuple):
+    """kind: "number", "numbers" (a list of n numbers), "list", "tuple", "dict" or "fixed" (anything else).
+
+    parts:  the structures within it; of "dict" with the keys in `keys`; of "numbers" n, of "fixed" the thing itself
+    key:    equal for equal structures, and hashable
+    """
+
+    kind: str
+    parts: Any
+    key: Any
+
+
+NUMBER = Structure("number", None, "n")
+_QUICK = {float, int}
+
+
+def structure(x: Any, numbers: list[Any], outputs: bool = False) -> Structure:
+    """The structure of x; its numbers (floats, ints, Values …) are appended to `numbers`, in order."""
+    kind = type(x)
+    if kind is float or isinstance(x, Value):
+        numbers.append(x)
+        return NUMBER
+    if kind is list and x and set(map(type, x)) <= _QUICK:
+        numbers.extend(map(float, x))
+        return Structure("numbers", len(x), len(x))
+    if isinstance(x, dict):
+        parts = [structure(part, numbers, outputs) for part in x.values()]
+        return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
+    if is_list(x):
+        parts = [structure(part, numbers, outputs) for part in x]
+        if parts and not isinstance(x, tuple) and all([part is NUMBER for part in parts]):
+            return Structure("numbers", len(parts), len(parts))
+        name = "tuple" if isinstance(x, tuple) else "list"
+        return Structure(name, parts, (name, tuple([p.key for p in parts])))
+    if (kind is not bool and hasattr(kind, "__float__")) or kind is complex:
+        numbers.append(number(x, "output" if outputs else "argument"))
+        return NUMBER
+    return Structure("fixed", x, ("fixed", _hashable(x)))
+
+
+def _hashable(x: Any) -> Any:
+    try:
+        hash(x)
+    except TypeError:
+        return _Itself(x)
+    return type(x), x
+
+
+class _Itself:
+    """What stands for an object without a hash: it is equal to itself alone, and kept, so that its id stays its own."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.x is other.x
+
+    def __hash__(self) -> int:
+        return id(self.x)
+
+
+def nested(s: Structure, numbers: Iterator[Any]) -> Any:
+    """`numbers` in the structure s."""
+    if s.kind == "number":
+        return next(numbers)
+    if s.kind == "numbers":
+        return [next(numbers) for _ in range(s.parts)]
+    if s.kind == "list":
+        return [nested(part, numbers) for part in s.parts]
+    if s.kind == "tuple":
+        return tuple([nested(part, numbers) for part in s.parts])
+    if s.kind == "dict":
+        keys, parts = s.parts
+        return {key: nested(part, numbers) for key, part in zip(keys, parts)}
+    return s.parts
+
+
+def flat(x: Any) -> list[Any]:
+    """The numbers of x, in order."""
+    numbers: list[Any] = []
+    structure(x, numbers)
+    return numbers

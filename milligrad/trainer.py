@@ -1,0 +1,1378 @@
+"""Trainer: fit, step, evaluate and predict, eagerly or compiled; what is recorded, and what runs between epochs.
+
+It knows data, epochs, batches and files. How a step is computed is the business of a `Session`. The eager one stands
+here and is the loop that anybody would write; the compiled one is `compiler/session.py`, imported when it is asked
+for. No derivative and no update rule is defined here.
+
+    X, y        samples and their targets, as the user gave them
+    x           the samples once they are checked (and y the targets once they are)
+    xb, yb      a batch of them
+    prediction  what the model makes of one sample
+    right       the metric, summed over the samples of a batch or an epoch: how many predictions were right
+    order       the numbers of the samples (or of ready-made batches), as they come in an epoch
+    row         what the history holds of an epoch: {"epoch": 1, "loss": 0.7, …}
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from milligrad import functional as F
+from milligrad import ops
+from milligrad.data.dataset import TensorDataset, source, whole
+from milligrad.data.loader import DataLoader
+from milligrad.data.rows import Rows
+from milligrad.engine import Value, enable_grad, no_grad, number
+from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape
+from milligrad.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
+from milligrad.nn.module import Module
+from milligrad.nn.utils import clip_grad_norm_, clip_grad_value_
+from milligrad.optim.lr_scheduler import ReduceLROnPlateau, Scheduler
+from milligrad.optim.optimizer import Optimizer, at_least_0, flag
+from milligrad.progress import progress as counted
+from milligrad.random import generator
+from milligrad.typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from random import Random
+    from typing import Protocol
+else:
+    Protocol = object  # as in milligrad.typing: only type checkers ask for it
+
+__all__ = ["Callback", "Checkpoint", "EarlyStopping", "Evaluation", "History", "Trainer"]
+
+BACKENDS = ("auto", "eager", "python", "llvm")
+FORMAT = "milligrad checkpoint 1"
+CLASS_LOSSES = (F.cross_entropy, F.nll_loss)
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Metric: TypeAlias = Callable[[Any, Any], Any]  # (prediction, target) → a number
+
+
+# ── How steps are computed ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Session(Protocol):
+    """Holds the numbers of parameters and optimizer while they are trained, and computes with them.
+
+    A Trainer calls `load` before it uses a session, and puts model and loss into training or evaluation mode. `x` and
+    `y` are lists (or Rows) of samples of one shape. They are the same objects in every epoch of a fit, and nobody
+    changes them: a session may keep a form of its own. Another fit has other lists, even of the same data.
+    The gradients are those of the loss of a batch alone; all of the optimizer's together are clipped by norm, then
+    each by value.
+    """
+
+    batches_per_call: int  # how many batches `epoch` is asked for at once: what passes before a Ctrl-C is heard
+
+    def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
+        """A step for each batch of the samples order[0], order[1], …; returns (Σ loss · batch's length, right)."""
+
+    def batch(self, xb: Nested, yb: Nested) -> tuple[float, float]:
+        """A step on a ready-made batch of any shape; returns (loss, right)."""
+
+    def evaluate(self, x: Sequence[Any], y: Sequence[Any], batch_size: int | None) -> tuple[float, float]:
+        """(Σ loss · batch's length, right) without a step; batch_size None says that x, y is one ready-made batch."""
+
+    def predict(self, x: Sequence[Any], batch_size: int | None) -> list[Any]:
+        """The predictions as nested lists of floats; batch_size None says that x is one ready-made batch."""
+
+    def store(self) -> None:
+        """Write the numbers to the Values and to the optimizer: they are now those to go back to."""
+
+    def load(self) -> None:
+        """Take the numbers from the Values and the optimizer, whose options may have changed, too."""
+
+    def discard(self) -> None:
+        """Forget what was trained since the last `store` or `load`: Values and optimizer are as they were then."""
+
+
+class _EagerSession:
+    """The loop as anybody would write it: the Values themselves hold the numbers."""
+
+    batches_per_call = 1
+
+    def __init__(
+        self,
+        model: Module,
+        loss_fn: Callable[[Any, Any], Any],
+        optimizer: Optimizer,
+        correct: Metric | None,
+        clip_grad_norm: float | None,
+        clip_grad_value: float | None,
+    ) -> None:
+        self.model, self.loss_fn, self.optimizer, self.correct = model, loss_fn, optimizer, correct
+        self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
+        self._kept = _Snapshot(optimizer)
+
+    def batch(self, xb: Nested, yb: Nested) -> tuple[float, float]:
+        prediction = self.model(xb)
+        loss = self.loss_fn(prediction, yb)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip_grad_norm is not None:
+            clip_grad_norm_(_optimized(self.optimizer), self.clip_grad_norm)
+        if self.clip_grad_value is not None:
+            clip_grad_value_(_optimized(self.optimizer), self.clip_grad_value)
+        self.optimizer.step()
+        return loss.data, self._right(prediction, yb)
+
+    def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
+        return _totals(self.batch, x, y, order, batch_size)
+
+    def evaluate(self, x: Sequence[Any], y: Sequence[Any], batch_size: int | None) -> tuple[float, float]:
+        with no_grad():
+            if batch_size is not None:
+                return _totals(self._judge, x, y, range(len(x)), batch_size)
+            loss, right = self._judge(x, y)
+            return loss * _count(y), right
+
+    def _judge(self, xb: Nested, yb: Nested) -> tuple[float, float]:
+        prediction = self.model(xb)
+        return float(self.loss_fn(prediction, yb)), self._right(prediction, yb)
+
+    def _right(self, predictions: Nested, yb: Nested) -> float:
+        if self.correct is None:
+            return 0.0
+        numbers = elementwise(float, predictions)
+        pairs = zip(numbers, yb, strict=True) if is_list(yb) else [(numbers, yb)]
+        return math.fsum(float(self.correct(prediction, target)) for prediction, target in pairs)
+
+    def predict(self, x: Sequence[Any], batch_size: int | None) -> list[Any]:
+        with no_grad():
+            if batch_size is None:
+                return elementwise(float, self.model(x))  # type: ignore[no-any-return]
+            batches = [[x[i] for i in k] for k in _slices(range(len(x)), batch_size)]
+            return [prediction for xb in batches for prediction in elementwise(float, self.model(xb))]
+
+    def store(self) -> None:
+        self._kept = _Snapshot(self.optimizer)
+
+    load = store
+
+    def discard(self) -> None:
+        self._kept.restore()
+
+
+class _Snapshot:
+    """The numbers of an optimizer's parameters, and of its memory of them, at one moment; not its options."""
+
+    def __init__(self, optimizer: Optimizer, others: Iterable[Value] = ()) -> None:
+        self._numbers = [(v, v.data) for v in dict.fromkeys([*_optimized(optimizer), *others])]
+        self._slots = [(slot, slot.step, dict(slot.state)) for slots in optimizer.slots for slot in slots]
+
+    def restore(self) -> None:
+        for v, x in self._numbers:
+            v.data = x
+        for slot, step, state in self._slots:
+            slot.step, slot.state = step, dict(state)
+
+
+def _optimized(optimizer: Optimizer) -> list[Value]:
+    """Every Value that the optimizer changes, in its order."""
+    return [v for slots in optimizer.slots for slot in slots for v in slot.values]
+
+
+def _slices(order: Sequence[int], n: int) -> Iterator[Sequence[int]]:
+    """`order` in pieces of n, the last one smaller if need be."""
+    return (order[k : k + n] for k in range(0, len(order), n))
+
+
+def _count(yb: Nested) -> int:
+    """For how many samples a batch counts: as many as it has targets."""
+    return len(yb) if is_list(yb) else 1
+
+
+def _totals(
+    f: Callable[[Nested, Nested], tuple[float, float]],
+    x: Sequence[Any],
+    y: Sequence[Any],
+    order: Sequence[int],
+    batch_size: int,
+) -> tuple[float, float]:
+    """(Σ loss · n, Σ right) of `f` over the batches of n samples."""
+    total = right = 0.0
+    for k in _slices(order, batch_size):
+        loss, r = f([x[i] for i in k], [y[i] for i in k])
+        total, right = total + loss * len(k), right + r
+    return total, right
+
+
+# ── When a prediction is right: written for numbers and for symbols ──────────────────────────────────────────────
+
+
+def _is_largest(prediction: Any, target: Any) -> Any:
+    """1 where the first of the largest numbers of `prediction` is number `target`, else 0."""
+    largest, n = ops.max(prediction), len(prediction)
+    first = ops.min([ops.where(x >= largest, float(i), float(n)) for i, x in enumerate(prediction)])
+    return ops.equal(first, target)
+
+
+def _is_same_side(prediction: Any, target: Any, bound: float) -> Any:
+    """1 where `target` is 1 and the prediction, a number alone or in a list, above the bound, or both are not."""
+    x = prediction[0] if is_list(prediction) else prediction
+    y = target[0] if is_list(target) else target
+    return ops.equal(ops.where(x > bound, 1.0, 0.0), y)
+
+
+def _is_probable(prediction: Any, target: Any) -> Any:
+    return _is_same_side(prediction, target, 0.5)
+
+
+def _is_positive(prediction: Any, target: Any) -> Any:
+    return _is_same_side(prediction, target, 0.0)
+
+
+# ── Data: everything is checked before anything changes ──────────────────────────────────────────────────────────
+
+
+def _checked(x: Nested, name: str, ragged: bool = False) -> tuple[Nested, Shape]:
+    """`x` as plain nested lists of finite numbers, and its shape (of a `ragged` one, the shapes of its rows).
+
+    Rows, and lists that are flat and right, stay the objects they are. 784 numbers in a list take 5 µs.
+    """
+    if isinstance(x, Rows):
+        x.check(name)
+        return x, (len(x), x.width)
+    x = x.tolist() if hasattr(x, "tolist") else x
+    if not is_list(x):
+        return _finite(x, name), ()
+    if not len(x):
+        raise ValueError(f"{name}: expected at least one number, got an empty list")
+    if _is_flat(x):
+        return x, (len(x),)
+    rows, shapes = zip(*[_checked(row, f"{name}[{i}]", ragged) for i, row in enumerate(x)])
+    if len({*shapes}) == 1:
+        return list(rows), (len(x), *shapes[0])
+    if ragged:
+        return list(rows), shapes
+    i = next(i for i, own in enumerate(shapes) if own != shapes[0])
+    raise ValueError(f"{name}[{i}]: expected the shape {shapes[0]}, that of {name}[0], got {shapes[i]}")
+
+
+def _is_flat(x: Any) -> bool:
+    """Whether `x` is a list of finite floats and ints, for sure: only of those the sum is one. NaN and inf stay."""
+    try:
+        total = sum(x)
+        return type(total) in (float, int) and math.isfinite(total)
+    except (TypeError, OverflowError):
+        return False
+
+
+def _finite(x: Any, name: str) -> float:
+    """`x` as a float, or as an int if it is a whole number by type."""
+    if not math.isfinite(number(x, name)):
+        raise ValueError(f"{name}: expected a finite number, got {float(x)}")
+    return operator.index(x) if hasattr(x, "__index__") else number(x, name)
+
+
+class _Feed:
+    """Where the steps of an epoch come from, and in which order.
+
+    names:    what errors call the samples and the targets.
+    items:    how many things are shuffled: samples, or ready-made batches.
+    size:     how many samples there are; trained: how many of them a step is made with in an epoch.
+    random:   what draws the orders; None for milligrad's generator.
+    """
+
+    names: tuple[str, str]
+    items: int
+    size: int
+    trained: int
+    shuffle: bool = False
+    random: Random | None = None
+
+    def examples(self) -> Iterator[_Example]:
+        """A batch of each shape that occurs, with the targets of all."""
+        raise NotImplementedError
+
+    def drop_last(self, batch_size: int) -> None:
+        """Leave out a last batch that is smaller than the others."""
+
+    def parts(self, order: Sequence[int], batches: int) -> list[Sequence[int]]:
+        """`order` in pieces for which `train` is called, each of so many batches, if a call takes several."""
+        raise NotImplementedError
+
+    def length(self, part: Sequence[int]) -> int:
+        """How many samples are in a part."""
+        raise NotImplementedError
+
+    def train(self, session: Session, part: Sequence[int], losses: list[float]) -> tuple[float, float]:
+        """Make the steps of a part; (Σ loss · n, right). Appends the loss of each ready-made batch to `losses`."""
+        raise NotImplementedError
+
+    def evaluate(self, session: Session) -> tuple[float, float]:
+        """(Σ loss · n, right) of all samples."""
+        raise NotImplementedError
+
+
+class _Example:
+    """The first batch of its shape, to try model and loss on, and the targets, with their names, of all like it."""
+
+    def __init__(
+        self, batch: tuple[Nested, Nested], names: Sequence[str], shapes: Sequence[Shape], targets: list[Any]
+    ) -> None:
+        self.xb, self.yb = batch
+        self.x_name, self.y_name = names
+        self.x_shape, self.y_shape = shapes
+        self.targets: list[tuple[Nested, str]] = targets
+
+
+class _Samples(_Feed):
+    """Samples of one shape, each with its target: an epoch takes them in any order."""
+
+    def __init__(self, X: Any, y: Any, names: tuple[str, str], batch_size: int) -> None:
+        for data, name in zip((X, y), names):
+            if not is_list(data):
+                raise TypeError(f"{name}: expected a list of numbers or of lists, got {_kind(data)}")
+        if not len(X):
+            raise ValueError(f"{names[0]}: expected at least one sample, got none")
+        if len(X) != len(y):
+            raise ValueError(f"{names[1]}: expected {len(X)} targets, one for each sample, got {len(y)}")
+        self.names, self.batch_size = names, batch_size
+        self.x, self.x_shape = _checked(X, names[0])
+        self.y, self.y_shape = _checked(list(y), names[1])
+        self.items = self.size = self.trained = len(self.x)
+
+    def drop_last(self, batch_size: int) -> None:
+        self.trained = self.size - self.size % batch_size
+        if not self.trained:
+            raise ValueError(
+                f"batch_size: expected at most {self.size}, the number of samples, with drop_last, got {batch_size}"
+            )
+
+    def examples(self) -> Iterator[_Example]:
+        names, shapes = [f"{name}[0]" for name in self.names], [(1, *x[1:]) for x in (self.x_shape, self.y_shape)]
+        yield _Example(([self.x[0]], [self.y[0]]), names, shapes, [(self.y, self.names[1])])
+
+    def parts(self, order: Sequence[int], batches: int) -> list[Sequence[int]]:
+        return list(_slices(order[: self.trained], self.batch_size * batches))
+
+    def length(self, part: Sequence[int]) -> int:
+        return len(part)
+
+    def train(self, session: Session, part: Sequence[int], losses: list[float]) -> tuple[float, float]:
+        return session.epoch(self.x, self.y, part, self.batch_size)
+
+    def evaluate(self, session: Session) -> tuple[float, float]:
+        return session.evaluate(self.x, self.y, self.batch_size)
+
+
+class _Batches(_Feed):
+    """Ready-made batches, each of any shape: an epoch makes a step with each."""
+
+    def __init__(self, pairs: Sequence[tuple[Nested, Nested]], names: list[tuple[str, str]]) -> None:
+        both = [[_checked(x, name, ragged=True) for x, name in zip(*row)] for row in zip(pairs, names)]
+        self.pairs = [(xb, yb) for (xb, _), (yb, _) in both]
+        self._shapes = [(x_shape, y_shape) for (_, x_shape), (_, y_shape) in both]
+        self._names, self.names = names, names[0]
+        self.items, self.size = len(self.pairs), sum(_count(yb) for _, yb in self.pairs)
+        self.trained = self.size
+
+    def examples(self) -> Iterator[_Example]:
+        alike: dict[Any, list[int]] = {}
+        for i, shapes in enumerate(self._shapes):
+            alike.setdefault(shapes, []).append(i)
+        for shapes, indices in alike.items():
+            targets = [(self.pairs[i][1], self._names[i][1]) for i in indices]
+            yield _Example(self.pairs[indices[0]], self._names[indices[0]], shapes, targets)
+
+    def parts(self, order: Sequence[int], batches: int) -> list[Sequence[int]]:
+        return list(_slices(order, 1))
+
+    def length(self, part: Sequence[int]) -> int:
+        return _count(self.pairs[part[0]][1])
+
+    def train(self, session: Session, part: Sequence[int], losses: list[float]) -> tuple[float, float]:
+        xb, yb = self.pairs[part[0]]
+        loss, right = session.batch(xb, yb)
+        losses.append(loss)
+        return loss * _count(yb), right
+
+    def evaluate(self, session: Session) -> tuple[float, float]:
+        losses, rights = zip(*[session.evaluate(xb, yb, None) for xb, yb in self.pairs])
+        return sum(losses), sum(rights)
+
+
+def _feed(X: Any, y: Any, names: tuple[str, str], batch_size: int) -> _Feed:
+    """The data of `fit` and `evaluate`, in whichever form it was given, checked."""
+    if y is not None:
+        return _Samples(X, y, names, batch_size)
+    if isinstance(X, DataLoader):
+        feed = _Samples(*_columns(X.dataset, names[0]), names, X.batch_size)
+        feed.shuffle, feed.random = X.shuffle, X._own
+        if X.drop_last:
+            feed.drop_last(X.batch_size)
+        return feed
+    if isinstance(X, (list, tuple)):
+        return _ready_made(X, names[0])
+    if is_list(X):
+        return _Samples(*_columns(X, names[0]), names, batch_size)
+    raise TypeError(f"{names[0]}: expected a list, a Dataset or a DataLoader, got {_kind(X)}")
+
+
+def _ready_made(batches: Sequence[Any], name: str) -> _Batches:
+    if not len(batches):
+        raise ValueError(f"{name}: expected at least one batch, got none")
+    for i, pair in enumerate(batches):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                f"{name}[{i}]: without y, expected a list of batches (xb, yb), a Dataset or a DataLoader, "
+                f"got {_kind(pair)}"
+            )
+    return _Batches(
+        [(xb, yb) for xb, yb in batches], [(f"{name}[{i}][0]", f"{name}[{i}][1]") for i in range(len(batches))]
+    )
+
+
+def _validation(data: Any, batch_size: int) -> _Feed:
+    """The data to validate with: a tuple is (X, y)."""
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise TypeError(f"validation_data: expected (X, y), a Dataset, a DataLoader or batches, got {_kind(data)}")
+        return _feed(*data, ("validation_data[0]", "validation_data[1]"), batch_size)
+    return _feed(data, None, ("validation_data", "targets of validation_data"), batch_size)
+
+
+def _columns(dataset: Any, name: str) -> tuple[Any, Any]:
+    """The samples and the targets of a Dataset of pairs (x, y)."""
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return dataset.tensors[0], dataset.tensors[1]
+    samples = [dataset[i] for i in range(len(dataset))]
+    for i, sample in enumerate(samples):
+        if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+            raise TypeError(f"{name}[{i}]: without y, expected a sample (x, y), got {_kind(sample)}")
+    return [x for x, _ in samples], [y for _, y in samples]
+
+
+def _kind(x: object) -> str:
+    return f"{type(x).__name__} {x!r:.60}"
+
+
+# ── What is recorded ─────────────────────────────────────────────────────────────────────────────────────────────
+
+Evaluation = namedtuple("Evaluation", "loss accuracy metric", defaults=(None, None))
+Evaluation.__doc__ = """What `Trainer.evaluate` returns.
+
+loss:      the mean of the batches' losses, weighted by their lengths.
+accuracy:  the share of samples that were predicted right; None if that makes no sense.
+metric:    the mean of the Trainer's own metric over the samples; None if it has none.
+"""
+
+
+class History:
+    """What was recorded of each epoch: `history["loss"]` or `history.loss` is a column, `history[-1]` the last row.
+
+    epochs:        the rows: a dict for each epoch, with the names in `columns`.
+    interrupted:   whether the run was ended by Ctrl-C.
+    batch_losses:  the loss of each step, where the batches were ready-made; else empty.
+
+    The columns: epoch (from 1), loss, accuracy (of a classification; or "metric", if the Trainer has one of its own),
+    val_loss and val_accuracy (with validation data), lr (during the epoch; a list if there are several groups) and
+    seconds. Loss and accuracy are means over the steps of the epoch, while the parameters moved; those of the
+    validation data were taken after it.
+    """
+
+    def __init__(self, columns: Sequence[str] = ()) -> None:
+        self.columns = tuple(columns)
+        self.epochs: list[dict[str, Any]] = []
+        self.batch_losses: list[float] = []
+        self.interrupted = False
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in self.columns:
+                raise KeyError(f"{key}: expected one of {', '.join(self.columns)}")
+            return [row[key] for row in self.epochs]
+        return self.epochs[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("columns", ()):
+            return self[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute or column {name!r}")
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.epochs)
+
+    def line(self, i: int = -1) -> str:
+        """The row number i as one line of text: "epoch 3   loss 0.1234   val_loss 0.2   …"."""
+        return "   ".join(f"{name} {_cell(name, x)}" for name, x in self.epochs[i].items())
+
+    def __repr__(self) -> str:
+        """A table; of more than 20 epochs the first and the last 10."""
+        cells = [[_cell(name, row[name]) for name in self.columns] for row in self.epochs]
+        if len(cells) > 20:
+            cells[10:-10] = [["…"] * len(self.columns)]
+        widths = [max(map(len, column)) for column in zip(self.columns, *cells)]
+        lines = ["  ".join(f"{x:>{n}}" for x, n in zip(line, widths)) for line in [self.columns, *cells]]
+        return "\n".join(lines + ["interrupted"] * self.interrupted)
+
+
+def _cell(name: str, x: Any) -> str:
+    if isinstance(x, list):
+        return "/".join(_cell(name, item) for item in x)
+    if name in ("accuracy", "val_accuracy"):
+        return f"{x:.2%}"
+    return f"{x:.2f}" if name == "seconds" else f"{x:.4g}" if isinstance(x, float) else str(x)
+
+
+# ── What runs between epochs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Callback:
+    """What `fit` calls between epochs: subclass it and define what you need. A function (trainer, history) is one, too.
+
+    Between epochs the parameters and the optimizer may be read and changed. A KeyboardInterrupt raised here ends the
+    run like Ctrl-C, after the epoch that was just finished; any other exception passes through.
+    """
+
+    changes = True  # whether on_epoch_end may change parameters or optimizer: if not, they need not be read again
+
+    def on_fit_begin(self, trainer: Trainer, history: History) -> None:
+        """Before the first epoch: start afresh."""
+
+    def on_epoch_end(self, trainer: Trainer, history: History) -> Any:
+        """After an epoch, of which history[-1] is the row. Return True to end the run."""
+
+    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+        """After the last epoch, or an interrupt; not after an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it must remember to go on in another process, fit for JSON."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+
+
+class _Function(Callback):
+    def __init__(self, f: Callable[[Trainer, History], Any]) -> None:
+        self.f = f
+
+    def on_epoch_end(self, trainer: Trainer, history: History) -> Any:
+        return self.f(trainer, history)
+
+
+class _Watch(Callback):
+    """The best value so far of a column of the history. NaN is never better."""
+
+    changes = False
+    monitor: str | None
+    best: float | None
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor: expected the name of a column of the history, got {_kind(monitor)}")
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode: expected 'auto', 'min' or 'max', got {mode!r:.60}")
+        if mode == "auto" and "metric" in monitor:
+            raise ValueError(f"mode: expected 'min' or 'max' for the monitor {monitor!r}, got 'auto'")
+        self.monitor, self.min_delta = monitor, at_least_0(min_delta, "min_delta")
+        self.sign = 1 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1
+        self.best = None
+
+    def improved(self, history: History) -> bool:
+        """Whether the last epoch was better than the best so far by more than min_delta; then it is the best."""
+        x = history[self.monitor][-1]
+        if math.isnan(x) or (self.best is not None and self.sign * (x - self.best) <= self.min_delta):
+            return False
+        self.best = x
+        return True
+
+
+class EarlyStopping(_Watch):
+    """Ends the run when `monitor` has not improved by more than `min_delta` for `patience` epochs.
+
+    monitor:       a column of the history: "val_loss", "loss", "val_accuracy", …
+    restore_best:  when the run ends, in whichever way but by an error, give the parameters the numbers they had after
+                   the best epoch. The optimizer stays as it is.
+    mode:          "min" or "max" says what is better; "auto" is "max" for an accuracy and "min" for a loss.
+
+    `best` and `best_epoch` (from 1) are None before the first epoch, `stopped` says whether it ended the run.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: str = "auto",
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience, self.restore_best = whole(patience, "patience", least=1), flag(restore_best, "restore_best")
+        self._start()
+
+    def _start(self) -> None:
+        self.best = self.best_epoch = self._numbers = None
+        self.wait, self.stopped = 0, False
+
+    best_epoch: int | None
+    _numbers: list[float] | None
+
+    def on_fit_begin(self, trainer: Trainer, history: History) -> None:
+        self._start()
+
+    def on_epoch_end(self, trainer: Trainer, history: History) -> bool:
+        if self.improved(history):
+            self.wait, self.best_epoch = 0, len(history)
+            self._numbers = [v.data for v in _optimized(trainer.optimizer)] if self.restore_best else None
+        else:
+            self.wait += 1
+        self.stopped = self.wait >= self.patience
+        return self.stopped
+
+    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+        if self._numbers is not None:
+            for v, x in zip(_optimized(trainer.optimizer), self._numbers, strict=True):
+                v.data = x
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("best", "best_epoch", "wait", "stopped", "_numbers")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class Checkpoint(_Watch):
+    """Saves the run to a file (see `Trainer.save`), from which `fit(…, resume=path)` goes on to the bit.
+
+    path:   the file; "{epoch}" in it becomes the number of the epoch. It is replaced in one step, so that whenever the
+            process ends, there is a whole file.
+    every:  save after the epochs that are multiples of it.
+    best:   and only if `monitor` is better than after all epochs before; `mode` is that of EarlyStopping.
+    """
+
+    def __init__(
+        self, path: PathLike, every: int = 1, best: bool = False, monitor: str = "val_loss", mode: str = "auto"
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.path, self.every, self.best_only = os.fspath(path), whole(every, "every", least=1), flag(best, "best")
+        if not self.best_only:
+            self.monitor = None
+        self._due = False
+
+    def on_fit_begin(self, trainer: Trainer, history: History) -> None:
+        self.best = None
+        folder = os.path.dirname(self.path) or "."
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"path: expected an existing folder to save {self.path!r} in, found none")
+
+    def on_epoch_end(self, trainer: Trainer, history: History) -> None:
+        better = not self.best_only or self.improved(history)
+        self._due = better and len(history) % self.every == 0
+
+    def write(self, trainer: Trainer, history: History) -> None:
+        """Save what on_epoch_end found to be due. `fit` calls it when all callbacks have made up their state."""
+        if self._due:
+            trainer.save(self.path.replace("{epoch}", str(len(history))))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best = state["best"]
+
+
+def _callbacks(callbacks: Any, columns: Sequence[str]) -> list[Callback]:
+    given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for i, callback in enumerate(given):
+        if not isinstance(callback, Callback) and not (callable(callback) and not isinstance(callback, type)):
+            raise TypeError(
+                f"callbacks[{i}]: expected a Callback or a function (trainer, history), got {_kind(callback)}"
+            )
+        monitor = callback.monitor if isinstance(callback, _Watch) else None
+        if monitor is not None and monitor not in columns:
+            hint = "; pass validation_data" if monitor.startswith("val_") and "val_loss" not in columns else ""
+            raise ValueError(f"callbacks[{i}]: monitor: expected one of {', '.join(columns)}, got {monitor!r}{hint}")
+    return [c if isinstance(c, Callback) else _Function(c) for c in given]
+
+
+# ── One run of fit ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Run:
+    """One fit: all that is needed to go on with it, beyond model and optimizer."""
+
+    def __init__(
+        self,
+        history: History,
+        feed: _Feed,
+        validation: _Feed | None,
+        metric: str,
+        scheduler: Scheduler | None,
+        callbacks: list[Callback],
+    ) -> None:
+        self.history, self.feed, self.validation, self.metric = history, feed, validation, metric
+        self.scheduler, self.callbacks = scheduler, callbacks
+        self.mark()
+
+    def figures(self, prefix: str, total: float, right: float, n: int) -> dict[str, float]:
+        """The loss, and the metric if there is one, of n samples."""
+        return {f"{prefix}{name}": x / n for name, x in (("loss", total), (self.metric, right)) if name}
+
+    def finish(self, row: dict[str, Any], losses: list[float]) -> None:
+        """Record an epoch and step the scheduler."""
+        self.history.epochs.append(row)
+        self.history.batch_losses += losses
+        self.mark()
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(row["loss" if self.validation is None else "val_loss"])
+        elif self.scheduler is not None:
+            self.scheduler.step()  # type: ignore[attr-defined]  # of the others
+
+    def order(self) -> Sequence[int]:
+        """The order of the next epoch: that of a DataLoader with the same seed."""
+        if not self.feed.shuffle:
+            return range(self.feed.items)
+        order = list(range(self.feed.items))
+        (self.feed.random or generator()).shuffle(order)
+        return order
+
+    def mark(self) -> None:
+        """Remember where the random numbers are, to go back there with `rewind`."""
+        own = self.feed.random
+        self._marked: tuple[Any, Any] = own and own.getstate(), generator().getstate()
+
+    def rewind(self) -> None:
+        own, common = self._marked
+        if self.feed.random is not None and own is not None:
+            self.feed.random.setstate(own)
+        generator().setstate(common)
+
+    def state_dict(self) -> dict[str, Any]:
+        own = self.feed.random
+        return {
+            "epochs": self.history.epochs,
+            "batch_losses": self.history.batch_losses,
+            "columns": list(self.history.columns),
+            "order": own and own.getstate(),
+            "random": generator().getstate(),
+            "scheduler": self.scheduler and [type(self.scheduler).__name__, self.scheduler.state_dict()],
+            "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
+        }
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from there. All is checked before anything changes, but for callbacks, which were just started."""
+        if state is None:
+            raise ValueError("resume: expected a checkpoint saved by or after fit, got one saved before any; use load")
+        if tuple(state["columns"]) != self.history.columns:
+            raise ValueError(
+                f"resume: expected a run that records {', '.join(self.history.columns)}, as this one would, "
+                f"got {', '.join(state['columns'])}"
+            )
+        saved, own = state["scheduler"], self.scheduler and type(self.scheduler).__name__
+        if (saved and saved[0]) != own:
+            raise ValueError(f"resume: expected a run with the scheduler {own}, got one with {saved and saved[0]}")
+        self._load_callbacks(state["callbacks"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(saved[1])
+        self.history.epochs[:], self.history.batch_losses[:] = state["epochs"], state["batch_losses"]
+        self._load_random(state["order"], state["random"])
+        self.mark()
+
+    def _load_callbacks(self, saved: list[Any]) -> None:
+        """Each takes the first state of its own kind that is left; one that the run didn't have starts afresh."""
+        remaining = list(saved)
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            i = next((i for i, (name, _) in enumerate(remaining) if name == kind), None)
+            if i is not None:
+                callback.load_state_dict(remaining.pop(i)[1])
+
+    def _load_random(self, own: Any, common: Any) -> None:
+        generator().setstate(_random_state(common))
+        if own is None:
+            self.feed.random = None
+            return
+        random = self.feed.random or source(0)
+        random.setstate(_random_state(own))
+        self.feed.random = random
+
+
+def _random_state(saved: Any) -> tuple[Any, ...]:
+    """What Random.getstate returned, once JSON has made lists of its tuples."""
+    version, internal, gauss = saved
+    return version, tuple(internal), gauss
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A Ctrl-C within the block is heard at its end, so that what belongs together is written together."""
+    import signal
+    import threading
+
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # other threads never see a Ctrl-C
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[-1])
+
+
+# ── The Trainer ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_any = object()
+_announced: set[str] = set()
+
+
+class Trainer:
+    """Trains `model` to make `loss_fn(model(xb), yb)` small, with `optimizer`.
+
+    loss_fn:          a function of a batch of predictions and their targets, or a loss module; it returns one number.
+    optimizer:        made with the parameters of the model.
+    backend:          "eager" computes step by step, as you would; "python" and "llvm" compile the step to loops first
+                      (llvm needs `pip install 'milligrad-autodiff[native]'`); "auto" is llvm where that is installed,
+                      else python, and says on standard error which. All walk the same trajectory, up to rounding.
+    threads:          into how many parts llvm splits a batch; eager and python use one thread, whatever is asked.
+    dtype:            "float64", or "float32" on llvm.
+    clip_grad_norm:   scale the gradients of all parameters of the optimizer together to at most this norm.
+    clip_grad_value:  then move each gradient into [-clip_grad_value, clip_grad_value].
+    metric:           "accuracy" where that makes sense; None for none; or a function of the prediction of one sample
+                      (as the model nests it) and its target, whose mean is recorded. To compile, it must be arithmetic,
+                      comparisons and functions of milligrad: no `if`.
+
+    Accuracy makes sense if targets are class numbers and predictions are lists: then the first of the largest numbers
+    counts as the predicted class. It does, too, if all targets are 0 or 1 and predictions are single numbers (alone or
+    in a list): then a prediction says 1 if it is above 0 for BCEWithLogitsLoss, above 0.5 for any other loss.
+
+    The loss of an epoch is the mean of its batches' losses, weighted by their numbers of targets: for a mean loss, the
+    mean over the samples; for a loss with reduction="sum", the mean sum of a batch.
+
+    Data comes as X and y: lists (or array-likes) of samples of one shape and of their targets; or, without y, as a
+    Dataset of pairs (x, y), as a DataLoader, or as a list of ready-made batches (xb, yb) of any shapes. All of it is
+    checked before anything changes: rows of different lengths, NaN or infinity, what the model or the loss does not
+    take (found by a forward pass of one sample), classes out of range. The errors name the place: "X[3][1]".
+
+    The model is in training mode in fit and step, in evaluation mode in evaluate and predict, and afterwards in the
+    mode it was in. Raises TypeError or ValueError for arguments that are not as described, ImportError for a backend
+    that is not installed. `history` is that of the last fit.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss_fn: Callable[[Any, Any], Any],
+        optimizer: Optimizer,
+        backend: str = "auto",
+        threads: int = 1,
+        dtype: str = "float64",
+        clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
+        metric: str | Metric | None = "accuracy",
+    ) -> None:
+        if not isinstance(model, Module):
+            raise TypeError(f"model: expected a Module, got {_kind(model)}")
+        if not callable(loss_fn) or isinstance(loss_fn, type):
+            raise TypeError(
+                f"loss_fn: expected a function (predictions, targets) or a loss module, got {_kind(loss_fn)}"
+            )
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an Optimizer, got {_kind(optimizer)}")
+        if metric is not None and metric != "accuracy" and not callable(metric):
+            raise TypeError(
+                f"metric: expected 'accuracy', None or a function (prediction, target), got {_kind(metric)}"
+            )
+        self.model, self.loss_fn, self.optimizer, self.metric = model, loss_fn, optimizer, metric
+        if {*_optimized(optimizer)}.isdisjoint(self._parameters()):
+            raise ValueError("optimizer: expected one made with the model's parameters, got one that has none of them")
+        self.threads = whole(threads, "threads", least=1)
+        self.clip_grad_norm = None if clip_grad_norm is None else at_least_0(clip_grad_norm, "clip_grad_norm")
+        self.clip_grad_value = None if clip_grad_value is None else at_least_0(clip_grad_value, "clip_grad_value")
+        self.backend = _backend(backend)
+        self.dtype = _dtype(dtype, self.backend)
+        self.history = History()
+        self._run: _Run | None = None
+        self._sessions: dict[Any, Session] = {}
+        self._made_for: Any = None
+        self._outputs: dict[Any, Shape | None] = {}  # of each shape of data that model and loss have been tried on
+        self._taken: set[Shape] = set()  # the shapes of samples that the model alone has been tried on
+
+    def _modules(self) -> list[Module]:
+        return [self.model, self.loss_fn] if isinstance(self.loss_fn, Module) else [self.model]
+
+    def _parameters(self) -> list[Value]:
+        return [v for module in self._modules() for parameter in module.parameters() for v in parameter.values()]
+
+    # Training.
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        drop_last: bool = False,
+        scheduler: Scheduler | None = None,
+        callbacks: Any = (),
+        progress: bool = True,
+        resume: PathLike | None = None,
+    ) -> History:
+        """Go through the data `epochs` times, a step for each batch, and return what was recorded.
+
+        batch_size:       samples in a batch; the last one of an epoch is smaller, or left out by `drop_last`.
+                          Ready-made batches and those of a DataLoader stay as they are.
+        validation_data:  (X, y), a Dataset, a DataLoader or a list of batches, evaluated after each epoch.
+        shuffle:          a new order in every epoch, drawn with `seed`, the same on every backend: that of a DataLoader
+                          with this seed. None draws from the generator that `milligrad.manual_seed` seeds. Of
+                          ready-made batches the order of the batches changes; a DataLoader goes by its own options.
+        scheduler:        stepped after each epoch; ReduceLROnPlateau gets the validation loss, or else the loss.
+        callbacks:        called after that: `Callback`s, or functions (trainer, history) that return True to stop.
+        progress:         whether to show on standard error how far it is.
+        resume:           a file that `Checkpoint` or `save` wrote: go on from there up to `epochs` in all. With the
+                          same data and arguments the run ends with the numbers, to the bit, of one that was never
+                          interrupted: optimizer, scheduler, callbacks, order and random numbers go on as they were.
+
+        Ctrl-C (KeyboardInterrupt) ends the run, not the program: parameters, optimizer and random numbers are those
+        after the last finished epoch, and the history returned has `interrupted` set. Any other error passes through,
+        and leaves them so, too.
+        """
+        epochs, n = whole(epochs, "epochs", least=1), whole(batch_size, "batch_size", least=1)
+        shows = flag(progress, "progress")
+        feed = self._training_feed(X, y, n, flag(shuffle, "shuffle"), seed, flag(drop_last, "drop_last"))
+        validation = None if validation_data is None else _validation(validation_data, n)
+        correct = self._examined(feed)
+        if validation is not None:
+            self._examined(validation)
+        metric = self._metric_name(correct)
+        history = History(_columns_of(metric, validation is not None))
+        called = _callbacks(callbacks, history.columns)
+        run = _Run(history, feed, validation, metric, self._checked_scheduler(scheduler), called)
+        for callback in run.callbacks:
+            callback.on_fit_begin(self, history)
+        if resume is not None:
+            self._resume(run, resume)
+        self.history, self._run = history, run
+        try:
+            with self._mode(training=True), enable_grad():
+                self._train(self._session(correct), run, epochs, shows)
+        except KeyboardInterrupt:
+            history.interrupted = True
+        for callback in run.callbacks:
+            callback.on_fit_end(self, history)
+        return history
+
+    def _training_feed(self, X: Any, y: Any, batch_size: int, shuffle: bool, seed: Any, drop_last: bool) -> _Feed:
+        random = None if seed is None else source(seed)
+        feed = _feed(X, y, ("X", "y"), batch_size)
+        if isinstance(X, DataLoader) and y is None:  # it has options of its own
+            return feed
+        feed.shuffle, feed.random = shuffle, random
+        if drop_last:
+            feed.drop_last(batch_size)
+        return feed
+
+    def _checked_scheduler(self, scheduler: Any) -> Scheduler | None:
+        if scheduler is not None and not isinstance(scheduler, Scheduler):
+            raise TypeError(f"scheduler: expected one of milligrad.optim.lr_scheduler, got {_kind(scheduler)}")
+        if scheduler is not None and scheduler.optimizer is not self.optimizer:
+            raise ValueError("scheduler: expected one made for the Trainer's optimizer, got one of another")
+        return scheduler
+
+    def _metric_name(self, correct: Metric | None) -> str:
+        """The column of the metric, "" if there is none."""
+        return "" if correct is None else "metric" if correct is self.metric else "accuracy"
+
+    def _train(self, session: Session, run: _Run, epochs: int, progress: bool) -> None:
+        """Epoch after epoch. Whatever ends it in the midst of one, what that epoch changed is undone."""
+        history, callbacks = run.history, run.callbacks
+        reread = run.scheduler is not None or any(callback.changes for callback in callbacks)
+        stopped = any(getattr(callback, "stopped", False) for callback in callbacks)
+        session.load()
+        shown = _Progress(run.feed.trained * (epochs - len(history))) if progress and len(history) < epochs else None
+        try:
+            while len(history) < epochs and not stopped:
+                row, losses = self._epoch(session, run, shown)
+                with _uninterrupted():
+                    session.store()
+                    run.finish(row, losses)
+                stopped = any([callback.on_epoch_end(self, history) is True for callback in callbacks])
+                for callback in callbacks:
+                    if isinstance(callback, Checkpoint):
+                        callback.write(self, history)
+                if reread:
+                    session.load()
+                    run.mark()
+        except BaseException:
+            with _uninterrupted():
+                session.discard()
+                run.rewind()
+            raise
+        finally:
+            if shown:
+                shown.close()
+
+    def _epoch(self, session: Session, run: _Run, shown: _Progress | None) -> tuple[dict[str, Any], list[float]]:
+        """Train for one epoch and validate: its row, and the losses of its steps if the batches are ready-made."""
+        start, feed, validation = time.perf_counter(), run.feed, run.validation
+        row: dict[str, Any] = {"epoch": len(run.history) + 1}
+        total = right = 0.0
+        losses: list[float] = []
+        for part in feed.parts(run.order(), session.batches_per_call):
+            loss, r = feed.train(session, part, losses)
+            total, right = total + loss, right + r
+            if shown:
+                shown.advance(feed.length(part))
+        row.update(run.figures("", total, right, feed.trained))
+        if validation is not None:
+            with self._mode(training=False):
+                row.update(run.figures("val_", *validation.evaluate(session), validation.size))
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        row["lr"] = lrs[0] if len(lrs) == 1 else lrs
+        row["seconds"] = time.perf_counter() - start
+        return row, losses
+
+    def step(self, xb: Nested, yb: Nested) -> float:
+        """One training step on one batch; returns its loss before the step.
+
+        The numbers go from the model to the session and back in each call. Many batches at a time are quicker with
+        `fit(batches, shuffle=False)`, whose history has the `batch_losses`. If it fails, nothing has changed.
+        """
+        feed = _Batches([(xb, yb)], [("xb", "yb")])
+        self._examined(feed)
+        session = self._session()
+        session.load()
+        with self._mode(training=True), enable_grad():
+            try:
+                loss, _ = session.batch(*feed.pairs[0])
+                with _uninterrupted():
+                    session.store()
+            except BaseException:
+                session.discard()
+                raise
+        return loss
+
+    # Using.
+
+    def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 32) -> Evaluation:
+        """The loss and the accuracy on all of the data, in the forms that `fit` takes. Changes nothing."""
+        feed = _feed(X, y, ("X", "y"), whole(batch_size, "batch_size", least=1))
+        correct = self._examined(feed)
+        session = self._session(correct)
+        session.load()
+        with self._mode(training=False):
+            total, right = feed.evaluate(session)
+        name = self._metric_name(correct)
+        return Evaluation(total / feed.size, **({name: right / feed.size} if name else {}))
+
+    def predict(self, X: Any, *, batch_size: int = 32) -> list[Any]:
+        """The predictions for a list of samples, or for those of a Dataset or DataLoader in the order of the data:
+        a list with one for each, of floats nested as the model nests them. Changes nothing."""
+        n = whole(batch_size, "batch_size", least=1)
+        if isinstance(X, DataLoader):
+            X, n = X.dataset, X.batch_size
+        if is_list(X) and not isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], tuple):
+            X, _ = _columns(X, "X")
+        if not is_list(X):
+            raise TypeError(f"X: expected a list of samples or a Dataset, got {_kind(X)}")
+        if not len(X):
+            raise ValueError("X: expected at least one sample, got none")
+        x, own = _checked(X, "X")
+        self._forget_what_changed()
+        with self._mode(training=False):
+            if own[1:] not in self._taken:
+                _check_one_each(self._prediction([x[0]], "X[0]"))
+                self._taken.add(own[1:])
+            session = self._session()
+            session.load()
+            return session.predict(x, n)
+
+    # Saving.
+
+    def save(self, path: PathLike) -> None:
+        """Write the model, the loss (if it is a module), the optimizer and the state of the last fit to a JSON file.
+
+        An existing file is replaced in one step. `Module.load_state_dict` takes its "model".
+        """
+        import json
+
+        state = {
+            "format": FORMAT,
+            "model": self.model.state_dict(),
+            "loss_fn": self.loss_fn.state_dict() if isinstance(self.loss_fn, Module) else None,
+            "optimizer": self.optimizer.state_dict(),
+            "run": self._run and self._run.state_dict(),
+        }
+        _replace(path, json.dumps(state))
+
+    def load(self, path: PathLike) -> None:
+        """Take the numbers of model, loss and optimizer from a file that `save` or `Checkpoint` wrote.
+
+        To go on with the run itself, use `fit(…, resume=path)`. Raises ValueError if it is no such file or does not
+        fit, and then changes nothing.
+        """
+        self._load(_read(path), lambda: None)
+
+    def _resume(self, run: _Run, path: PathLike) -> None:
+        saved = _read(path)
+        self._load(saved, lambda: run.load_state_dict(saved["run"]))
+
+    def _load(self, saved: dict[str, Any], more: Callable[[], None]) -> None:
+        """Take the numbers, then do `more`. If anything fails, all is as it was."""
+        before, groups = _Snapshot(self.optimizer, self._parameters()), self.optimizer.param_groups[:]
+        try:
+            self.model.load_state_dict(saved["model"])
+            if isinstance(self.loss_fn, Module):
+                self.loss_fn.load_state_dict(saved["loss_fn"] or {})
+            self.optimizer.load_state_dict(saved["optimizer"])
+            more()
+        except BaseException:
+            before.restore()
+            self.optimizer.param_groups[:] = groups
+            raise
+
+    # What all of them need.
+
+    def _forget_what_changed(self) -> None:
+        """What was found out, or compiled, holds while the same Values learn, and the modules and what they show of
+        themselves are the same."""
+        learning = [v for v in _optimized(self.optimizer) if v.requires_grad]
+        modules = [module for root in self._modules() for module in root.modules()]
+        made_for = [learning, modules, *map(repr, self._modules())]
+        if made_for != self._made_for:
+            self._made_for = made_for
+            self._sessions.clear()
+            self._outputs.clear()
+            self._taken.clear()
+
+    def _session(self, correct: Any = _any) -> Session:
+        """The session that counts what is `correct`; if that does not matter, one of those that were made already."""
+        self._forget_what_changed()
+        if correct is _any:
+            correct = next(iter(self._sessions), None)
+        if correct not in self._sessions:
+            self._sessions[correct] = self._new_session(correct)
+        return self._sessions[correct]
+
+    def _new_session(self, correct: Metric | None) -> Session:
+        parts = (self.model, self.loss_fn, self.optimizer, correct)
+        clips = (self.clip_grad_norm, self.clip_grad_value)
+        if self.backend == "eager":
+            return _EagerSession(*parts, *clips)
+        from milligrad.compiler.session import CompiledSession  # type: ignore[import-not-found,unused-ignore]
+
+        session: Session = CompiledSession(*parts, self.backend, self.threads, self.dtype, *clips)
+        return session
+
+    @contextmanager
+    def _mode(self, training: bool) -> Iterator[None]:
+        """Model and loss in training or evaluation mode; afterwards each module in the mode it was in."""
+        before = [(module, module.training) for root in self._modules() for module in root.modules()]
+        for root in self._modules():
+            root.train(training)
+        try:
+            yield
+        finally:
+            for module, mode in before:
+                module.training = mode
+
+    def _examined(self, feed: _Feed) -> Metric | None:
+        """The metric for this data, once model and loss have been seen to take it, and the classes to be in range."""
+        self._forget_what_changed()
+        found: set[Metric | None] = set()
+        for example in feed.examples():
+            output = self._output(example, isinstance(feed, _Samples))
+            classes = self._classes(output, example)
+            for y, name in example.targets if classes else ():
+                _check_classes(y, classes, getattr(self.loss_fn, "ignore_index", -100), name)
+            found.add(self._accuracy(output, example, classes))
+        if self.metric != "accuracy":
+            return self.metric if callable(self.metric) else None
+        return found.pop() if len(found) == 1 else None
+
+    def _output(self, example: _Example, one_each: bool) -> Shape | None:
+        """The shape of what the model makes of the example, None if it is ragged. Each shape of data is tried once."""
+        key = example.x_shape, example.y_shape
+        if key not in self._outputs:
+            with self._mode(training=False):
+                prediction = self._prediction(example.xb, example.x_name)
+                if one_each:
+                    _check_one_each(prediction)
+                output = _shape_or_none(prediction)
+                if not self._classes(output, example):  # a loss of classes may refuse a batch for its classes alone
+                    self._try_loss(prediction, example)
+            self._outputs[key] = output
+        return self._outputs[key]
+
+    def _prediction(self, xb: Nested, name: str) -> Nested:
+        with no_grad(), _blaming(name, "the model does not take it"):
+            return self.model(xb)
+
+    def _try_loss(self, prediction: Nested, example: _Example) -> None:
+        with no_grad(), _blaming(example.y_name, "the loss does not take it"):
+            loss = self.loss_fn(prediction, example.yb)
+        if is_list(loss):
+            raise ValueError(f"loss_fn: expected one number for a batch, got a list of shape {shape(loss)}")
+        number(loss, "loss_fn")
+
+    def _classes(self, output: Shape | None, example: _Example) -> int:
+        """How many classes there are, if the loss is one of classes, and the targets are their numbers; else 0."""
+        is_of_classes = isinstance(self.loss_fn, (CrossEntropyLoss, NLLLoss)) or self.loss_fn in CLASS_LOSSES
+        if not is_of_classes or not output or output == example.y_shape:
+            return 0
+        at = 0 if len(output) == 1 else 1  # (C,) or (N, C, d…)
+        expected = output[:at] + output[at + 1 :]
+        if example.y_shape != expected:
+            raise ValueError(
+                f"{example.y_name}: expected class numbers of the shape {expected[at:]} beside predictions of the "
+                f"shape {output[at:]}, got the shape {example.y_shape[at:]}"
+            )
+        return output[at]
+
+    def _accuracy(self, output: Shape | None, example: _Example, classes: int) -> Metric | None:
+        """What counts as right of these targets: see the docstring of the class."""
+        batch = example.y_shape[:1]
+        if output is None or output[: len(batch)] != batch:
+            return None
+        one, target = output[len(batch) :], example.y_shape[len(batch) :]
+        if target == () and len(one) == 1 and (classes or (one[0] > 1 and _are_classes(example.targets, one[0]))):
+            return _is_largest
+        if classes or one not in ((), (1,)) or target not in ((), (1,)) or not _are_classes(example.targets, 2):
+            return None
+        return _is_positive if _takes_logits(self.loss_fn) else _is_probable
+
+
+def _takes_logits(loss_fn: Any) -> bool:
+    return isinstance(loss_fn, BCEWithLogitsLoss) or loss_fn is F.binary_cross_entropy_with_logits
+
+
+def _are_classes(targets: list[tuple[Nested, str]], classes: int) -> bool:
+    """Whether all are whole numbers from 0 to classes - 1; of floats, 0.0 and 1.0 are, among two classes."""
+    numbers = {t for y, _ in targets for t in flatten(y)}
+    return numbers <= {*range(classes)} and (classes == 2 or all(isinstance(t, int) for t in numbers))
+
+
+def _check_classes(y: Nested, classes: int, ignore_index: int, name: str) -> None:
+    allowed = {*range(classes), ignore_index}
+    if is_list(y) and {*map(type, y)} == {int} and allowed.issuperset(y):
+        return
+    for path, t in leaves(y, name):
+        if not isinstance(t, int):
+            raise TypeError(f"{path}: expected a class, a whole number from 0 to {classes - 1}, got {_kind(t)}")
+        if t not in allowed:
+            raise ValueError(f"{path}: expected a class from 0 to {classes - 1}, got {t}")
+
+
+def _check_one_each(prediction: Nested) -> None:
+    if not is_list(prediction) or len(prediction) != 1:
+        raise ValueError(f"model: expected a list of one prediction for a batch of one sample, got {_kind(prediction)}")
+
+
+def _shape_or_none(x: Nested) -> Shape | None:
+    try:
+        return shape(x)
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _blaming(name: str, what: str) -> Iterator[None]:
+    """An error in the block is one of the data `name`."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{name}: {what}: {error}") from error
+
+
+def _columns_of(metric: str, validated: bool) -> list[str]:
+    """The columns of a history."""
+    own = ["loss", metric] if metric else ["loss"]
+    return ["epoch", *own, *[f"val_{name}" for name in own if validated], "lr", "seconds"]
+
+
+class _Progress:
+    """Shows how much of a run is done, in percent: a million quick steps cost no more than a few slow ones."""
+
+    def __init__(self, samples: int) -> None:
+        self._ticks = counted(range(100), "% trained")
+        self._samples, self._done, self._shown = samples, 0, 0
+        next(self._ticks)
+
+    def advance(self, n: int) -> None:
+        """So many samples more are done."""
+        self._done += n
+        while self._shown < 100 * self._done // self._samples:
+            self._shown += 1
+            next(self._ticks, None)
+
+    def close(self) -> None:
+        """Take away a bar that is not full."""
+        getattr(self._ticks, "close", int)()
+
+
+def _backend(name: str) -> str:
+    """The backend that `name` means. Raises ImportError if it is not installed."""
+    from importlib.util import find_spec
+
+    if name not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {name!r:.60}")
+    has_llvm = name in ("auto", "llvm") and find_spec("llvmlite") is not None
+    if name == "llvm" and not has_llvm:
+        raise ImportError(
+            "backend: 'llvm' needs llvmlite, which is not installed: pip install 'milligrad-autodiff[native]'"
+        )
+    if name != "auto":
+        return name
+    taken = "llvm" if has_llvm else "python"
+    if taken not in _announced:
+        _announced.add(taken)
+        hint = "" if has_llvm else "; for 'llvm': pip install 'milligrad-autodiff[native]'"
+        print(f"milligrad: backend 'auto' takes {taken!r}{hint}", file=sys.stderr)
+    return taken
+
+
+def _dtype(dtype: str, backend: str) -> str:
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype: expected 'float64' or 'float32', got {dtype!r:.60}")
+    if dtype == "float32" and backend != "llvm":
+        raise ValueError(f"dtype: expected 'float64' on the backend {backend!r}, got 'float32', which only 'llvm' has")
+    return dtype
+
+
+def _read(path: PathLike) -> dict[str, Any]:
+    """What `Trainer.save` wrote to the file."""
+    import json
+
+    with open(path, encoding="utf-8") as file:
+        try:
+            saved = json.load(file)
+        except ValueError:  # of JSON, or of UTF-8
+            saved = None
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise ValueError(f"{os.fspath(path)}: expected a file written by Trainer.save or Checkpoint, found another one")
+    return saved
+
+
+def _replace(path: PathLike, text: str) -> None:
+    """Write `text` to the file in one step: at any time there is the old one, whole, or the new one, whole."""
+    target = os.fspath(path)
+    part = f"{target}.{os.getpid()}.part"
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException:
+        if os.path.exists(part):
+            os.unlink(part)
+        raise

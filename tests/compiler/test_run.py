@@ -1,0 +1,727 @@
+"""`compile` against the function itself: arguments, results, map, value, transforms, threads, and what it refuses."""
+
+import gc
+import importlib.util
+import math
+import random
+import threading
+from array import array
+from functools import partial
+from itertools import chain, pairwise
+
+import pytest
+
+import milligrad as mg
+from milligrad import TraceError, Value, nn, no_grad, ops, optim, transforms
+from milligrad.compiler import run
+from milligrad.compiler.run import compile
+
+BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
+SHARED = {}  # programs that several tests use: LLVM takes 20 to 200 ms for one
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+def shared(f, backend):
+    """`compile(f)`, the same for all tests that ask for it."""
+    return SHARED.setdefault((f, backend), compile(f, backend=backend))
+
+
+def about(x):
+    return pytest.approx(x, rel=1e-12, abs=1e-13)
+
+
+def agree(found, expected):
+    """The same nesting, and the same numbers to 1e-12; all numbers floats."""
+    if isinstance(expected, dict):
+        assert type(found) is dict and list(found) == list(expected)
+        agree(list(found.values()), list(expected.values()))
+    elif isinstance(expected, (list, tuple)):
+        assert type(found) is type(expected) and len(found) == len(expected)
+        for x, y in zip(found, expected):
+            agree(x, y)
+    elif isinstance(expected, (bool, str)) or expected is None:
+        assert found is expected
+    else:
+        assert type(found) is float and found == about(float(expected))
+
+
+class Half:
+    """A number of a kind of its own."""
+
+    def __float__(self):
+        return 0.5
+
+
+def product_and_sum(x, y):
+    return x * y, x + y
+
+
+def rosenbrock(xs):
+    return sum(100 * (y - x**2) ** 2 + (1 - x) ** 2 for x, y in pairwise(xs))
+
+
+def wave(x, y):
+    return x**3 * ops.sin(y) + ops.exp(-x * y)
+
+
+# ── Arguments and results ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("numbers", [(1.5, -2.0), (3, 4), (Value(0.5), 2), (Half(), Half()), (True + 1, 10**20)])
+def test_any_number_is_an_argument(backend, numbers):
+    agree(shared(product_and_sum, backend)(*numbers), product_and_sum(*map(float, numbers)))
+
+
+def test_arguments_nest_and_so_do_results(backend):
+    def f(x, pair, table, scale=1.0, **more):
+        return {
+            "sum": [ops.sum(row) * scale for row in table],
+            "pair": (pair[1], [pair[0] * more["named"]["a"]]),
+            "x": x,
+        }
+
+    def arguments(r):
+        u = r.random
+        return (u(), (u(), u())), dict(table=[[u(), u()], [u()], []], scale=u(), named={"a": u(), "b": (u(), [])})
+
+    g = compile(f, backend=backend)
+    for seed in range(3):
+        args, kwargs = arguments(random.Random(seed))
+        agree(g(*args, **kwargs), f(*args, **kwargs))
+    assert repr(g) == f"<compiled f: {backend}, 1 traced>"
+
+
+def test_arrays_ranges_and_tuples_are_lists(backend):
+    def f(xs):
+        return ops.dot(xs, xs)
+
+    g = shared(f, backend)
+    for xs in ([1.0, 2.0, 3.0], (1, 2, 3), array("d", [1, 2, 3]), range(1, 4), [Value(1.0), 2, Half()]):
+        assert g(xs) == about(sum(float(x) ** 2 for x in xs))
+    assert repr(g).endswith("2 traced>")  # a tuple may be treated in another way
+
+
+P = Value(3.0)
+RESULTS = {
+    "a float": lambda x: 2.5,
+    "an int": lambda x: 7,
+    "the argument": lambda x: x,
+    "a parameter": lambda x: P,
+    "of parameters alone": lambda x: P * P,
+    "the same twice": lambda x: (x * P, x, x * P, [x]),
+    "constants among others": lambda x: [1, x, 2.0, -x, 1],
+    "nothing": lambda x: None,
+    "no number": lambda x: ("text", None, True),
+    "empty": lambda x: ([], (), {}),
+    "a dict": lambda x: {"a": x, "b": {"c": 2 * x}},
+    "a comparison": lambda x: (ops.where(x > 0, 1.0, 0.0), x > 5.0),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_what_the_function_returns_with_floats_for_numbers(backend, name):
+    f = RESULTS[name]
+    expected = f(1.5) if name != "a comparison" else (1.0, 0.0)
+    agree(compile(f, backend=backend)(1.5), expected)
+
+
+def test_what_is_no_number_is_fixed_and_traced_for_each_value(backend):
+    calls = []
+
+    def f(x, flag, kind=None):
+        calls.append((flag, kind))
+        return (2 * x if flag else -x) + {"a": 1, None: 0}[kind]
+
+    g = compile(f, backend=backend)
+    for flag, kind in [(True, "a"), (False, "a"), (True, None), (True, "a"), (False, "a")]:
+        assert g(3.0, flag, kind) == f(3.0, flag, kind)
+    assert len(calls) == 3 + 5
+
+
+def test_without_arguments_and_without_parameters(backend):
+    assert compile(lambda: 5, backend=backend)() == 5.0
+    p = Value(2.0)
+    f = compile(lambda: p * p, backend=backend)
+    assert f() == 4.0
+    p.data = 3.0
+    assert f() == 9.0
+
+
+def test_a_new_shape_is_a_new_trace_and_nothing_else_is(backend):
+    calls = []
+
+    def f(xs, y):
+        calls.append(len(xs))
+        return ops.sum(xs) * y
+
+    g = compile(f, backend=backend)
+    for n in (1, 2, 1, 3, 2, 1):
+        for k in range(3):
+            assert g([float(k + i) for i in range(n)], 2) == 2 * sum(k + i for i in range(n))
+    assert calls == [1, 2, 3]
+
+
+def test_it_bears_the_name_of_the_function_and_is_a_method_where_that_is_one(backend):
+    def f(x):
+        """What it is."""
+        return x
+
+    g = compile(f, backend=backend)
+    assert g.__name__ == "f" and g.__doc__ == "What it is." and g.__wrapped__ is g.uncompiled is f
+    assert repr(g) == f"<compiled f: {backend}, 0 traced>"
+    assert repr(compile(nn.Linear(1, 1), backend=backend)) == f"<compiled Linear: {backend}, 0 traced>"
+    assert repr(compile(partial(f, 1.0), backend=backend)) == f"<compiled partial: {backend}, 0 traced>"
+
+    class Scaled:
+        factor = 3.0
+
+        @partial(compile, backend=backend)
+        def times(self, x):
+            return self.factor * x
+
+    assert Scaled().times(2.0) == 6.0
+
+
+def test_explain_and_source_show_what_was_made_of_the_code(backend):
+    g = compile(rosenbrock, backend=backend)
+    assert g.source == "" and g.explain() == "rosenbrock: not traced yet; call it once"
+    g([0.1 * i for i in range(8)])
+    text = g.explain()
+    head, counts, times = text.splitlines()[:3]
+    assert head == f"rosenbrock, {backend} backend, float64"
+    assert "nodes traced" in counts and "groups" in counts and counts.endswith("loops")
+    assert all(f"{name}: " in times for name in ("trace", "simplify", "reroll", "fuse", "emit"))
+    assert g.source in text and ("def run" in g.source) is (backend == "python")
+
+
+def test_a_python_program_can_be_stepped_into():
+    import linecache
+
+    g = compile(rosenbrock, backend="python")
+    g([1.0, 2.0, 3.0])
+    assert any(
+        "def run" in "".join(lines) for _, _, lines, _ in filter(lambda x: len(x) == 4, linecache.cache.values())
+    )
+
+
+# ── What is captured, and when it is traced again ────────────────────────────────────────────────────────────────
+
+
+def test_captured_parameters_stay_live(backend):
+    p, frozen, unused = Value(2.0), Value(3.0, requires_grad=False), Value(math.nan)
+    f = compile(
+        lambda x: (p * x, frozen + x, p * frozen, abs(p), ops.where(p > frozen, p, frozen), unused.name),
+        backend=backend,
+    )
+    for a, b in [(2.0, 3.0), (-5.0, 7.0), (8.0, 1.0)]:
+        p.data, frozen.data = a, b
+        assert f(10.0) == (10 * a, b + 10, a * b, abs(a), max(a, b), None)
+
+
+def test_a_value_that_was_computed_before_keeps_its_number(backend):
+    p = Value(2.0)
+    double = 2 * p
+    f = compile(lambda x: double * x, backend=backend)
+    assert f(1.0) == 4.0
+    p.data = 5.0
+    assert f(1.0) == 4.0 == (double * 1.0).data
+    f.value(3.0).backward()
+    assert p.grad == 6.0
+
+
+def test_a_detached_parameter_is_live_and_has_no_gradient(backend):
+    p = Value(2.0)
+    f = compile(lambda x: p.detach() * p * x, backend=backend)
+    f(1.0)
+    p.data = 5.0
+    z = f.value(2.0)
+    z.backward()
+    assert z.data == 50.0 and p.grad == 10.0
+
+
+def test_train_and_eval_are_noticed_and_each_is_traced_once(backend):
+    calls = []
+    model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5))
+
+    def f(x):
+        calls.append(None)
+        return model(x)
+
+    g = compile(f, backend=backend)
+    for _ in range(2):
+        model.train()
+        assert 0.0 in [x for _ in range(20) for x in g([1.0, 2.0])]
+        model.eval()
+        agree(g([1.0, 2.0]), [x.data for x in model([1.0, 2.0])])
+    assert len(calls) == 2
+
+
+def test_a_function_that_sets_the_mode_itself_is_traced_once(backend):
+    calls = []
+    model = nn.Dropout(0.5)
+
+    def f(x):
+        calls.append(None)
+        z = model.eval()(x)
+        model.train()
+        return z
+
+    g = compile(f, backend=backend)
+    assert [g([1.0]), g([2.0]), g([3.0])] == [[1.0], [2.0], [3.0]] and len(calls) == 1
+
+
+def test_random_numbers_are_drawn_anew_and_are_those_of_the_eager_engine(backend):
+    layer = nn.Dropout(0.4)
+    g = compile(layer, backend=backend)
+    xs = [float(i + 1) for i in range(12)]
+    mg.manual_seed(5)
+    found = [g(xs) for _ in range(3)]
+    mg.manual_seed(5)
+    agree(found, [layer(xs) for _ in range(3)])
+    assert found[0] != found[1]
+
+
+def test_map_draws_for_each_row(backend):
+    layer = nn.Dropout(0.5)
+    g = compile(lambda *xs: layer(list(xs)), backend=backend)
+    mg.manual_seed(6)
+    found = g.map([[1.0, 2.0, 3.0]] * 5)
+    mg.manual_seed(6)
+    agree(found, [layer([1.0, 2.0, 3.0]) for _ in range(5)])
+
+
+# ── Errors ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_question_for_a_number_passes_through_and_leaves_nothing_behind(backend):
+    def f(x):
+        return 1.0 if x > 0 else 2.0
+
+    g = compile(f, backend=backend)
+    for _ in range(2):
+        with pytest.raises(TraceError, match="where"):
+            g(1.0)
+    assert gc.isenabled() and type(Value(1.0) * Value(2.0)) is Value
+    assert repr(g).endswith("0 traced>")
+
+
+def test_what_the_function_raises_passes_through(backend):
+    g = compile(lambda x: {}[x.name], backend=backend)
+    with pytest.raises(KeyError):
+        g(1.0)
+    with pytest.raises(TypeError, match="positional argument"):
+        compile(wave, backend=backend)(1.0)
+    with pytest.raises(TypeError, match="argument: expected a real number or a Value, got complex 2j"):
+        compile(wave, backend=backend)(1.0, 2j)
+
+
+NOT_FINITE = {
+    "overflow": (lambda x: ops.exp(x), 1000.0),
+    "outside the domain": (lambda x: ops.log(x), -1.0),
+    "division": (lambda x: 1 / x, 0.0),
+    "infinite argument": (lambda x: 2 * x, math.inf),
+    "opposite infinities": (lambda x: (x, -x), math.inf),
+    "not a number": (lambda x: [x, 1.0], math.nan),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_a_result_that_is_not_finite_says_to_call_the_function_itself(backend, name):
+    f, x = NOT_FINITE[name]
+    g = compile(f, backend=backend)
+    with pytest.raises(FloatingPointError, match="not finite: call the function itself, without compile"):
+        g(x)
+    g(0.5)
+    with pytest.raises(FloatingPointError, match=r"not finite \(row 3\)"):
+        g.map([[0.5], [1.5], [2.5], [x], [0.25], [x]])
+    with pytest.raises(FloatingPointError, match=r"not finite \(row 300\)"):
+        g.map(array("d", [0.5] * 300 + [x] + [0.5] * 300))
+
+
+def test_results_whose_sum_overflows_are_finite(backend):
+    assert compile(lambda x: (x, x, x), backend=backend)(1.7e308) == (1.7e308,) * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"backend": "numba"}, ValueError, r"backend: expected 'auto', 'python' or 'llvm', got 'numba'"),
+        ({"dtype": "float16"}, ValueError, r"dtype: expected 'float64' or 'float32', got 'float16'"),
+        ({"dtype": "float32"}, ValueError, r"dtype: 'float32' needs backend='llvm', got backend='python'"),
+    ],
+)
+def test_options_are_checked(options, error, match):
+    with pytest.raises(error, match=match):
+        compile(wave, **{"backend": "python", **options})
+
+
+def test_only_functions_are_compiled():
+    with pytest.raises(TypeError, match="f: expected a function, got int 5"):
+        compile(5, backend="python")
+
+
+@pytest.fixture
+def llvmlite(monkeypatch):
+    """A function that says whether llvmlite is installed."""
+
+    def install(there):
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *more: there if name == "llvmlite" else find(name, *more)
+        )
+        run._auto.cache_clear()
+        run._has_llvmlite.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    run._auto.cache_clear()
+    run._has_llvmlite.cache_clear()
+
+
+def test_llvm_without_llvmlite_says_what_to_install(llvmlite):
+    llvmlite(None)
+    with pytest.raises(ImportError, match=r"pip install 'milligrad-autodiff\[native\]'"):
+        compile(wave, backend="llvm")
+
+
+@pytest.mark.parametrize(("there", "taken"), [(None, "python"), (object(), "llvm")])
+def test_auto_says_once_what_it_took(llvmlite, capsys, there, taken):
+    llvmlite(there)
+    assert compile(wave).backend == compile(rosenbrock).backend == taken
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1 and f"the {taken} backend" in output.err
+    assert ("pip install" in output.err) is (taken == "python")
+
+
+# ── map ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 256, 600])
+def test_map_is_the_function_of_each_row(backend, count):
+    g = shared(wave, backend)
+    r = random.Random(count)
+    rows = [[r.uniform(-1, 1), r.uniform(-1, 1)] for _ in range(count)]
+    expected = [wave(*row) for row in rows]
+    assert g.map(rows) == about(expected) and g.map([tuple(row) for row in rows]) == about(expected)
+    flat = array("d", [x for row in rows for x in row])
+    found = g.map(flat)
+    assert isinstance(found, memoryview) and found.format == "d" and list(found) == about(expected)
+
+
+def test_map_nests_as_the_function_does(backend):
+    g = compile(lambda x, pair: {"a": x * pair[0], "b": (pair[1], 3)}, backend=backend)
+    agree(g.map([[2.0, (3.0, 4)], [Value(5.0), (6, 7)]]), [{"a": 6.0, "b": (4.0, 3)}, {"a": 30.0, "b": (7.0, 3)}])
+
+
+def test_map_of_results_that_are_constant_or_empty(backend):
+    assert compile(lambda x: 3, backend=backend).map([[1.0], [2.0]]) == [3.0, 3.0]
+    assert compile(lambda x: (P, 2), backend=backend).map([[1.0]] * 2) == [(P.data, 2.0)] * 2
+    assert compile(lambda x: (), backend=backend).map([[1.0]] * 2) == [(), ()]
+    assert list(compile(lambda x: (), backend=backend).map(array("d", [1.0, 2.0]))) == []
+    assert compile(lambda: 1, backend=backend).map([[], []]) == [1.0, 1.0]
+
+
+def two_dimensions(numbers, columns, typecode="d"):
+    flat = memoryview(array(typecode, numbers))
+    return flat.cast("B").cast(typecode, (len(numbers) // columns, columns))
+
+
+def test_a_buffer_of_two_dimensions_holds_a_row_in_each_row(backend):
+    g = shared(product_and_sum, backend)
+    found = g.map(two_dimensions([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2))
+    assert found.shape == (3, 2) and found.tolist() == [[2.0, 3.0], [12.0, 7.0], [30.0, 11.0]]
+    assert g.map(array("d", [1.0, 2.0, 3.0, 4.0])).tolist() == [[2.0, 3.0], [12.0, 7.0]]
+    assert g.map(two_dimensions([1, 2, 3, 4], 2, "f")).tolist() == [[2.0, 3.0], [12.0, 7.0]]
+    assert g.map(two_dimensions([1, 2, 3, 4], 2, "i")).tolist() == [[2.0, 3.0], [12.0, 7.0]]
+    assert g.map(bytes([1, 2, 3, 4])).tolist() == [[2.0, 3.0], [12.0, 7.0]]
+
+
+def test_a_row_is_the_list_that_a_function_of_one_list_takes(backend):
+    g = shared(rosenbrock, backend)
+    rows = [[0.5, 1.5, -1.0], [1.0, 2.0, 3.0]]
+    expected = [rosenbrock(row) for row in rows]
+    assert list(g.map(two_dimensions([*chain(*rows)], 3))) == about(expected)
+    assert g.map([[row] for row in rows]) == about(expected)
+    gradient = compile(transforms.grad(rosenbrock), backend=backend)
+    found = gradient.map(two_dimensions([*chain(*rows)], 3))
+    assert found.tolist() == [about(transforms.grad(rosenbrock)(row)) for row in rows]
+
+
+def test_a_row_is_as_many_arguments_as_the_function_can_take(backend):
+    rows = two_dimensions([1.0, 2.0, 3.0, 4.0], 2)
+    assert list(compile(lambda x, y=0.5: x * y, backend=backend).map(rows)) == [2.0, 12.0]
+    assert list(compile(lambda x, *more: x * more[0], backend=backend).map(rows)) == [2.0, 12.0]
+
+
+def test_a_row_of_one_number_is_that_number(backend):
+    g = compile(lambda x: x * x, backend=backend)
+    assert list(g.map(two_dimensions([1.0, 2.0, 3.0], 1))) == [1.0, 4.0, 9.0] == list(g.map(array("d", [1, 2, 3])))
+
+
+def test_numbers_that_lie_apart_or_backwards_are_copied(backend):
+    g = compile(lambda x: x * x, backend=backend)
+    assert list(g.map(memoryview(array("d", range(6)))[::2])) == [0.0, 4.0, 16.0]
+    assert list(g.map(memoryview(array("f", range(3)))[::-1])) == [4.0, 1.0, 0.0]
+
+
+def test_a_buffer_is_read_and_never_changed_and_may_be_read_only(backend):
+    g = compile(lambda x: x + 1, backend=backend)
+    rows = array("d", [1.0, 2.0])
+    assert list(g.map(rows)) == [2.0, 3.0] and list(rows) == [1.0, 2.0]
+    assert list(g.map(memoryview(rows).toreadonly())) == [2.0, 3.0]
+
+
+def test_numpy_is_a_buffer_like_any_other(backend):
+    np = pytest.importorskip("numpy")
+    g, rows = shared(product_and_sum, backend), np.arange(12.0).reshape(6, 2)
+    expected = np.stack([rows[:, 0] * rows[:, 1], rows.sum(1)], 1)
+    columns = np.asfortranarray(rows)
+    for x in (rows, rows.astype("f"), rows.astype(int), rows.astype("u1"), columns, np.repeat(rows, 2, 0)[::2]):
+        assert np.array_equal(np.asarray(g.map(x)), expected)
+    assert g.map(np.zeros((0, 2))).tolist() == []
+    assert g(np.float32(2.0), np.int64(3)) == (6.0, 5.0)
+    assert shared(rosenbrock, backend)(np.arange(4.0)) == about(rosenbrock([0.0, 1.0, 2.0, 3.0]))
+    with pytest.raises(TypeError, match=r"rows: expected a buffer of numbers .* in the format 'Zd'"):
+        g.map(rows.astype(complex))
+
+
+@pytest.mark.parametrize(
+    ("f", "rows", "error", "match"),
+    [
+        (wave, 5, TypeError, "rows: expected a list of rows or a buffer of numbers, got int"),
+        (wave, "ab", TypeError, "rows: expected a list of rows or a buffer of numbers, got str"),
+        (wave, [1.0, 2.0], TypeError, r"rows\[0\]: expected a list of arguments, got float 1.0"),
+        (wave, [[1.0, 2.0], 3.0], TypeError, r"rows\[1\]: expected a list of arguments, got float 3.0"),
+        (
+            wave,
+            [[1.0, 2.0], [1.0]],
+            ValueError,
+            r"rows\[1\]: expected the shape of rows\[0\], \[1.0, 2.0\], got \[1.0\]",
+        ),
+        (wave, [[1.0]], TypeError, "missing 1 required positional argument"),
+        (wave, array("d", [1, 2, 3]), ValueError, "rows: expected 2 numbers for each row, got 3 in all"),
+        (wave, two_dimensions([1, 2, 3], 3), TypeError, "takes 2 positional arguments but 3"),
+        (lambda *xs: sum(xs), array("d", [1]), ValueError, "a buffer of two dimensions, since f takes any number"),
+        (
+            wave,
+            memoryview(bytes(8)).cast("B", (2, 2, 2)),
+            TypeError,
+            "rows: expected a buffer of numbers of one or two dimensions, got one of 3",
+        ),
+    ],
+)
+def test_map_refuses(backend, f, rows, error, match):
+    with pytest.raises(error, match=match):
+        compile(f, backend=backend).map(rows)
+
+
+# ── value, and backward ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_backward_fills_the_gradients_of_parameters_and_of_values_among_the_arguments(backend):
+    p, q = Value(3.0), Value(-1.5)
+    f = lambda x, y: p * x * y[0] + ops.sin(q * p) + y[1]  # noqa: E731
+    g = compile(f, backend=backend)
+    for x, y in [(0.5, [2.0, 3.0]), (Value(0.7), [Value(1.1), 3.0]), (0.7, [2.0, Value(0.1)]), (p, [q, p])]:
+        results = []
+        for h in (f, g.value):
+            leaves = [v for v in (x, *y, p, q) if isinstance(v, Value)]
+            for v in leaves:
+                v.zero_grad()
+            z = 2 * h(x, y) + 1
+            z.backward()
+            z.backward()
+            results.append([z.data, *[v.grad for v in leaves]])
+        assert results[0] == about(results[1])
+    assert repr(g).endswith("4 traced>")  # one for each set of arguments that require a gradient
+
+
+def test_which_of_the_arguments_require_a_gradient_is_told_apart(backend):
+    g = compile(lambda x, y: x * x * y, backend=backend)
+    a, b, constant = Value(2.0), Value(3.0), Value(5.0, requires_grad=False)
+    g.value(a, 3.0).backward()
+    g.value(2.0, b).backward()
+    g.value(a, constant).backward()
+    assert (a.grad, b.grad, constant.grad) == (12.0 + 20.0, 4.0, 0.0)
+
+
+def test_the_gradient_is_of_the_moment_of_the_call(backend):
+    p = Value(3.0)
+    z = compile(lambda x: p * p * x, backend=backend).value(2.0)
+    p.data = 100.0
+    z.backward()
+    assert z.data == 18.0 and p.grad == 12.0
+
+
+def test_freezing_after_the_first_call_is_noticed(backend):
+    model = nn.Linear(2, 1)
+    g = compile(lambda x: model(x)[0], backend=backend)
+    g.value([1.0, 2.0]).backward()
+    assert model.weight.grad == [[1.0, 2.0]] and model.bias.grad == [1.0]
+    model.zero_grad()
+    model.weight.requires_grad_(False)
+    g.value([1.0, 2.0]).backward()
+    assert model.weight.grad == [[0.0, 0.0]] and model.bias.grad == [1.0]
+    model.requires_grad_(False)
+    assert not g.value([1.0, 2.0]).requires_grad
+    model.zero_grad()
+    model.requires_grad_(True)
+    g.value([1.0, 2.0]).backward()
+    assert model.weight.grad == [[1.0, 2.0]] and model.bias.grad == [1.0]
+
+
+def test_what_only_derivatives_depend_on_is_live_too(backend):
+    p = Value(2.0)
+    g = compile(lambda x: abs(p) + p**3 + ops.max([p, x]) + 0 * x, backend=backend)
+    g.value(0.0)
+    for x in (2.0, -3.0):
+        p.data, p.grad = x, 0.0
+        g.value(0.0).backward()
+        assert p.grad == math.copysign(1, x) + 3 * x * x + (x > 0)
+
+
+def test_in_no_grad_and_of_constants_the_value_is_a_constant(backend):
+    p = Value(3.0)
+    g = compile(lambda x: p * x, backend=backend)
+    with no_grad():
+        z = g.value(2.0)
+    assert z.data == 6.0 and not z.requires_grad and z.inputs == ()
+    constant = compile(lambda x: 2 * x, backend=backend).value(4.0)
+    assert constant.data == 8.0 and not constant.requires_grad
+    assert compile(lambda x: 2, backend=backend).value(Value(4.0)).data == 2.0
+
+
+@pytest.mark.parametrize(("result", "kind"), [((1.0,), "tuple"), ([], "list"), ({}, "dict"), (None, "NoneType")])
+def test_value_is_of_functions_that_return_one_number(backend, result, kind):
+    with pytest.raises(TypeError, match=rf"<lambda>.value: expected a function that returns one number, got {kind}"):
+        compile(lambda x: result, backend=backend).value(1.0)
+    with no_grad(), pytest.raises(TypeError, match="returns one number"):
+        compile(lambda x: result, backend=backend).value(1.0)
+
+
+def test_the_gradient_as_values_refuses_to_be_differentiated_again(backend):
+    x = Value(2.0)
+    z = shared(wave, backend).value(x, 1.0)
+    first = mg.grad(z, x)
+    v = Value(2.0)
+    assert first.data == about(mg.grad(wave(v, 1.0), v).data)
+    with pytest.raises(RuntimeError, match=r"compile\(grad\(wave\)\)"):
+        mg.grad(first, x)
+
+
+def test_it_drops_into_an_eager_loop_with_an_optimizer(backend):
+    r = random.Random(3)
+    data = [([r.gauss(0, 1) for _ in range(3)], r.randrange(2)) for _ in range(20)]
+
+    def train(wrap):
+        mg.manual_seed(1)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        loss_fn = nn.CrossEntropyLoss()
+        loss = wrap(lambda x, y: loss_fn(model(x), y))
+        optimizer = optim.Adam(model.parameters(), lr=0.05)
+        losses = []
+        for x, y in data:
+            optimizer.zero_grad()
+            z = loss(x, y)
+            z.backward()
+            optimizer.step()
+            losses.append(z.data)
+        return losses + [v.data for p in model.parameters() for v in p.values()]
+
+    assert train(lambda f: compile(f, backend=backend).value) == pytest.approx(train(lambda f: f), rel=1e-11, abs=1e-12)
+
+
+# ── Transforms ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+TRANSFORMED = {
+    "grad": (transforms.grad(rosenbrock), [[0.5, 1.5, -1.0]]),
+    "value_and_grad": (transforms.value_and_grad(wave, argnums=(0, 1)), [0.7, 1.1]),
+    "the last argument": (transforms.grad(wave, argnums=-1), [0.7, 1.1]),
+    "jacobian": (transforms.jacobian(lambda xs: [xs[0] * xs[1], ops.exp(xs[1]), 3.0]), [[0.7, 1.1]]),
+    "hessian": (transforms.hessian(rosenbrock), [[0.5, 1.5, -1.0]]),
+    "hessian of several": (transforms.hessian(wave, argnums=(0, 1)), [0.7, 1.1]),
+    "grad of grad": (transforms.grad(transforms.grad(wave)), [0.7, 1.1]),
+    "grad of grad of grad": (transforms.grad(transforms.grad(transforms.grad(wave), 1)), [0.7, 1.1]),
+    "jvp": (lambda x, v: transforms.jvp(rosenbrock, (x,), (v,)), [[0.5, 1.5, -1.0], [1.0, -2.0, 0.5]]),
+    "hvp": (lambda x, v: transforms.hvp(rosenbrock, x, v), [[0.5, 1.5, -1.0], [1.0, -2.0, 0.5]]),
+    "of captured": (transforms.value_and_grad(lambda x: P * x * x + P), [0.7]),
+    "of a number that was known": (lambda x: transforms.grad(wave)(2.0, x), [1.1]),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_transforms_compile(backend, name):
+    f, args = TRANSFORMED[name]
+    expected = f(*args)
+    agree(compile(f, backend=backend)(*args), expected)
+
+
+def test_what_is_compiled_can_be_compiled_and_transformed_again(backend):
+    g = shared(wave, backend)
+    x, y = 0.7, 1.1
+    assert compile(g, backend=backend)(x, y) == about(wave(x, y))
+    assert compile(lambda a: g(a, y) + g.value(a, y), backend=backend)(x) == about(2 * wave(x, y))
+    first = transforms.grad(wave)(x, y)
+    assert transforms.grad(g)(x, y) == about(first)
+    assert transforms.value_and_grad(g)(x, y)[1] == about(first)
+    assert compile(transforms.grad(g), backend=backend)(x, y) == about(first)
+    assert transforms.hessian(g)(x, y) == about(transforms.hessian(wave)(x, y))
+    assert transforms.jvp(g, (x, y), (1.0, 0.0))[1] == about(first)
+    assert g(Value(x), y) == about(wave(x, y))
+
+
+def test_the_gradient_by_a_parameter_inside_a_function(backend):
+    p = Value(2.0)
+    g = compile(lambda x: mg.grad(p**3 * x, p), backend=backend)
+    for a in (2.0, 5.0):
+        p.data = a
+        assert g(4.0) == about(12 * a * a)
+
+
+# ── Threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_threads_take_turns(backend):
+    p = Value(0.5)
+    g = compile(lambda xs: p * rosenbrock(xs), backend=backend)
+    wrong, start = [], threading.Barrier(8)
+
+    def work(seed):
+        r = random.Random(seed)
+        start.wait()
+        for _ in range(20):
+            xs = [r.uniform(-1, 1) for _ in range(r.choice((2, 3)))]
+            expected = 0.5 * rosenbrock(xs)
+            found = [g(xs), g.map([[xs], [xs]])[1], g.value(xs).data, (Value(2.0) * Value(3.0)).data]
+            if found != about([expected, expected, expected, 6.0]):
+                wrong.append((xs, found, expected))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# ── float32 ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_float32_rounds_and_nothing_else():
+    pytest.importorskip("llvmlite")
+    g = compile(wave, backend="llvm", dtype="float32")
+    found, expected = g(0.7, 1.1), wave(0.7, 1.1)
+    assert found != expected and found == pytest.approx(expected, rel=1e-6)
+    assert g.explain().startswith("wave, llvm backend, float32")
+    rows = array("f", [0.1, 0.2, 0.3, 0.4])
+    assert list(g.map(rows)) == pytest.approx([wave(*rows[:2]), wave(*rows[2:])], rel=1e-6)
+    assert g.map([[0.1, 0.2]]) == pytest.approx([wave(0.1, 0.2)], rel=1e-6)
+    x = Value(0.7)
+    g.value(x, 1.1).backward()
+    assert x.grad == pytest.approx(transforms.grad(wave)(0.7, 1.1), rel=1e-6)
+    with pytest.raises(FloatingPointError):
+        g(1e30, 1.0)

@@ -1,0 +1,108 @@
+"""Arguments taken apart into numbers and a structure, and put together again."""
+
+from array import array
+
+import pytest
+
+from milligrad import Value
+from milligrad.compiler.structure import NUMBER, flat, nested, structure
+
+
+def there_and_back(x):
+    numbers = []
+    return nested(structure(x, numbers), iter(numbers))
+
+
+def key(x):
+    return structure(x, []).key
+
+
+class Unhashable:
+    __hash__ = None
+
+
+class Half:
+    """A number of a kind of its own, as NumPy's are."""
+
+    def __float__(self):
+        return 0.5
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        1.5,
+        [1.0, 2.0],
+        [],
+        (),
+        {},
+        [[1.0, 2.0], [3.0]],
+        (1.0, (2.0, [3.0]), []),
+        {"b": 1.0, "a": [2.0, {"c": (3.0,)}]},
+        [True, None, "text", 1.0, b"bytes", ...],
+        {1: 2.0, (1, 2): [3.0]},
+    ],
+)
+def test_what_was_taken_apart_is_put_together_again(x):
+    assert there_and_back(x) == x
+
+
+def test_numbers_stand_in_order_and_whatever_is_one_becomes_one():
+    v = Value(7.0)
+    numbers = flat(({"b": [1, 2.5], "a": (v, Half())}, array("d", [4.0, 5.0]), range(2), True, "no", None))
+    assert numbers == [1.0, 2.5, v, 0.5, 4.0, 5.0, 0.0, 1.0]
+    assert all(type(x) is float for x in numbers if x is not v)
+
+
+def test_lists_of_any_kind_are_lists_and_tuples_stay_tuples():
+    assert there_and_back((array("d", [1.0]), range(2), (3,))) == ([1.0], [0.0, 1.0], (3.0,))
+    assert type(there_and_back([(1.0,)])[0]) is tuple
+
+
+def test_the_key_is_the_same_for_the_same_shape_whatever_the_numbers_are():
+    same = [1.0, 2.0], [3, Value(4.0)], array("d", [5.0, 6.0]), [Half(), 7]
+    assert len({key(x) for x in same}) == 1
+    assert key((1.0, {"a": [2]})) == key((Value(3.0), {"a": array("f", [4])}))
+
+
+def test_the_key_differs_where_the_shape_or_something_fixed_does():
+    different = [
+        1.0, [1.0], (1.0,), [[1.0]], [1.0, 1.0], [], (), {}, {"a": 1.0}, {"b": 1.0}, {"a": [1.0]}, [1.0, [1.0]],
+        True, False, None, "a", "b", b"a", [True], [1.0, True], [True, 1.0],
+    ]  # fmt: skip
+    assert len({key(x) for x in different}) == len(different)
+
+
+def test_the_order_of_a_dict_counts_since_a_function_can_see_it():
+    assert key({"a": 1.0, "b": 2.0}) != key({"b": 2.0, "a": 1.0})
+
+
+def test_what_is_fixed_is_told_apart_by_type_and_by_identity_where_it_has_no_hash():
+    assert key(True) != key("True") and key(frozenset([1])) == key(frozenset([1]))
+    x, y = Unhashable(), Unhashable()
+    assert key([x]) == key([x]) != key([y])
+
+
+def test_an_object_without_a_hash_is_kept_so_that_no_other_one_is_taken_for_it():
+    keys = {key(Unhashable()) for _ in range(100)}  # else a new one would lie where an old one was, and have its id
+    assert len(keys) == 100
+
+
+def test_outputs_are_floats_or_values():
+    v, numbers = Value(1.0), []
+    made = structure({"a": [1, 2.5, v], "b": (3,), "c": True, "d": None}, numbers, outputs=True)
+    assert numbers == [1.0, 2.5, v, 3.0] and [type(x) for x in numbers] == [float, float, Value, float]
+    assert nested(made, iter([1.0, 2.0, 3.0, 4.0])) == {"a": [1.0, 2.0, 3.0], "b": (4.0,), "c": True, "d": None}
+
+
+def test_a_number_is_the_one_structure_of_a_number():
+    assert structure(Value(1.0), []) is structure(1, []) is structure(2.5, []) is structure(Half(), []) is NUMBER
+
+
+def test_what_looks_like_a_number_and_is_none_is_refused():
+    with pytest.raises(TypeError, match=r"argument: expected a real number or a Value, got complex 1j"):
+        structure([1.0, 1j], [])
+    with pytest.raises(OverflowError, match="argument: expected a number that a float can hold"):
+        structure(10**400, [])
+    with pytest.raises(TypeError, match="output: expected a real number"):
+        structure(1j, [], outputs=True)
