@@ -1,6 +1,7 @@
-"""`python -m milligrad digits` and `python -m milligrad xor`: two networks trained from the command line.
+"""`python -m milligrad digits`, `xor`, `names` and `mnist`: networks trained from the command line.
 
-Each is an ordinary loop as anybody would write it: forward, loss, backward, step. Read it as an example.
+Read it as an example. The first two are ordinary loops as anybody would write them: forward, loss, backward, step. The
+other two leave the loop to a Trainer, which compiles it.
 """
 
 from __future__ import annotations
@@ -12,23 +13,34 @@ import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from string import ascii_lowercase as LETTERS
 
 from milligrad import (
     SGD,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
+    Embedding,
+    Flatten,
+    History,
     Linear,
     Module,
     ReLU,
     Sequential,
     Tanh,
+    Trainer,
     manual_seed,
     no_grad,
 )
-from milligrad.data import DataLoader, load_digits, random_split, xor
+from milligrad.data import DataLoader, TensorDataset, load_digits, load_mnist, load_names, random_split, xor
+from milligrad.functional import softmax
 from milligrad.optim.lr_scheduler import CosineAnnealingLR
 from milligrad.progress import progress
+from milligrad.trainer import BACKENDS
 from milligrad.typing import Any
+
+END = len(LETTERS)  # the token before the first letter of a name and after its last; a letter is its place in LETTERS
+CONTEXT = 3  # how many tokens the next one is guessed from
 
 
 def digits(options: Namespace) -> None:
@@ -100,6 +112,93 @@ def xor_problem(options: Namespace) -> None:
     save(model, options)
 
 
+def names(options: Namespace) -> None:
+    """Learn from nine tenths of the bundled names which letter follows three others, test on the rest, make up 20.
+
+    Bengio et al. 2003, "A neural probabilistic language model": each token has a vector, which is learned, too.
+    """
+    manual_seed(options.seed)
+    train, test = (_windows(part) for part in random_split(load_names(), [0.9, 0.1]))
+    model = Sequential(
+        Embedding(END + 1, 8), Flatten(), Linear(8 * CONTEXT, options.hidden), Tanh(), Linear(options.hidden, END + 1)
+    )
+    print(f"{len(train):,} letters to learn from, {len(test):,} to test on; {_count(model):,} parameters")
+    trainer = _trainer(model, options)
+    _fit(trainer, train, test, options)
+    random = Random(options.seed)
+    print("\n" + "\n".join(make_up_name(trainer, random) for _ in range(20)))
+    save(model, options)
+
+
+def _windows(some: Any) -> TensorDataset:
+    """For each letter of each name, and for its end: the tokens before it, and its own."""
+    contexts, targets = [], []
+    for name in some:
+        context = [END] * CONTEXT
+        for token in [*map(LETTERS.index, name), END]:
+            contexts.append(context)
+            targets.append(token)
+            context = [*context[1:], token]
+    return TensorDataset(contexts, targets)
+
+
+def make_up_name(trainer: Trainer, random: Random) -> str:
+    """Letters drawn one by one, as likely as the model says, until it draws the end; 15 at most."""
+    tokens = [END] * CONTEXT
+    while len(tokens) < CONTEXT + 15:
+        (logits,) = trainer.predict([tokens[-CONTEXT:]])
+        (token,) = random.choices(range(END + 1), softmax(logits))
+        if token == END:
+            break
+        tokens.append(token)
+    return "".join(LETTERS[token] for token in tokens[CONTEXT:])
+
+
+def mnist(options: Namespace) -> None:
+    """Train a 784-hidden-10 network on the 60,000 digits of MNIST in a folder, and test it on its 10,000 others."""
+    start = time.perf_counter()
+    manual_seed(options.seed)
+    model = Sequential(Linear(28 * 28, options.hidden), ReLU(), Linear(options.hidden, 10))
+    trainer = _trainer(model, options, options.dtype)
+    try:
+        train, test = (load_mnist(options.data, part, options.dtype) for part in (True, False))
+    except (OSError, ValueError) as error:
+        sys.exit(f"argument --data: {error}")
+    print(f"{len(train):,} digits to learn from, {len(test):,} to test on; {_count(model):,} parameters")
+    history = _fit(trainer, train, test, options)
+    print(f"\nTest accuracy: {history.val_accuracy[-1]:.2%}")
+    print(f"Total time: {time.perf_counter() - start:.1f} s, with reading the files and compiling")
+    save(model, options)
+
+
+def _count(model: Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _trainer(model: Module, options: Namespace, dtype: str = "float64") -> Trainer:
+    optimizer = SGD(model.parameters(), lr=options.lr, momentum=0.9)
+    try:
+        return Trainer(model, CrossEntropyLoss(), optimizer, options.backend, dtype=dtype)
+    except (ImportError, ValueError) as error:
+        sys.exit(f"argument --{error}")  # it begins with the name: backend or dtype
+
+
+def _fit(trainer: Trainer, train: Any, test: Any, options: Namespace) -> History:
+    """Train, and print a line for each epoch. After Ctrl-C the model is as it was after the last whole epoch."""
+    history = trainer.fit(
+        train,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        validation_data=test,
+        seed=options.seed,
+        scheduler=CosineAnnealingLR(trainer.optimizer, options.epochs),
+        callbacks=[lambda trainer, history: print(history.line(), flush=True)],
+    )
+    if not history:
+        raise KeyboardInterrupt
+    return history
+
+
 def save(model: Module, options: Namespace) -> None:
     """Write the numbers of the model, as JSON, to the file given with --save."""
     if options.save:
@@ -112,13 +211,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         prog="python -m milligrad", description="Networks of single numbers, trained before your eyes."
     )
-    commands = parser.add_subparsers(required=True, metavar="digits | xor")
+    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist")
     add_command(commands, "digits", digits, "handwritten digits of 8 by 8 pixels", epochs=15, hidden=32, lr=0.1)
     add_command(commands, "xor", xor_problem, "the exclusive or", epochs=200, hidden=4, lr=0.2)
+    command = add_command(commands, "names", names, "first names, letter by letter", epochs=5, hidden=64, lr=0.03)
+    add_trainer_options(command)
+    command = add_command(commands, "mnist", mnist, "the digits of MNIST", epochs=5, hidden=128, lr=0.05)
+    add_trainer_options(command)
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder with its four files (.gz or not)"
+    )
+    command.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="float32 on llvm only")
     options = parser.parse_args(arguments)
-    for name, least in (("epochs", 1), ("hidden", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"argument --{name}: expected at least {least}, got {getattr(options, name)}")
+    for name in ("epochs", "hidden", "batch_size"):
+        if getattr(options, name, 1) < 1:
+            parser.error(f"argument --{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
     if not 0 < options.lr < float("inf"):
         parser.error(f"argument --lr: expected a number > 0, got {options.lr}")
     if options.save:
@@ -135,15 +242,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hidden: int, lr: float) -> None:
+def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hidden: int, lr: float) -> ArgumentParser:
     """One command with the options that all of them take."""
-    command = commands.add_parser(name, help=about, description=about, formatter_class=ArgumentDefaultsHelpFormatter)
+    command: ArgumentParser = commands.add_parser(
+        name, help=about, description=about, formatter_class=ArgumentDefaultsHelpFormatter
+    )
     command.add_argument("--epochs", type=int, default=epochs, help="how often all samples are gone through")
     command.add_argument("--hidden", type=int, default=hidden, help="numbers in the hidden layer")
     command.add_argument("--lr", type=float, default=lr, help="learning rate at the start")
     command.add_argument("--seed", type=int, default=0, help="of the first weights, the split and the order")
     command.add_argument("--save", type=Path, metavar="model.json", help="file to write the trained model to")
     command.set_defaults(run=run)
+    return command
+
+
+def add_trainer_options(command: ArgumentParser) -> None:
+    """The options of the commands that use a Trainer."""
+    command.add_argument("--batch-size", type=int, default=32, help="samples in a step")
+    command.add_argument("--backend", choices=BACKENDS, default="auto", help="what computes the steps")
 
 
 if __name__ == "__main__":

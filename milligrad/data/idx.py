@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 
 from milligrad.data.dataset import TensorDataset
+from milligrad.data.rows import Rows, from_bytes
 from milligrad.nested import Nested, Shape, unflatten
 from milligrad.typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, overload
 
@@ -26,6 +27,11 @@ TYPES = {0x08: "B", 0x09: "b", 0x0B: "h", 0x0C: "i", 0x0D: "f", 0x0E: "d"}
 """The type byte of an IDX file → the letter that `struct` and `array` have for that type."""
 
 CHUNK = 1 << 20
+
+LEVELS = [byte / 255 for byte in range(256)]
+"""Byte of a picture → pixel from 0 to 1."""
+
+TYPECODES = {"float64": "d", "float32": "f"}
 
 
 class IDXArray(Sequence[Nested]):
@@ -107,14 +113,18 @@ def _read(file: BinaryIO, n: int, what: str) -> bytearray:
     return raw
 
 
-def load_mnist(directory: PathLike, train: bool = True) -> TensorDataset:
+def load_mnist(directory: PathLike, train: bool = True, dtype: str | None = None) -> TensorDataset:
     """MNIST, or another set published in its files, from `directory`: the training samples, or else the test samples.
 
     A sample is (x, y): x the pixels row by row (784), from 0 (paper) to 1 (ink), y the label, an int. They are decoded
-    when they are asked for. The files are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` or those of `t10k`,
-    with or without `.gz`, a dot before `idx` or a dash. Raises FileNotFoundError if one is missing, ValueError if one
-    is damaged, is not of bytes in 3 dimensions (labels: 1), or has another number of samples than the other.
+    when they are asked for; with a `dtype`, "float64" or "float32", all at once into Rows, one array that compiled code
+    reads as it is (0.7 or 0.4 s for 60,000 pictures, 376 or 188 MB). The files are `train-images-idx3-ubyte` and
+    `train-labels-idx1-ubyte` or those of `t10k`, with or without `.gz`, a dot before `idx` or a dash. Raises
+    FileNotFoundError if one is missing, ValueError if one is damaged, is not of bytes in 3 dimensions (labels: 1), or
+    has another number of samples than the other.
     """
+    if dtype not in (None, *TYPECODES):
+        raise ValueError(f"dtype: expected {' or '.join(map(repr, TYPECODES))} or None, got {dtype!r:.60}")
     part = "train" if train else "t10k"
     image_file, label_file = _find(directory, f"{part}-images", 3), _find(directory, f"{part}-labels", 1)
     images, labels = _read_bytes(image_file, 3), _read_bytes(label_file, 1)
@@ -123,7 +133,10 @@ def load_mnist(directory: PathLike, train: bool = True) -> TensorDataset:
             f"expected as many labels as images, found {len(images)} images in {image_file} "
             f"and {len(labels)} labels in {label_file}"
         )
-    return TensorDataset(_Pixels(images), labels)
+    if dtype is None:
+        return TensorDataset(_Pixels(images), labels)
+    buffer = from_bytes(images._raw, LEVELS, TYPECODES[dtype])
+    return TensorDataset(Rows(buffer, math.prod(images.shape[1:])), list(labels._raw))
 
 
 def _find(directory: PathLike, name: str, ndim: int) -> Path:
@@ -159,4 +172,4 @@ class _Pixels(Sequence[list[float]]):
     def __getitem__(self, i: int | slice) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(len(self))[i]]
-        return [level / 255 for level in self._images.flat(i)]
+        return [LEVELS[byte] for byte in self._images.flat(i)]
