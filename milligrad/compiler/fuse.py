@@ -8,6 +8,7 @@ same iteration has just computed. Arrays that nobody reads any more disappear. T
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from milligrad.compiler.program import (
     Access,
@@ -221,9 +222,9 @@ def common(a: Dims, b: Dims) -> Dims | None:
     products = sorted({*_suffix_products(a), *_suffix_products(b)})
     if _suffix_products(a)[-1] != _suffix_products(b)[-1]:
         return None
-    if any(large % small for small, large in zip(products, products[1:])):
+    if any(large % small for small, large in pairwise(products)):
         return None
-    return tuple(reversed([large // small for small, large in zip(products, products[1:])]))
+    return tuple(reversed([large // small for small, large in pairwise(products)]))
 
 
 def _suffix_products(dims: Dims) -> list[int]:

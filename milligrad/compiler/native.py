@@ -7,6 +7,7 @@ put an address into the table. The calls go through ctypes, which lets other thr
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import time
 from array import array
@@ -66,6 +67,54 @@ def buffer(numbers: int, dtype: str = "float64") -> Any:
     start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
     view: Any = memoryview(raw)[start : start + numbers * width]
     return view.cast(typecode)
+
+
+FINITE = """
+declare double @llvm.vector.reduce.fadd.v8f64(double, <8 x double>)
+
+define double @finite(ptr %x, i64 %n) {
+entry:
+  %whole = and i64 %n, -8
+  %any = icmp sgt i64 %whole, 0
+  br i1 %any, label %loop, label %rest
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %sum = phi <8 x double> [ zeroinitializer, %entry ], [ %more, %loop ]
+  %at = getelementptr double, ptr %x, i64 %i
+  %v = load <8 x double>, ptr %at, align 8
+  %zero = fmul <8 x double> %v, zeroinitializer
+  %more = fadd <8 x double> %sum, %zero
+  %next = add i64 %i, 8
+  %again = icmp slt i64 %next, %whole
+  br i1 %again, label %loop, label %rest
+rest:
+  %sums = phi <8 x double> [ zeroinitializer, %entry ], [ %more, %loop ]
+  %total = call reassoc double @llvm.vector.reduce.fadd.v8f64(double 0.0, <8 x double> %sums)
+  ret double %total
+}
+"""
+
+
+@cache
+def _finite() -> tuple[Any, Any]:
+    llvm = _llvm()
+    host()
+    target = llvm.Target.from_default_triple().create_target_machine(cpu=llvm.get_host_cpu_name(), opt=2, jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(FINITE), target)
+    engine.finalize_object()
+    address = engine.get_function_address("finite")
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_int64)(address), engine
+
+
+def finite(numbers: Any) -> bool:
+    """Whether all of a buffer of doubles are finite: 0 times any of them is 0 then, and NaN otherwise."""
+    n = len(numbers)
+    if not n:
+        return True
+    function, _ = _finite()
+    whole = n - n % 8
+    zero = function(ctypes.addressof(ctypes.c_char.from_buffer(numbers)), n)
+    return zero == 0.0 and all(map(math.isfinite, numbers[whole:]))
 
 
 class Pin:

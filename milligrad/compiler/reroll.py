@@ -35,7 +35,7 @@ MOST_PATTERNS = 8  # and sums of one kind into at most as many groups, before th
 
 
 class Layout(NamedTuple):
-    """Which numbers an array holds: sources (Symbols, Values) of a leaf array, positions among the outputs of others."""
+    """Which numbers an array holds: of leaves the sources (Symbols, Values), else positions among the outputs."""
 
     array: Array
     numbers: Sequence[Any]
@@ -140,10 +140,7 @@ class Reroller:
             classes[op, out, self.varies[i], arrays].append((i, places))
         values: dict[Any, int] = {}
         for (op, out, varies, arrays), members in classes.items():
-            if op is total or isinstance(op, Reduction):
-                groups = _by_pattern(arrays, members)
-            else:
-                groups = [members]
+            groups = _by_pattern(arrays, members) if op is total or isinstance(op, Reduction) else [members]
             for group in groups:
                 self._group(op, out, bool(varies), arrays, group, values)
 
@@ -161,7 +158,7 @@ class Reroller:
         return tuple([array[x] for x in inputs]), [place[x] for x in inputs]
 
     def _terms(self, op: Op, inputs: Inputs) -> tuple[Any, Places]:
-        """The runs of terms with factors from the same arrays, as (array, array, count), and the places of all terms."""
+        """The runs of terms with factors from the same arrays, (array, array, count), and the places of all terms."""
         array, place = self.array, self.place
         if op is ops.dot or op is total:
             n = len(inputs) // 2
@@ -222,7 +219,8 @@ class Reroller:
     def _reduce(self, op: Op, out: int, places: Places, varies: bool, arrays: Any, members: list[Member]) -> None:
         """A sum, or another op of many inputs: a segment for each piece of each run of terms."""
         segments: list[tuple[Piece, list[Any]]] = []  # (the nest within the sum, its factors with the places of heads)
-        shared = len({_pattern(arrays, p) for _, p in members}) == 1
+        single = all([count == 1 for _, _, count in arrays])
+        shared = single or len({_pattern(arrays, p) for _, p in members}) == 1
         start = 0
         few = len(members) <= SMALL and sum([count for _, _, count in arrays]) <= UNROLLED
         for a, b, count in arrays:
@@ -391,6 +389,8 @@ def _pattern(arrays: Any, places: Places) -> tuple[int, ...]:
 
 def _by_pattern(arrays: Any, members: list[Member]) -> list[list[Member]]:
     """The members by the pattern of their terms, unless hardly two are alike."""
+    if all([count == 1 for _, _, count in arrays]):
+        return [members]
     patterns: dict[tuple[int, ...], list[Member]] = defaultdict(list)
     for member in members:
         patterns[_pattern(arrays, member[1])].append(member)

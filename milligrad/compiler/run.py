@@ -93,10 +93,25 @@ class Memory:
         """A buffer of n zeros."""
         return array(self.typecode, bytes(n * (8 if self.typecode == "d" else 4))) if self.typecode else [0.0] * n
 
+    def blank(self, n: int) -> Any:
+        """A buffer for n results; of native ones the pages are touched when they are written, not before."""
+        if not self.typecode:
+            return [0.0] * n
+        from milligrad.compiler.native import buffer
+
+        return buffer(n, "float64" if self.typecode == "d" else "float32")
+
+    def finite(self, numbers: Any) -> bool:
+        """Whether all numbers of a buffer are finite."""
+        if self.typecode == "d" and len(numbers) > 256:
+            from milligrad.compiler.native import finite
+
+            return finite(numbers)
+        return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+
     def fill(self, buffer: Any, numbers: Sequence[float]) -> None:
         """Put the numbers into the buffer."""
         buffer[:] = array(self.typecode, numbers) if self.typecode else numbers
-
 
     def bind(self, code: Any, program: Program, buffers: Mapping[Array, Any]) -> None:
         """Give the code its buffers. Those of rows are handed in by each call; lists are of one row until then."""
@@ -107,7 +122,7 @@ class Memory:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without the cyclic garbage collector: a trace makes 10⁵ objects, none of them garbage, and it would walk them all."""
+    """Without the cyclic garbage collector: the 10⁵ objects of a trace are no garbage, and it would walk them all."""
     paused = gc.isenabled()
     gc.disable()
     try:
@@ -162,6 +177,7 @@ class Compiled:
         self.backend, self.dtype = backend, dtype
         self._f = f
         self._variants: dict[Any, list[Variant]] = {}
+        self._widths: dict[Any, tuple[Variant, int]] = {}  # of buffers given to `map`
         self._last: Variant | None = None
         self._lock = threading.RLock()
         update_wrapper(self, f, updated=())
@@ -299,30 +315,36 @@ class Compiled:
 
     def _map_buffer(self, rows: Any) -> memoryview[float]:
         view = _buffer(rows)
-        parameters, most = _positional(self._f)
-        if view.ndim == 2:
-            count, width = view.shape  # type: ignore[misc]
-            row: tuple[Any, ...] = (0.0,) * width
-            if most == 1 and width != 1:
-                row = ([0.0] * width,)
-        else:
-            if not parameters:
-                raise ValueError("rows: expected a buffer of two dimensions, since f takes any number of arguments")
-            if len(view) % parameters:
-                raise ValueError(f"rows: expected {parameters} numbers for each row, got {len(view)} in all")
-            count, width, row = len(view) // parameters, parameters, (0.0,) * parameters
-        _, variant = self._variant("map", row, {})
+        variant, width = self._of_width(view.ndim, view.shape[1] if view.ndim == 2 else None)  # type: ignore[index]
+        count, more = divmod(math.prod(view.shape or ()), width) if width else (len(view), 0)
+        if more:
+            raise ValueError(f"rows: expected {width} numbers for each row, got {len(view)} in all")
         data = _as_they_are(view) if view.format == Memory(self.backend, self.dtype).typecode else None
         if data is None:
             data = Memory(self.backend, self.dtype).new(_all_numbers(view))
         with self._lock:
             results = variant.rows(data, count)
-        doubles = results if isinstance(results, array) and results.typecode == "d" else array("d", results)
+        doubles = results if isinstance(results, memoryview) and results.format == "d" else array("d", results)
         flat_results: memoryview[float] = memoryview(doubles)
         scalar = variant.returned.kind == "number"
         if scalar or not len(flat_results):
             return flat_results
         return flat_results.cast("B").cast("d", (count, variant.width))
+
+    def _of_width(self, ndim: int, width: int | None) -> tuple[Variant, int]:
+        """(the code for rows of a buffer of that many dimensions, and numbers in a row, and their number)."""
+        known = self._widths.get((ndim, width))
+        if known is None or not known[0].holds():
+            parameters, most = _positional(self._f)
+            if width is None and not parameters:
+                raise ValueError("rows: expected a buffer of two dimensions, since f takes any number of arguments")
+            n = parameters if width is None else width
+            row: tuple[Any, ...] = (0.0,) * n
+            if width is not None and most == 1 and width != 1:
+                row = ([0.0] * n,)
+            known = self._widths[ndim, width] = self._variant("map", row, {})[1], n
+        self._last = known[0]
+        return known
 
 
 def _buffer(rows: Any) -> memoryview:
@@ -424,12 +446,18 @@ class Variant:
             self.backend, BLOCK if per_row else 1, self.dtype,
         )  # fmt: skip
         self._draws = len(self.trace.random)
-        self._settings = list(filter(_is_so, dict.fromkeys(self.trace.settings)))  # what f itself set, is not so any more
+        self._settings = list(
+            filter(_is_so, dict.fromkeys(self.trace.settings))
+        )  # what f itself set, is not so any more
         self._requires = [v.requires_grad for v in self.captured]
         self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
         self.outputs = []
         self._memory = Memory(self.backend, self.dtype)
-        self._buffers = {a: self._memory.zeros(a.size) for a in self.program.arrays if a.role in ("input", "leaf", "output") and not a.per_sample}
+        self._buffers = {
+            a: self._memory.zeros(a.size)
+            for a in self.program.arrays
+            if a.role in ("input", "leaf", "output") and not a.per_sample
+        }
         self._memory.bind(self.code, self.program, self._buffers)
 
     def holds(self) -> bool:
@@ -454,7 +482,7 @@ class Variant:
         except (ArithmeticError, ValueError) as error:
             raise _not_finite() from error
         results = buffers[self._results]
-        if not math.isfinite(sum(results)) and not all(map(math.isfinite, results)):
+        if not self._memory.finite(results):
             raise _not_finite()
         return nested(self.returned, iter(results))
 
@@ -467,12 +495,12 @@ class Variant:
         if self._draws:
             draw = generator().random
             inputs[self._inputs["random"]] = self._memory.new([draw() for _ in range(self._draws * count)])
-        results = self._memory.zeros(count * self.width)
+        results = self._memory.blank(count * self.width)
         try:
             self.code.rows(inputs, {self._results: results}, count)
         except (ArithmeticError, ValueError) as error:
             raise _not_finite(self._first_bad(inputs, count)) from error
-        if not math.isfinite(sum(results)) and not all(map(math.isfinite, results)):
+        if not self._memory.finite(results):
             bad = next(i for i, x in enumerate(results) if not math.isfinite(x)) // self.width
             raise _not_finite(f" (row {bad})")
         return results
@@ -495,7 +523,8 @@ class Variant:
         info, times = self.program.info, {**self.clock.times, **self.code.times}
         lines = [
             f"{name}, {self.backend} backend, {self.dtype}",
-            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['groups']} groups, {len(self.program.loops)} loops",
+            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, "
+            f"{info['groups']} groups, {len(self.program.loops)} loops",
             "  " + ", ".join(f"{pass_}: {1000 * s:.1f} ms" for pass_, s in times.items()),
             *(f"  {line}" for line in describe(self.program.loops)),
             "",

@@ -46,28 +46,30 @@ class Batch:
 
     def mask_of(self, x: Any) -> int:
         """The mask of x: a Symbol, or a number or Value, which belong to none."""
-        tape = self.trace.tape
-        for z in tape[len(self.mask) :]:
+        mask = self.mask
+        for z in self.trace.tape[len(mask) :]:
             if z.op is None:
-                s, k = self._inputs.get(z, (None, None))
-                self.mask.append(0 if s is None else 1 << s)
-                self.form.append(self._form(("input", k) if s is not None else z))
+                s, _ = self._inputs.get(z, (None, None))
+                mask.append(0 if s is None else 1 << s)
             else:
-                xs = inputs_of(z)
                 m = 0
-                for x_ in xs:
-                    if type(x_) is Symbol:
-                        m |= self.mask[x_.number]
-                self.mask.append(0 if z.op is total else m)
-                self.form.append(
-                    self._form((z.op, *[self.form[x_.number] if type(x_) is Symbol else self._form(x_) for x_ in xs]))
-                )
-        return self.mask[x.number] if type(x) is Symbol else 0
+                for y in inputs_of(z):
+                    if type(y) is Symbol:
+                        m |= mask[y.number]
+                mask.append(0 if z.op is total else m)
+        return mask[x.number] if type(x) is Symbol else 0
 
     def form_of(self, x: Any) -> int:
         """The form of x."""
-        self.mask_of(None)
-        return self.form[x.number] if type(x) is Symbol else self._form(x)
+        form = self.form
+        for z in self.trace.tape[len(form) :]:
+            if z.op is None:
+                s, k = self._inputs.get(z, (None, None))
+                form.append(self._form(("input", k) if s is not None else z))
+            else:
+                xs = [form[y.number] if type(y) is Symbol else self._form(y) for y in inputs_of(z)]
+                form.append(self._form((z.op, *xs)))
+        return form[x.number] if type(x) is Symbol else self._form(x)
 
     def _form(self, key: Any) -> int:
         if type(key) is float:
@@ -214,6 +216,8 @@ def gradients(loss: Any, wrt: Sequence[Value], varies: Callable[[Any], bool]) ->
                 g = x.record(ops.identity, (g,))
                 each.add(g.number)
             return g
+        if len(gs) == 1 and not (varies(gs[0]) or varies(ds[0]) or each):
+            return _products(gs, ds)
         own = [varies(g) or varies(d) or (type(g) is Symbol and g.number in each) for g, d in zip(gs, ds)]
         if not any(own):
             return _products(gs, ds)

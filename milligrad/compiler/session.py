@@ -9,7 +9,7 @@ one call; else there is a program for each shape of a batch. It knows nothing of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -89,7 +89,8 @@ class CompiledSession:
             numbers = self.buffers[p.array]
             if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
                 raise FloatingPointError(
-                    "a parameter is no longer finite: the same with backend='eager' says where a number stops making sense"
+                    "a parameter is no longer finite: "
+                    "the same with backend='eager' says where a number stops making sense"
                 )
 
     def _column(self, p: Parameters, name: str, numbers: list[float]) -> list[float]:
@@ -188,7 +189,9 @@ class CompiledSession:
     def _predict_whole(self, xb: Any) -> list[Any]:
         numbers: list[Any] = []
         shape = structure(xb, numbers)
-        code = self._code(("predict whole", shape.key, self._fixed()), lambda: WholePrediction(self, shape, len(numbers)))
+        code = self._code(
+            ("predict whole", shape.key, self._fixed()), lambda: WholePrediction(self, shape, len(numbers))
+        )
         return code.run(self, numbers)  # type: ignore[no-any-return]
 
     # Programs.
@@ -364,7 +367,12 @@ def _blocks(draws: list[tuple[int, int]]) -> list[int]:
 
 
 def _program(
-    session: CompiledSession, tape: Any, outputs: Sequence[Any], leaves: list[Layout], wanted: list[Layout], clock: Clock
+    session: CompiledSession,
+    tape: Any,
+    outputs: Sequence[Any],
+    leaves: list[Layout],
+    wanted: list[Layout],
+    clock: Clock,
 ) -> tuple[Program, list[Value], Array]:
     """Passes 2 and 3. Captured Values that do not learn are an array of their own."""
     learning = {v for p in session.parameters for v in p.values}
@@ -495,7 +503,8 @@ def _explained(what: str, program: Program, clock: Clock, code: Any) -> str:
 
     info = program.info
     return "\n".join([
-        f"{what}: {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['groups']} groups, {len(program.loops)} loops",
+        f"{what}: {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, "
+        f"{info['groups']} groups, {len(program.loops)} loops",
         ", ".join(f"{name}: {1000 * s:.1f} ms" for name, s in {**clock.times, **code.times}.items()),
         *(f"  {line}" for line in describe(program.loops)),
         "",
@@ -512,9 +521,7 @@ def _positions(order: Sequence[int]) -> Any:
 class Whole:
     """A program for batches of one shape."""
 
-    def __init__(
-        self, session: CompiledSession, sx: Structure, nx: int, sy: Structure, ny: int, train: bool
-    ) -> None:
+    def __init__(self, session: CompiledSession, sx: Structure, nx: int, sy: Structure, ny: int, train: bool) -> None:
         self.clock = Clock()
         with collector_paused(), self.clock("trace"), enable_grad():
             trace = Trace()
@@ -588,14 +595,19 @@ class Predict:
                 raise NotSeparable("a prediction that draws random numbers, batch by batch")
             batch = Batch(trace, xs, forms)
             outputs: tuple[list[Any], list[Any]] = ([], [])
-            self.returned = [structure(p, out, outputs=True) for p, out in zip(predictions, outputs)][0]
+            self.returned, _ = [structure(p, out, outputs=True) for p, out in zip(predictions, outputs)]
             if len(outputs[0]) != len(outputs[1]):
                 raise NotSeparable("predictions of different shapes")
             numbers = [same(batch, pair) for pair in zip(*outputs)]
         self.x = Array("x", len(xs[0]), "input", True)
         self.result = Array("prediction", len(numbers), "output", True)
         program, self.others, self.captured = _program(
-            session, trace.tape, numbers, [Layout(self.x, xs[0])], [Layout(self.result, range(len(numbers)))], self.clock
+            session,
+            trace.tape,
+            numbers,
+            [Layout(self.x, xs[0])],
+            [Layout(self.result, range(len(numbers)))],
+            self.clock,
         )
         self.program = fuse(program)
         self.code = build(self.program, session.backend, PREDICT_ROWS, session.dtype)

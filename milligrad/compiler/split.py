@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -75,6 +76,12 @@ def _program(loops: list[Loop], whole: Program) -> Program:
     return fuse(Program(list(arrays), loops, whole.info))
 
 
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The threads that wait for parts; one is the caller's own. All programs share them."""
+    return ThreadPoolExecutor(threads, "milligrad")
+
+
 class Threads:
     """The stages of a program as code, with its memory, and the threads that run it.
 
@@ -102,7 +109,7 @@ class Threads:
         self._inputs = [{a for a in stage.arrays if a.per_sample and a.role == "input"} for stage, _ in made.programs]
         self.source = "\n".join([codes[0].source for codes in self.codes])
         self.times = {name: sum([codes[0].times[name] for codes in self.codes]) for name in self.codes[0][0].times}
-        self._pool = ThreadPoolExecutor(threads - 1)
+        self._pool = _pool(threads - 1)
 
     def run(self, data: Mapping[Array, Any], order: Any, start: int, stop: int) -> None:
         """Run it for the samples order[start:stop], one batch, of `data`, the per_sample inputs."""

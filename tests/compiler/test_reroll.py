@@ -494,6 +494,15 @@ def test_sums_with_several_patterns_are_a_group_for_each():
     assert Rolled(f, x=10)(x=xs) == pytest.approx([float(z) for z in f(xs)], rel=1e-13)
 
 
+def test_sums_with_too_many_patterns_are_one_group_with_a_table():
+    """x_i and x_{2i+1}: the second stands i + 1 places behind the first, in each sum another distance."""
+    r = Rolled(lambda x: [ops.logsumexp([x[i], x[2 * i + 1]]) for i in range(10)], x=20)
+    loop = r.only_loop()
+    table = (0, 1, 1, 3, 2, 5, 3, 7, 4, 9, 5, 11, 6, 13, 7, 15, 8, 17, 9, 19)
+    assert loop.dims == (10,)
+    assert loop.steps == [Reduce(ops.logsumexp, (Segment((2,), (Access(r["x"], table=table),)),))]
+
+
 # Outputs.
 
 

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import math
 import random
+import sys
 import threading
 from array import array
 from functools import partial
@@ -236,7 +237,7 @@ def test_a_value_that_was_computed_before_keeps_its_number(backend):
 def test_a_detached_parameter_is_live_and_has_no_gradient(backend):
     p = Value(2.0)
     f = compile(lambda x: p.detach() * p * x, backend=backend)
-    f(1.0)
+    f.value(1.0)
     p.data = 5.0
     z = f.value(2.0)
     z.backward()
@@ -574,6 +575,16 @@ def test_freezing_after_the_first_call_is_noticed(backend):
     assert model.weight.grad == [[1.0, 2.0]] and model.bias.grad == [1.0]
 
 
+def test_thawing_after_the_first_call_is_noticed(backend):
+    p, q = Value(2.0, requires_grad=False), Value(3.0)
+    g = compile(lambda x: p * q * x, backend=backend)
+    g.value(1.0).backward()
+    assert (p.grad, q.grad) == (0.0, 2.0)
+    p.requires_grad = True
+    g.value(1.0).backward()
+    assert (p.grad, q.grad) == (3.0, 4.0)
+
+
 def test_what_only_derivatives_depend_on_is_live_too(backend):
     p = Value(2.0)
     g = compile(lambda x: abs(p) + p**3 + ops.max([p, x]) + 0 * x, backend=backend)
@@ -685,7 +696,9 @@ def test_the_gradient_by_a_parameter_inside_a_function(backend):
 # ── Threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_threads_take_turns(backend):
+def test_threads_take_turns(backend, request):
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)  # else most calls would be over before another thread has its turn
     p = Value(0.5)
     g = compile(lambda xs: p * rosenbrock(xs), backend=backend)
     wrong, start = [], threading.Barrier(8)

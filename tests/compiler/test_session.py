@@ -250,6 +250,22 @@ def test_a_regulariser_is_live_and_belongs_to_no_sample(backend):
     assert everything(s) == about(everything(e)) and kinds(s) == [Loops]
 
 
+def test_a_regulariser_of_a_whole_batch_is_live_too(backend):
+    def loss_fn(model, prediction, target):
+        return F.cross_entropy(prediction, target) + 0.1 * sum(abs(v) for v in model.layer.weight.values())
+
+    s, e = (session(b, m, loss_fn=partial(loss_fn, m)) for b in (backend, "eager") for m in [Standardized()])
+    s.load()
+    for k in range(4):
+        for x in (s, e):
+            x.model.layer.weight[0][0].data = (-1.0) ** k
+            x.load()
+            x.epoch(X, Y, range(4), 4)
+            x.store()
+        assert everything(s) == about(everything(e))
+    assert kinds(s) == [Whole]
+
+
 # ── Random numbers ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
