@@ -1,16 +1,22 @@
-"""Every code block of the README runs, and prints what the README says it prints."""
+"""Every code block of the READMEs runs, and prints what is said there that it prints."""
 
+import builtins
 import contextlib
 import io
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = {"README.md": 6, "milligrad/compiler/README.md": 7}  # of Python
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_each_python_block_prints_the_text_block_that_follows_it():
-    blocks = BLOCK.findall(README)
+@pytest.mark.parametrize("path", BLOCKS)
+def test_each_python_block_prints_the_text_block_that_follows_it(path):
+    blocks = BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))
     namespace: dict[str, object] = {}
     ran = 0
     for (kind, code), (next_kind, promised) in zip(blocks, [*blocks[1:], ("", "")]):
@@ -18,10 +24,10 @@ def test_each_python_block_prints_the_text_block_that_follows_it():
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), namespace)
+            exec(builtins.compile(code, path, "exec"), namespace)
         assert printed.getvalue() == (promised if next_kind == "text" else ""), code
         ran += 1
-    assert ran == 5
+    assert ran == BLOCKS[path]
 
 
 def test_every_block_is_python_its_output_or_one_of_the_two_commands():

@@ -155,8 +155,9 @@ def compile(
     Numbers among the arguments (also Values: their numbers) are inputs of the code; anything else (bools, strings,
     None, objects) is fixed when it is traced. For each new shape of the arguments f is traced once, by a call with
     symbols in the place of numbers; what it does besides computing happens in that call only. Values that f uses
-    besides its arguments, such as a model's parameters, are looked up in each call. Results are floats, nested as f
-    nests them. Random numbers drawn from milligrad's generator (dropout) are drawn anew in each call.
+    besides its arguments, such as a model's parameters, are looked up in each call; a module's `train()` or `eval()`
+    is noticed. Results are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout)
+    are drawn anew in each call.
 
     backend:  "python" needs nothing; "llvm" needs llvmlite; "auto" takes llvm if it is there, and says which, once.
     dtype:    "float64", or "float32" with llvm.
