@@ -352,13 +352,13 @@ class Value:
     __gt__, __ge__ = _compare(operator.gt), _compare(operator.ge)
 
     def __float__(self) -> float:
-        return self.data
+        return float(+self) if _paused and tracer() else self.data
 
     def __int__(self) -> int:
-        return int(self.data)
+        return int(float(self))
 
     def __bool__(self) -> bool:
-        return self.data != 0.0
+        return float(self) != 0.0
 
     def __round__(self, ndigits: int | None = None) -> float:
         return round(self.data, ndigits)

@@ -20,7 +20,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, numbers
+from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, numbers, tracer
 from milligrad.typing import Any
 
 __all__ = [
@@ -214,6 +214,8 @@ def where(condition: Any, x: Number, y: Number) -> Any:
 
     The condition is a comparison, or a number that counts as true unless it is 0; no derivative passes through it.
     """
+    if isinstance(condition, Value) and tracer():
+        condition = +condition  # a parameter, too, has no number while it is traced
     if isinstance(condition, Value) and condition.symbolic:
         return select(condition if condition.op in (less, less_equal, equal) else 1 - equal(condition, 0.0), x, y)
     return select(float(bool(number(condition, "condition"))), x, y)

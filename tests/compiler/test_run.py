@@ -738,3 +738,14 @@ def test_float32_rounds_and_nothing_else():
     assert x.grad == pytest.approx(transforms.grad(wave)(0.7, 1.1), rel=1e-6)
     with pytest.raises(FloatingPointError):
         g(1e30, 1.0)
+
+
+def test_a_captured_value_is_never_baked_in_as_a_condition_or_a_number():
+    w = Value(1.0)
+    chosen = compile(lambda x: ops.where(w, x, 2 * x), backend="python")
+    assert chosen(3.0) == 3.0
+    w.data = 0.0
+    assert chosen(3.0) == 6.0
+    for f in (lambda x: x * float(w), lambda x: x * math.exp(w), lambda x: x if w else 2 * x, lambda x: x * int(w)):
+        with pytest.raises(TraceError, match=r"test_run\.py"):
+            compile(f, backend="python")(2.0)
