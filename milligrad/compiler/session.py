@@ -50,6 +50,7 @@ class CompiledSession:
         self._codes: dict[Any, Any] = {}  # what was compiled, by what it depends on
         self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
         self._layout: Any = None
+        self._modules: list[Any] = []
         self.parameters: list[Parameters] = []
         self.buffers: dict[Array, Any] = {}
         self.update = Update(optimizer, [], None, None)
@@ -59,6 +60,8 @@ class CompiledSession:
 
     def load(self) -> None:
         """Take the numbers from the Values and from the optimizer, whose options may have changed, too."""
+        roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
+        self._modules = [m for root in roots for m in root.modules()]
         self._arrange()
         for p in self.parameters:
             self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
@@ -142,6 +145,9 @@ class CompiledSession:
 
     def batch(self, xb: Any, yb: Any) -> tuple[float, float]:
         """A step on a ready-made batch of any shape; returns (loss, right)."""
+        whole, numbers_x, numbers_y = self._known_whole(xb, yb)
+        if whole is not None:
+            return self._stepped(whole, numbers_x, numbers_y)
         if is_list(xb) and is_list(yb) and len(xb) == len(yb) > 0:
             code = self._loop(xb, yb, len(xb), train=True, keep=False)
             if code is not None:
@@ -151,7 +157,9 @@ class CompiledSession:
         return self._whole_batch(xb, yb)
 
     def _whole_batch(self, xb: Any, yb: Any) -> tuple[float, float]:
-        whole, numbers_x, numbers_y = self._whole(xb, yb, train=True)
+        return self._stepped(*self._whole(xb, yb, train=True))
+
+    def _stepped(self, whole: Whole, numbers_x: list[Any], numbers_y: list[Any]) -> tuple[float, float]:
         loss, right = _finite(whole.run(self, numbers_x, numbers_y, self._steps))
         self._steps += 1
         return loss, right
@@ -198,8 +206,7 @@ class CompiledSession:
 
     def _fixed(self) -> Any:
         """What a trace depends on besides the shape of its inputs."""
-        roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
-        return tuple([m.training for root in roots for m in root.modules()])
+        return tuple([m.training for m in self._modules])
 
     def _code(self, key: Any, make: Callable[[], Any]) -> Any:
         code = self._codes.get(key)
@@ -234,6 +241,13 @@ class CompiledSession:
         key = ("whole", train, sx.key, sy.key, self._fixed())
         code = self._code(key, lambda: Whole(self, sx, len(numbers_x), sy, len(numbers_y), train))
         return code, numbers_x, numbers_y
+
+    def _known_whole(self, xb: Any, yb: Any) -> tuple[Whole | None, list[Any], list[Any]]:
+        """The program for a batch of this shape if there is one: what most steps of ready-made batches need."""
+        numbers_x: list[Any] = []
+        numbers_y: list[Any] = []
+        sx, sy = structure(xb, numbers_x), structure(yb, numbers_y)
+        return self._codes.get(("whole", True, sx.key, sy.key, self._fixed())), numbers_x, numbers_y
 
     def data(self, x: Any, keep: bool = True) -> Any:
         """All numbers of the data set x: rows of floats for python, one flat array for llvm."""
