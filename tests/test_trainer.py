@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from array import array
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,8 @@ from milligrad.optim import lr_scheduler
 from milligrad.random import generator
 from milligrad.trainer import Callback, Checkpoint, EarlyStopping, History, Trainer
 
-BACKENDS = ["eager", "python", "llvm"]
+NATIVE = pytest.mark.skipif(find_spec("llvmlite") is None, reason="llvmlite is not installed")
+BACKENDS = ["eager", "python", pytest.param("llvm", marks=NATIVE)]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 rng = random.Random(1)

@@ -1,6 +1,7 @@
 """Whole runs against the same loop in PyTorch: the same weights and the same order lead to the same parameters."""
 
 import random
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from milligrad.trainer import Trainer
 
 torch.set_num_threads(1)
 
-BACKENDS = ["eager", "python", "llvm"]
+NATIVE = pytest.mark.skipif(find_spec("llvmlite") is None, reason="llvmlite is not installed")
+BACKENDS = ["eager", "python", pytest.param("llvm", marks=NATIVE)]
 
 rng = random.Random(2)
 X = [[rng.gauss(0, 1) for _ in range(5)] for _ in range(21)]
