@@ -275,7 +275,7 @@ def _parts(coarse: Dims, fine: Dims) -> list[Dims]:
 
 
 def _drop_stores(loops: list[Loop]) -> None:
-    """Leave out what is stored in arrays that nobody reads, and steps that nobody asks for."""
+    """Leave out what is stored in arrays that nobody reads."""
     read = {x.array for loop in loops for x in accesses(loop)}
     for loop in loops:
         loop.stores = [(k, place) for k, place in loop.stores if place.array.role != "value" or place.array in read]

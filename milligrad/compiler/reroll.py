@@ -97,7 +97,6 @@ class Reroller:
         self.constants = [x for _, x in known]
         for rank, (i, _) in enumerate(known):
             self.place[i] = rank
-        self.one = self.place[ONE]
 
     def _by_level(self) -> list[list[int]]:
         """The nodes of each level from 1 on; on the way, which vary from sample to sample."""
