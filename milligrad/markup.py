@@ -1,0 +1,114 @@
+"""SVG and HTML as text: elements, escaping, one page that all our HTML files share, and how numbers are shown.
+
+It knows strings and numbers only: nothing of Values, of pictures or of what they mean. Whatever a user named comes in
+through `text` or as an attribute, and so is shown as text, whatever it contains.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from html import escape
+
+from milligrad.typing import Any
+
+FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+"""Of every picture: in a monospaced font the width of a text is known without measuring it."""
+CELL = 0.62
+"""The width of a letter of FONT in units of its size; DejaVu's is 0.602, the widest of them."""
+
+COLOURS = """\
+:root { color-scheme: light dark;
+  --paper: #ffffff; --panel: #f5f6f8; --ink: #1c2330; --muted: #667085; --line: #b8c0cc;
+  --blue: #2166ac; --orange: #c2570c; --red: #c4161c; --green: #15803d; --mark: #8a4fd3; }
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #14181f; --panel: #1e2530; --ink: #e6e9ef; --muted: #98a2b3; --line: #465062;
+  --blue: #6db3f2; --orange: #f59e4c; --red: #ff6b6b; --green: #4ade80; --mark: #c39bff; } }
+"""
+"""Custom properties of every page and picture, for light and for dark: blue is positive, orange negative."""
+
+
+def text(s: object) -> str:
+    """`s` as text inside an element. Characters that XML has no place for are shown as �."""
+    return escape("".join(c if _allowed(c) else "\ufffd" for c in str(s)), quote=False)
+
+
+def _allowed(c: str) -> bool:
+    """The production Char of XML 1.0: no control characters but tab and line ends, no surrogates."""
+    return c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff" or c in "\t\n\r"
+
+
+def element(tag: str, *children: str, **attributes: Any) -> str:
+    """`<tag attributes>children</tag>`. The children are markup already: `text` makes some of a string.
+
+    An attribute is called as in Python: class_ is class, stroke_width is stroke-width. None leaves it out.
+    """
+    pairs = "".join(
+        f' {name.strip("_").replace("_", "-")}="{text(_value(x)).replace(chr(34), "&quot;")}"'
+        for name, x in attributes.items()
+        if x is not None
+    )
+    content = "".join(children)
+    return f"<{tag}{pairs}>{content}</{tag}>" if content or tag not in EMPTY else f"<{tag}{pairs}/>"
+
+
+EMPTY = {"line", "rect", "circle", "path", "polyline", "polygon", "use", "image", "stop", "meta", "br", "input"}
+
+
+def _value(x: Any) -> str:
+    return f"{x:.6g}" if isinstance(x, float) else str(x)
+
+
+def shown(x: float | None, precision: int = 4) -> str:
+    """A number with `precision` significant digits, as all pictures show it; "" for None."""
+    if x is None:
+        return ""
+    return f"{x:.{precision}g}".replace("-", "−", 1) if math.isfinite(x) else str(x).replace("-", "−")
+
+
+def width(s: str) -> int:
+    """How many cells of a monospaced font a text takes: emoji and Chinese letters two, combining marks none."""
+    if s.isascii():
+        return len(s)
+    return sum(
+        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn", "Me")
+        else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in s
+    )  # fmt: skip
+
+
+def elided(s: str, cells: int) -> str:
+    """`s` on one line, with … for its end if it takes more than so many cells."""
+    s = s[: 8 * cells + 8]  # a name of 10,000 letters is not measured to its end
+    s = " ".join(s.split()) if any(c.isspace() and c != " " for c in s) else s
+    if width(s) <= cells:
+        return s
+    while width(s) > cells - 1:
+        s = s[:-1]
+    return s + "…"
+
+
+def page(title: str, *body: str, style: str = "", script: str = "") -> str:
+    """One HTML file that needs no other: no network, no server; its policy forbids any request."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{text(title)}</title>",
+            f"<style>\n{COLOURS}{BASE}{style}</style>\n</head>\n<body>",
+            *body,
+            *([f"<script>\n{script}</script>"] if script else []),
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+BASE = """\
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+code, pre, .number { font-family: ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; }
+"""
