@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import milligrad as mg
 from milligrad import Value
-from milligrad.engine import topological_order
+from milligrad.engine import place, record_lines, topological_order
 
 # ── The example of the documentation ─────────────────────────────────────────────────────────────────────────────
 
@@ -833,3 +833,50 @@ def test_a_dropped_graph_leaves_no_value_behind():
         assert count() == before
     finally:
         gc.enable()
+
+
+# ── Lines ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_record_lines_remembers_the_users_line_of_what_is_computed_within():
+    x, y = Value(2.0), Value(3.0)
+    before = x * y
+    with record_lines():
+        here = sys._getframe().f_lineno
+        z = x * y
+        (many,) = mg.Linear(1, 1)([z])  # computed by lines of milligrad, called from this one
+        sum_of_them = mg.sum([x, y, z])
+    after = x * y
+    assert z.line == (__file__, here + 1)
+    assert many.line == (__file__, here + 2) and sum_of_them.line == (__file__, here + 3)
+    assert place(z) == f"test_engine.py:{here + 1}: z = x * y"
+    assert place(x) == place(before) == place(after) == ""
+    assert (z.data, z.op, z.inputs) == (6.0, before.op, before.inputs)
+
+
+def test_record_lines_can_be_nested_ends_with_an_error_and_leaves_other_modes_alone():
+    x = Value(2.0)
+    with pytest.raises(ValueError, match="on purpose"), record_lines():
+        with record_lines():
+            pass
+        assert place(x * x)
+        with mg.no_grad():
+            assert (x * x).op is None
+        raise ValueError("on purpose")
+    assert not place(x * x) and mg.engine._modes == set()
+
+
+def test_record_lines_holds_in_one_thread():
+    x, made = Value(2.0), []
+    with record_lines():
+        thread = threading.Thread(target=lambda: made.append(x * x))
+        thread.start()
+        thread.join()
+    assert place(made[0]) == ""
+
+
+def test_the_place_of_code_without_a_file_is_its_number():
+    names = {"x": Value(2.0)}
+    with record_lines():
+        exec(compile("\ny = x * x", "<typed in>", "exec"), names)
+    assert place(names["y"]) == "<typed in>:2"

@@ -13,21 +13,17 @@ Nothing is simplified here, and nothing is known of loops.
 
 from __future__ import annotations
 
-import linecache
-import os
-import sys
 from _thread import get_ident
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from milligrad import ops, random
+from milligrad import ops, places, random
 from milligrad.engine import MANY, Op, TraceError, Value, is_grad_enabled, operand, trace_with
 
 Tape = list["Symbol"]
 
 _new = object.__new__
-_LIBRARY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 total = Op(
     "total",
@@ -162,14 +158,11 @@ def _refuse(question: str, instead: str) -> NoReturn:
 
 def _users_line() -> str:
     """The file, number and text of the innermost line outside milligrad."""
-    frame = sys._getframe(2)
-    while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_LIBRARY):
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is None:
+    if (line := places.users_line()) is None:
         return ""
-    path, line = frame.f_code.co_filename, frame.f_lineno
-    text = linecache.getline(path, line).strip()
-    return f"{path}, line {line}{f': `{text}`' * bool(text)}\n"
+    path, number = line
+    text = places.text(line)
+    return f"{path}, line {number}{f': `{text}`' * bool(text)}\n"
 
 
 def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = None) -> tuple[Any, Any]:

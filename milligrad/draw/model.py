@@ -1,20 +1,36 @@
-"""What a picture of a graph shows, as data: its nodes, its edges and a note. Made of a Value's history here.
+"""What a picture of a graph shows, as data: its nodes, its edges and a note. Made of a Value's history, or of a Module.
 
 How it is shown (text, DOT, Mermaid, SVG, a page) is the business of a writer each; they read this and no Values.
 
     order   the Values of a graph, inputs first: a Value's place in it is its number
     name    what the user called a Value; without one it is v1, v2, … in order
     edge    from an input to what was computed of it, with ∂target/∂source
+    group   the Values that one node stands for: a single one, unless the graph is too large to show each
+    level   of a computed Value: one more than that of its deepest input; leaves and constants have 0
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from milligrad.engine import Value, partials_as_numbers, topological_order
+from milligrad.draw.naming import inputs_first, names_of
+from milligrad.engine import Reduction, Value, partials_as_numbers, place
+from milligrad.markup import elided, shown
+from milligrad.nn.containers import Sequential
+from milligrad.nn.layers import size
+from milligrad.nn.module import Module
 from milligrad.typing import Any
+
+try:
+    from milligrad.draw.formulas import formula
+except ImportError:  # STUB until formulas.py is there
+
+    def formula(z, names):  # type: ignore
+        shown = [names[x] if isinstance(x, Value) else str(x) for x in z.inputs]
+        return z.op.form.format(", ".join(shown[:4])) if isinstance(z.op, Reduction) and z.op.lists==1 else z.op.name + "(…)" if isinstance(z.op, Reduction) else z.op.form.format(*shown)
 
 
 @dataclass(slots=True)
@@ -22,7 +38,8 @@ class Node:
     """A Value; or a group of them (`count` > 1), or a layer.
 
     name:     what it is called everywhere: "speed", or "v3" if the user gave no name. Untrusted text of any length.
-    kind:     "leaf", "constant" (requires no gradient), "computed", "group" (folded), "cut" (not shown further), "module"
+    kind:     "leaf", "constant" (requires no gradient), "computed", "group" (folded), "cut" (stands for all that is not
+              shown), "module"
     op:       the row that made it: "mul"; "" for a leaf. For a module its class.
     formula:  how it was made: "speed * v2"; "" for a leaf. For a module what its repr shows in parentheses.
     data, grad: numbers; None where there is no single one
@@ -84,3 +101,284 @@ def strength(gradient: float | None, largest: float) -> float:
     if math.isinf(gradient):
         return 1.0
     return min(1.0, max(0.0, 1 + math.log10(abs(gradient) / largest) / 6))
+
+
+# Of a Value.
+
+
+def picture_of_value(
+    output: Value,
+    *,
+    model: Module | None = None,
+    max_nodes: int | None = 300,
+    highlight: Value | Iterable[Value] | None = None,
+    precision: int = 4,
+) -> Picture:
+    """The graph that `output` was computed by. Its Values are called as they are in `model`, if one is given.
+
+    A graph of more than `max_nodes` Values is folded by layer; if that does not suffice, what is nearest to the output
+    is shown, and one node stands for the rest. None shows all. `highlight` marks all paths from a Value to the output,
+    or the Values of a list and the edges from each to the next. Raises ValueError for what is not in the graph.
+    """
+    _check(output, Value, "output")
+    if model is not None:
+        _check(model, Module, "model")
+    size(precision, "precision")
+    if max_nodes is not None:
+        size(max_nodes, "max_nodes", least=2)
+    graph = _Graph(output, model, precision)
+    graph.highlight(highlight)
+    if max_nodes is None or len(graph.order) <= max_nodes:
+        return graph.picture([[z] for z in graph.order])
+    folded = graph.by_layer()
+    if len(folded) <= max_nodes:
+        return graph.picture(folded, "folded by layer: those of one level and operation are one node")
+    nearest = graph.nearest(max_nodes - 1)
+    return graph.picture([[z] for z in nearest], f"shown to a depth: the {len(nearest):,} nearest to the output")
+
+
+def _check(x: object, kind: type, name: str) -> None:
+    if not isinstance(x, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(x).__name__} {x!r:.60}")
+
+
+Group = list[Value]
+
+
+class _Graph:
+    """The Values behind an output, and the ways to show them."""
+
+    def __init__(self, output: Value, model: Module | None, precision: int) -> None:
+        self.order = inputs_first(output)
+        self.output, self.precision = output, precision
+        self.names = names_of(self.order, model)
+        self.parameters = {x: path for path, p in model.named_parameters() for x in p.values()} if model else {}
+        self.marked: set[Value] = set()
+        self.marked_edges: set[tuple[Value, Value]] = set()
+
+    def inputs(self, z: Value) -> tuple[Any, ...]:
+        """What z was computed of, as far as the graph goes: it ends at constants, whatever they were computed of."""
+        return z.inputs if z.requires_grad or z is self.output else ()
+
+    # What stands out.
+
+    def highlight(self, highlight: Value | Iterable[Value] | None) -> None:
+        """Mark all paths from a Value to the output, or one along the Values of a list."""
+        if highlight is None:
+            return
+        path = [highlight] if isinstance(highlight, Value) else list(highlight)
+        for x in path:
+            _check(x, Value, "highlight")
+            if x not in self.names:
+                raise ValueError(f"highlight: expected Values of the graph of {self.output!r}, got {x!r}")
+        self.marked.update(path)
+        if isinstance(highlight, Value):
+            self._mark_what_follows()
+        else:
+            self.marked_edges.update(pairwise(path))
+            self.marked_edges.update(pairwise(reversed(path)))  # the list may begin at either end
+
+    def _mark_what_follows(self) -> None:
+        for z in self.order:
+            for x in self.inputs(z):
+                if x in self.marked:
+                    self.marked.add(z)
+                    self.marked_edges.add((x, z))
+
+    # Which Values share a node, where there are too many.
+
+    def by_layer(self) -> list[Group]:
+        """One group for the Values of each level and operation, and for the leaves that these use in the same way.
+
+        Parameters of a model are grouped as the model has them. Lower levels come first.
+        """
+        keys: dict[Value, Any] = {}
+        uses: dict[Value, set[Any]] = {}
+        for z in self.order:
+            if inputs := self.inputs(z):
+                level = 1 + max(keys[x][0] if x in keys else 0 for x in inputs if type(x) is not float)
+                key = keys[z] = (level, z.op)
+                n = len(inputs)
+                lists = z.op.lists if isinstance(z.op, Reduction) else n  # the x of a dot is used otherwise than the y
+                for i, x in enumerate(inputs):
+                    if x in uses:
+                        uses[x].add((key, i * lists // n))
+            else:
+                uses[z] = set()
+        for x, use in uses.items():
+            keys[x] = (0, x.requires_grad, self.parameters.get(x) or frozenset(use))
+        groups: dict[Any, Group] = {}
+        for z in self.order:
+            groups.setdefault(keys[z], []).append(z)
+        return [groups[key] for key in sorted(groups, key=lambda key: key[0])]  # type: ignore[no-any-return]
+
+    def nearest(self, n: int) -> list[Value]:
+        """The n Values that are the fewest steps from the output, in order."""
+        near = {self.output}
+        queue = [self.output]
+        for z in queue:  # which grows meanwhile
+            for x in self.inputs(z):
+                if type(x) is not float and x not in near:
+                    if len(near) == n:
+                        return [z for z in self.order if z in near]
+                    near.add(x)
+                    queue.append(x)
+        return self.order
+
+    # What is shown.
+
+    def picture(self, groups: list[Group], note: str = "") -> Picture:
+        """A node for each group, and before them one for all Values that are in none of them."""
+        rest = len(self.order) - sum(map(len, groups))
+        nodes = [Node(f"{_count(rest, 'more Value')} behind", "cut", count=rest)] if rest else []
+        number = dict.fromkeys(self.order, 0)
+        for group in groups:
+            number.update(dict.fromkeys(group, len(nodes)))
+            nodes.append(self._node(group[0]) if len(group) == 1 else self._group(group))
+        for x in self.marked:
+            nodes[number[x]].highlighted = True
+        edges = [edge for group in groups for z in group for edge in self._edges(z, number)]
+        title = f"{elided(self.names[self.output], 40)} = {shown(self.output.data, self.precision)}"
+        title += f", computed by a graph of {_count(len(self.order), 'Value')}"
+        if note:
+            edges = _folded(edges, nodes)
+            note = f"{_count(len(self.order), 'Value')}, {note}. max_nodes=None shows each."
+        return Picture(nodes, edges, title, note, _largest(nodes, edges))
+
+    def _node(self, z: Value) -> Node:
+        name = self.names[z]
+        if self.inputs(z):
+            made = formula(z, self.names)
+            return Node(name, "computed", z.op.name, made, z.data, z.grad, place=place(z))  # type: ignore[union-attr]
+        if z.requires_grad:
+            return Node(name, "leaf", data=z.data, grad=z.grad)
+        return Node(name, "constant", data=z.data)  # it has no gradient: none is ever sent to it
+
+    def _edges(self, z: Value, number: dict[Value, int]) -> Iterator[Edge]:
+        inputs = self.inputs(z)
+        if not inputs:
+            return
+        try:
+            derivatives = partials_as_numbers(z)
+        except (ValueError, ArithmeticError):
+            derivatives = (None,) * len(inputs)
+        for x, d in zip(inputs, derivatives):
+            if type(x) is not float:
+                gradient = z.grad * d if d is not None and x.requires_grad else None
+                yield Edge(number[x], number[z], d, gradient, highlighted=(x, z) in self.marked_edges)
+
+    def _group(self, group: Group) -> Node:
+        """A node for Values of one kind, with the range of their numbers and gradients."""
+        z, n = group[0], len(group)
+        op = z.op.name if self.inputs(z) else ""  # type: ignore[union-attr]
+        name = f"{n:,} × {op or ('leaf' if z.requires_grad else 'constant')}"
+        if z in self.parameters:
+            name = f"{self.parameters[z]}, {name}"
+        about = _range([z.data for z in group], self.precision)
+        if z.requires_grad:
+            about += _sizes([z.grad for z in group], self.precision)
+        return Node(name, "group", op, count=n, about=tuple(about))
+
+
+def _range(xs: list[float], precision: int) -> list[str]:
+    """From the least to the largest; and how many are no numbers."""
+    numbers = [x for x in xs if x == x]
+    least, most = (shown(f(numbers, default=math.nan), precision) for f in (min, max))
+    data = f"data {least} … {most}" if least != most else f"data {most}"
+    return [data, *_how_many("data is NaN", xs, math.isnan)]
+
+
+def _sizes(gradients: list[float], precision: int) -> list[str]:
+    """The largest |grad|; and how many are 0, or no numbers."""
+    most = max((abs(g) for g in gradients if g == g), default=math.nan)
+    zeros = _how_many("grad is 0", gradients, lambda g: g == 0)
+    return [f"|grad| up to {shown(most, precision)}", *zeros, *_how_many("grad is NaN", gradients, math.isnan)]
+
+
+def _how_many(what: str, xs: list[float], holds: Callable[[float], bool]) -> list[str]:
+    n = sum(map(holds, xs))
+    return [f"{what} in {n:,} of {len(xs):,}"] if n else []
+
+
+def _folded(edges: list[Edge], nodes: list[Node]) -> list[Edge]:
+    """One edge in place of all from or to a node that stands for many, with the largest |gradient| of them."""
+    bundles: dict[Any, list[Edge]] = {}
+    for i, edge in enumerate(edges):
+        ends = edge.source, edge.target
+        single = nodes[edge.source].count == nodes[edge.target].count == 1
+        bundles.setdefault((*ends, i) if single else ends, []).append(edge)
+    return [_bundle(bundle) if len(bundle) > 1 else bundle[0] for bundle in bundles.values()]
+
+
+def _bundle(edges: list[Edge]) -> Edge:
+    gradients = [abs(edge.gradient) for edge in edges if edge.gradient is not None]
+    largest = math.nan if any(map(math.isnan, gradients)) else max(gradients, default=None)
+    highlighted = any(edge.highlighted for edge in edges)
+    return Edge(edges[0].source, edges[0].target, None, largest, f"× {len(edges):,}", highlighted=highlighted)
+
+
+def _largest(nodes: list[Node], edges: list[Edge]) -> float:
+    sizes = [abs(node.grad) for node in nodes if node.grad is not None]
+    sizes += [abs(edge.gradient) for edge in edges if edge.gradient is not None]
+    return max(filter(math.isfinite, sizes), default=0.0)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+# Of a Module.
+
+
+def picture_of_module(module: Module, *, max_nodes: int | None = 300) -> Picture:
+    """The modules in `module`, with how many parameters each has, whichever module they stand in.
+
+    A Sequential's children follow one another, since each gets the output of the last. What flows between the children
+    of other modules, their `forward` alone knows: they only hang on it. Of more than `max_nodes` modules, those
+    nearest to the top are shown; None shows all.
+    """
+    _check(module, Module, "module")
+    most = math.inf if max_nodes is None else size(max_nodes, "max_nodes")
+    picture = Picture(title=f"{type(module).__name__}: {_parameters(module)}")
+    queue = [("", module)]
+    first_at: dict[int, str] = {}  # where a module or a Parameter stands first, by its id
+    for number, (path, part) in enumerate(queue):  # which grows meanwhile
+        node = Node(path or "model", "module", type(part).__name__, part.extra_repr())
+        picture.nodes.append(node)
+        if (first := first_at.setdefault(id(part), path)) != path:
+            node.about = (f"the same module as {first or 'model'}",)
+            continue
+        children = [(f"{path}.{name}" if path else name, m) for name, m in part._modules.items() if m is not None]
+        room = int(min(most - len(queue), len(children)))
+        hidden = {id(m) for _, child in children[room:] for m in child.modules()}
+        node.about = (*_about_parameters(path, part, first_at), *[f"{_count(len(hidden), 'more module')} inside"] * bool(hidden))
+        picture.edges += _to_children(part, number, range(len(queue), len(queue) + room))
+        queue += children[:room]
+        if hidden:
+            picture.note = f"Only the {most:,} modules nearest to the top are shown. max_nodes=None shows each."
+    return picture
+
+
+def _to_children(module: Module, number: int, children: range) -> list[Edge]:
+    if type(module).forward is Sequential.forward:
+        return [Edge(i - 1, i) if i > children[0] else Edge(number, i, contains=True) for i in children]
+    return [Edge(number, i, contains=True) for i in children]
+
+
+def _about_parameters(path: str, module: Module, first_at: dict[Any, str]) -> Iterator[str]:
+    """How many, and which of its own stand in another module, too."""
+    if any(module.parameters()):
+        yield _parameters(module)
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            own = f"{path}.{name}" if path else name
+            if (first := first_at.setdefault(id(parameter), own)) != own:
+                yield f"{name} is {first}"
+
+
+def _parameters(module: Module) -> str:
+    """How many numbers it learns, each counted once however often it is used."""
+    values = {x for parameter in module.parameters() for x in parameter.values()}
+    frozen = sum(not x.requires_grad for x in values)
+    note = ", frozen" if frozen == len(values) else f", {frozen:,} of them frozen"
+    return _count(len(values), "parameter") + note * bool(frozen)

@@ -802,7 +802,7 @@ def test_nothing_is_left_behind_by_an_exception():
         assert isinstance(mg_random.uniform(), Symbol) and isinstance(x * y, Symbol)
         raise RuntimeError("stop")
     assert mg_random.instead == {} and type(mg_random.uniform()) is float
-    assert type(x * y) is Value and (x * y).data == 6.0 and mg.engine._paused == set()
+    assert type(x * y) is Value and (x * y).data == 6.0 and mg.engine._modes == set()
 
 
 def test_the_mode_of_a_module_is_kept_in_mind():

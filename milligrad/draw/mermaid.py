@@ -1,0 +1,68 @@
+"""A picture in Mermaid, which GitHub, GitLab and many editors show: https://mermaid.js.org/syntax/flowchart.html.
+
+By default Mermaid draws at most 500 edges and 50,000 characters; its settings maxEdges and maxTextSize are for whoever
+shows the picture, not for the picture.
+"""
+
+from __future__ import annotations
+
+import re
+
+from milligrad.draw.dot import COLOUR, colour, lines_of
+from milligrad.draw.model import Edge, Picture, strength
+from milligrad.markup import shown
+
+CLASSES = {
+    "leaf": f"fill:{COLOUR['panel']}",
+    "constant": f"fill:{COLOUR['panel']},stroke-dasharray:2 3",
+    "computed": f"fill:{COLOUR['paper']}",
+    "group": f"fill:{COLOUR['panel']},stroke-width:3px",
+    "cut": f"fill:{COLOUR['paper']},stroke-dasharray:4 4",
+    "module": f"fill:{COLOUR['paper']}",
+    "note": "fill:none,stroke:none",
+    **{name: f"stroke:{COLOUR[name]}" for name in ("blue", "orange", "red")},
+    "mark": f"stroke:{COLOUR['mark']},stroke-width:4px",
+}
+
+
+def mermaid(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
+    """The whole graph as a flowchart; its note is a node of its own."""
+    lines = [f"flowchart {direction}"]
+    for i, node in enumerate(picture.nodes):
+        label = "<br>".join(map(quoted, lines_of(node, precision)))
+        tint = "mark" if node.highlighted else colour(node.grad)
+        lines += [f'  n{i}["{label}"]', f"  class n{i} {node.kind}" + f",{tint}" * (tint != "line")]
+    for edge in picture.edges:
+        arrow = "-.-" if edge.contains else "-->"
+        label = quoted(edge.label or shown(edge.derivative, precision))
+        lines.append(f"  n{edge.source} {arrow}" + f'|"{label}"|' * bool(label) + f" n{edge.target}")
+    if picture.note:
+        lines += [f'  note["{quoted(picture.note)}"]', "  class note note"]
+    lines += [f"  classDef {name} {style},color:{COLOUR['ink']}" for name, style in CLASSES.items()]
+    return "\n".join([*lines, *_link_styles(picture), ""])
+
+
+def _link_styles(picture: Picture) -> list[str]:
+    """One line for each style, with the numbers of all edges that have it."""
+    alike: dict[str, list[str]] = {}
+    for i, edge in enumerate(picture.edges):
+        alike.setdefault(_style(edge, picture.largest), []).append(str(i))
+    return [f"  linkStyle {','.join(numbers)} {style}" for style, numbers in alike.items()]
+
+
+def _style(edge: Edge, largest: float) -> str:
+    width = 1 + round(6 * strength(edge.gradient, largest)) / 2  # in halves of a pixel, so that there are few styles
+    return f"stroke:{COLOUR['mark' if edge.highlighted else colour(edge.gradient)]},stroke-width:{width:g}px"
+
+
+def quoted(s: str) -> str:
+    """`s` for between quotes, shown as it is: all but letters, digits and a few harmless signs become #their code;.
+
+    In Mermaid's labels also %% { } ` * $ : / and more can mean something, in one version or another.
+    """
+    return re.sub(r"[^\w .,()+=−…∂×·]", _code, s)
+
+
+def _code(match: re.Match[str]) -> str:
+    c = match[0]
+    return "#quot;" if c == '"' else "#65533;" if c < " " or "\ud800" <= c < "\ue000" else f"#{ord(c)};"

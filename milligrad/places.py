@@ -1,0 +1,35 @@
+"""Where in the user's code something happens: the innermost line that is not milligrad's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from milligrad.typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_LIBRARY = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_ours: dict[str, bool] = {}  # file → whether it is milligrad's: to ask the file system for each operation takes long
+
+
+def users_line() -> tuple[str, int] | None:
+    """The file and the number of the line that is running, or None if no code but milligrad's is."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _is_ours(file: str) -> bool:
+    if file not in _ours:
+        _ours[file] = os.path.abspath(file).startswith(_LIBRARY)
+    return _ours[file]
+
+
+def text(line: tuple[str, int]) -> str:
+    """What stands in that line, without the spaces around; "" if the file is not there."""
+    import linecache
+
+    return linecache.getline(*line).strip()
