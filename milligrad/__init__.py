@@ -9,7 +9,8 @@ print(x.grad)  # 4.0
 """
 
 from milligrad import data, functional, nn, optim, transforms
-from milligrad.engine import TraceError, Value, enable_grad, grad, no_grad
+from milligrad.draw import draw
+from milligrad.engine import TraceError, Value, enable_grad, grad, no_grad, record_lines
 from milligrad.gradcheck import gradcheck, gradgradcheck
 from milligrad.nn import *  # noqa: F403
 from milligrad.nn import __all__ as _nn
@@ -37,6 +38,7 @@ __all__ = [
     "Value",
     "compile",
     "data",
+    "draw",
     "enable_grad",
     "functional",
     "grad",
@@ -50,6 +52,7 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "record_lines",
     "transforms",
     "value_and_grad",
     *_ops,

@@ -35,7 +35,7 @@ def text(s: object) -> str:
 
 def _allowed(c: str) -> bool:
     """The production Char of XML 1.0: no control characters but tab and line ends, no surrogates."""
-    return c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff" or c in "\t\n\r"
+    return (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") or c in "\t\n\r"
 
 
 def element(tag: str, *children: str, **attributes: Any) -> str:

@@ -1,6 +1,6 @@
-"""Pictures of a graph: as text, DOT, Mermaid, SVG, HTML and PNG; and as a lesson that plays it step by step.
+"""Pictures of a graph: as text, DOT, Mermaid, SVG, HTML and PNG.
 
-The two functions stand here, so that `import milligrad` is quick; the rest is imported when they are first called.
+The function stands here, so that `import milligrad` is quick; the rest is imported when it is first called.
 """
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from milligrad.engine import Value
-from milligrad.typing import TYPE_CHECKING, Any
+from milligrad.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
-
     from milligrad.draw.graph import Graph
     from milligrad.nn.module import Module
 
-__all__ = ["draw", "step_through"]
+__all__ = ["draw"]
 
 
 def draw(
@@ -48,25 +46,3 @@ def draw(
     from milligrad.draw.graph import drawn
 
     return drawn(x, model=model, direction=direction, precision=precision, max_nodes=max_nodes, highlight=highlight)
-
-
-def step_through(
-    value: Value,
-    path: str | os.PathLike[str],
-    *,
-    model: Module | None = None,
-    title: str | None = None,
-    direction: str = "LR",
-    precision: int = 4,
-    max_nodes: int = 300,
-) -> None:
-    """Write a lesson: one HTML file that plays how `value` was computed, and then its backward pass, node by node.
-
-    It opens by a double click and needs no network and no server. The gradients in it start from 0; those stored in
-    the Values are neither used nor changed. The options are those of `draw`. Raises TypeError for what is no Value,
-    ValueError for a path that does not end in .html, and for a graph of more than `max_nodes` nodes, which nobody
-    would step through.
-    """
-    from milligrad.draw.lesson import write
-
-    write(value, path, model=model, title=title, direction=direction, precision=precision, max_nodes=max_nodes)

@@ -28,7 +28,7 @@ def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
     """The whole graph: a box for each node, and an arrow for each edge with its local derivative."""
     lines = [
         "digraph {",
-        f'  graph [rankdir={direction}, label="{quoted(picture.note)}", tooltip="{quoted(picture.title)}", {FONT}]',
+        f'  graph [rankdir={direction}, label="{quoted(picture.note)}", {tooltip(picture.title)}, {FONT}]',
         f'  node [shape=box, color="{COLOUR["line"]}", {FONT}]',
         f'  edge [color="{COLOUR["line"]}", {FONT}]',
     ]
@@ -38,14 +38,23 @@ def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
     return "\n".join([*lines, "}\n"])
 
 
+BACKSLASH_IN_TOOLTIP = "\\\\\u200b"  # of no width
 SPECIAL = re.compile('[&"\\\\\x00-\x1f\ud800-\udfff\ufffe\uffff]')
 
 
-def quoted(s: str) -> str:
-    r"""`s` for between quotes, so that it is shown as it is: not as one of Graphviz's escapes (\N) or entities (&lt;)."""
+def quoted(s: str, backslash: str = "\\\\") -> str:
+    r"""`s` for between quotes, shown as it is: nothing in it is an escape of Graphviz's (\N) or an entity (&lt;)."""
+    if len(s) > 2_000:  # Graphviz reads 16,384 bytes of a string at a time: more need a line end, which does not count
+        return "\\\n".join(quoted(s[i : i + 2_000], backslash) for i in range(0, len(s), 2_000))
     if not SPECIAL.search(s):
         return s
-    return allowed(s).replace("\\", "\\\\").replace('"', '\\"').replace("\r", "").replace("\n", "\\n")
+    s = allowed(s).replace("\\", backslash).replace('"', '\\"')
+    return s.replace("\r", "").replace("\n", "\\n")
+
+
+def tooltip(s: str) -> str:
+    r"""The attribute. Graphviz 2.43 reads its escapes twice, and takes \\N for \N; but not with nothing between."""
+    return f'tooltip="{quoted(s, BACKSLASH_IN_TOOLTIP)}"'
 
 
 def colour(gradient: float | None) -> str:
@@ -59,7 +68,7 @@ def lines_of(node: Node, precision: int) -> list[str]:
     """What stands in the box of a node, from its name down."""
     lines = [elided(node.name, 40)]
     if node.kind == "module":
-        lines += [node.op] if not node.formula else [f"{node.op}({elided(node.formula, 60)})"]
+        lines.append(f"{elided(node.op, 40)}({elided(node.formula, 60)})" if node.formula else elided(node.op, 40))
     elif node.formula:
         lines.append(elided(node.formula, 48))
     if node.data is not None:
@@ -75,20 +84,21 @@ def _of_node(node: Node, largest: float, precision: int) -> str:
         attributes += f', color="{COLOUR["mark"]}", penwidth=3'
     elif node.grad:
         attributes += f', color="{COLOUR[colour(node.grad)]}", penwidth={1 + 2 * strength(node.grad, largest):.3g}'
-    whole = f"{node.name} = {node.formula}" if node.formula else node.name
-    if node.place or len(whole) > 40:
-        attributes += f', tooltip="{quoted(f"{whole}{chr(10)}{node.place}".strip())}"'
+    if node.place or len(node.name) > 40:
+        attributes += ", " + tooltip("\n".join(filter(None, [node.name, node.formula, node.place])))
     return attributes
 
 
 def _of_edge(edge: Edge, largest: float, precision: int) -> str:
-    attributes = f'label="{edge.label or shown(edge.derivative, precision)}"'
+    attributes = f'label="{quoted(edge.label) or shown(edge.derivative, precision)}"'
     if edge.contains:
         attributes += ", style=dashed, arrowhead=none"
     line = COLOUR[colour(edge.gradient)]
+    if edge.highlighted:
+        line = f"{COLOUR['mark']}:{line}:{COLOUR['mark']}"  # parallel lines: its own between two of the marker's
+    if edge.gradient or edge.highlighted:
+        width = (1 + 3 * strength(edge.gradient, largest)) / (1 + edge.highlighted)
+        attributes += f', color="{line}", penwidth={width:.3g}'
     if edge.gradient:
-        width = 1 + 3 * strength(edge.gradient, largest)
-        attributes += f', color="{line}", penwidth={width:.3g}, tooltip="gradient {shown(edge.gradient, precision)}"'
-    if edge.highlighted:  # a line of its colour between two of the marker's
-        attributes += f', color="{COLOUR["mark"]}:{line}:{COLOUR["mark"]}"'
+        attributes += f', tooltip="gradient {shown(edge.gradient, precision)}"'
     return attributes

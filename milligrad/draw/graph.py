@@ -3,21 +3,144 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 from milligrad import markup
 from milligrad.draw.dot import dot
 from milligrad.draw.mermaid import mermaid
-from milligrad.draw.model import Picture, picture_of_module, picture_of_value
+from milligrad.draw.model import Picture, count, picture_of_module, picture_of_value
 from milligrad.draw.text import text
 from milligrad.engine import Value
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
-from milligrad.typing import Any
 
 DIRECTIONS = ("LR", "TB", "RL", "BT")
-SUFFIXES = (".svg", ".html", ".dot", ".gv", ".mmd", ".png")
 
 
-def drawn(x: Value | Module, *, direction: str, precision: int, **options: Any) -> Graph:
+def drawn(
+    x: Value | Module,
+    *,
+    model: Module | None,
+    direction: str,
+    precision: int,
+    max_nodes: int | None,
+    highlight: Value | Iterable[Value] | None,
+) -> Graph:
     """The Graph of a Value or of a Module; `milligrad.draw` says what the options mean."""
+    if not isinstance(x, Value | Module):
+        raise TypeError(f"x: expected a Value or a Module, got {type(x).__name__} {x!r:.60}")
+    if isinstance(x, Value):
+        picture = picture_of_value(x, model=model, max_nodes=max_nodes, highlight=highlight, precision=precision)
+    elif model is not None or highlight is not None:
+        raise ValueError(f"{'model' if model is not None else 'highlight'}: expected None in a picture of a Module")
+    else:
+        picture = picture_of_module(x, max_nodes=max_nodes)
+    return Graph(picture, direction, precision)
+
+
+class Graph:
+    """A picture, and the direction and the number of digits it is shown with.
+
+    direction:  where the output is: "LR" right, "RL" left, "TB" below, "BT" above
+    precision:  significant digits
+    """
+
+    def __init__(self, picture: Picture, direction: str = "LR", precision: int = 4) -> None:
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r:.60}")
+        self.picture, self.direction, self.precision = picture, direction, size(precision, "precision")
+
+    def __str__(self) -> str:
+        return text(self.picture, self.precision)
+
+    def __repr__(self) -> str:
+        nodes, edges = count(len(self.picture.nodes), "node"), count(len(self.picture.edges), "edge")
+        return f"<Graph {self.picture.title}: {nodes}, {edges}>"
+
+    def dot(self) -> str:
+        """The text that Graphviz reads."""
+        return dot(self.picture, self.direction, self.precision)
+
+    def mermaid(self) -> str:
+        """The text that Mermaid reads."""
+        return mermaid(self.picture, self.direction, self.precision)
+
+    def svg(self) -> str:
+        """The picture as SVG."""
+        from milligrad.draw.svg import svg
+
+        return svg(self.picture, self.direction, self.precision)
+
+    def html(self) -> str:
+        """A page with the picture as SVG and, for screen readers and for copying, as text."""
+        title = markup.elided(self.picture.title, 120)
+        tree = markup.element("pre", markup.text(self))
+        return markup.page(
+            title,
+            markup.element("h1", markup.text(title)),
+            *[markup.element("p", markup.text(self.picture.note))] * bool(self.picture.note),
+            markup.element("figure", self.svg()),
+            markup.element("details", markup.element("summary", "The same as text"), tree),
+            style=STYLE,
+        )
+
+    def png(self) -> bytes:
+        """The picture as Graphviz draws it. Raises FileNotFoundError if Graphviz is not installed."""
+        import subprocess
+
+        try:
+            done = subprocess.run(["dot", "-Tpng"], input=self.dot().encode(), capture_output=True)
+        except FileNotFoundError:
+            raise FileNotFoundError(NO_GRAPHVIZ) from None
+        if done.returncode:
+            raise RuntimeError(f"Graphviz could not draw it: {done.stderr.decode(errors='replace').strip()}")
+        return done.stdout
+
+    _repr_svg_ = svg
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture in the format that the name ends in: .svg, .html, .dot or .gv, .mmd (Mermaid), .png.
+
+        Only .png needs something: Graphviz. The file is written in one step: there is never half of it.
+        """
+        formats: dict[str, Callable[[], str | bytes]] = {
+            ".svg": self.svg,
+            ".html": self.html,
+            ".dot": self.dot,
+            ".gv": self.dot,
+            ".mmd": self.mermaid,
+            ".png": self.png,
+        }
+        target = os.fspath(path)
+        suffix = os.path.splitext(target)[1].lower()
+        if suffix not in formats:
+            raise ValueError(f"path: expected a name that ends in {', '.join(formats)}, got {target!r:.200}")
+        content = formats[suffix]()
+        _replace(target, content if isinstance(content, bytes) else content.encode())
+
+
+NO_GRAPHVIZ = """\
+A .png is drawn by Graphviz, whose program dot is not there. One of these installs it:
+    apt-get install graphviz
+    brew install graphviz
+    winget install graphviz
+Or save a .svg, which needs nothing."""
+
+STYLE = """\
+h1 { font-size: 1.25rem; overflow-wrap: anywhere; }
+figure { margin: 1rem 0; overflow-x: auto; }
+pre { overflow-x: auto; }
+"""
+
+
+def _replace(target: str, content: bytes) -> None:
+    """Write the file in one step: at any time there is the old one, whole, or the new one, whole."""
+    part = f"{target}.{os.getpid()}.part"
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+        os.replace(part, target)
+    except BaseException:
+        if os.path.exists(part):
+            os.unlink(part)
+        raise

@@ -7,6 +7,7 @@ shows the picture, not for the picture.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from milligrad.draw.dot import COLOUR, colour, lines_of
 from milligrad.draw.model import Edge, Picture, strength
@@ -20,7 +21,7 @@ CLASSES = {
     "cut": f"fill:{COLOUR['paper']},stroke-dasharray:4 4",
     "module": f"fill:{COLOUR['paper']}",
     "note": "fill:none,stroke:none",
-    **{name: f"stroke:{COLOUR[name]}" for name in ("blue", "orange", "red")},
+    **{name: f"stroke:{COLOUR[name]}" for name in ("line", "blue", "orange", "red")},
     "mark": f"stroke:{COLOUR['mark']},stroke-width:4px",
 }
 
@@ -29,17 +30,28 @@ def mermaid(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
     """The whole graph as a flowchart; its note is a node of its own."""
     lines = [f"flowchart {direction}"]
     for i, node in enumerate(picture.nodes):
-        label = "<br>".join(map(quoted, lines_of(node, precision)))
-        tint = "mark" if node.highlighted else colour(node.grad)
-        lines += [f'  n{i}["{label}"]', f"  class n{i} {node.kind}" + f",{tint}" * (tint != "line")]
+        label = "<br/>".join(map(quoted, lines_of(node, precision)))
+        lines.append(f'  n{i}["{label}"]')
     for edge in picture.edges:
         arrow = "-.-" if edge.contains else "-->"
         label = quoted(edge.label or shown(edge.derivative, precision))
         lines.append(f"  n{edge.source} {arrow}" + f'|"{label}"|' * bool(label) + f" n{edge.target}")
     if picture.note:
-        lines += [f'  note["{quoted(picture.note)}"]', "  class note note"]
-    lines += [f"  classDef {name} {style},color:{COLOUR['ink']}" for name, style in CLASSES.items()]
-    return "\n".join([*lines, *_link_styles(picture), ""])
+        lines += [f'  note["{quoted(picture.note)}"]']
+    return "\n".join([*lines, *_classes(picture), *_link_styles(picture), ""])
+
+
+def _classes(picture: Picture) -> Iterator[str]:
+    """The styles of the nodes, and which nodes have them: of a node's two, the later one wins."""
+    members: dict[str, list[str]] = {name: [] for name in CLASSES}
+    members["note"] += ["note"] * bool(picture.note)
+    for i, node in enumerate(picture.nodes):
+        members[node.kind].append(f"n{i}")
+        members["mark" if node.highlighted else colour(node.grad)].append(f"n{i}")
+    for name, nodes in members.items():
+        if nodes:
+            yield f"  classDef {name} {CLASSES[name]},color:{COLOUR['ink']}"
+            yield f"  class {','.join(nodes)} {name}"
 
 
 def _link_styles(picture: Picture) -> list[str]:

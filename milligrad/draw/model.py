@@ -12,10 +12,12 @@ How it is shown (text, DOT, Mermaid, SVG, a page) is the business of a writer ea
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from milligrad.draw.formulas import formula
 from milligrad.draw.naming import inputs_first, names_of
 from milligrad.engine import Reduction, Value, partials_as_numbers, place
 from milligrad.markup import elided, shown
@@ -23,14 +25,6 @@ from milligrad.nn.containers import Sequential
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import Any
-
-try:
-    from milligrad.draw.formulas import formula
-except ImportError:  # STUB until formulas.py is there
-
-    def formula(z, names):  # type: ignore
-        shown = [names[x] if isinstance(x, Value) else str(x) for x in z.inputs]
-        return z.op.form.format(", ".join(shown[:4])) if isinstance(z.op, Reduction) and z.op.lists==1 else z.op.name + "(…)" if isinstance(z.op, Reduction) else z.op.form.format(*shown)
 
 
 @dataclass(slots=True)
@@ -190,27 +184,42 @@ class _Graph:
     def by_layer(self) -> list[Group]:
         """One group for the Values of each level and operation, and for the leaves that these use in the same way.
 
+        Groups of the same operation that follow one another, as in many sums x₁ + x₂ + … written out, are one, too.
         Parameters of a model are grouped as the model has them. Lower levels come first.
         """
+        level = self._levels(set())
+        alike = Counter([(level[z], z.op) for z in self.order])
+        many = {z for z in self.order if alike[level[z], z.op] > 1 and self.inputs(z)}
+        level = self._levels(many)
         keys: dict[Value, Any] = {}
         uses: dict[Value, set[Any]] = {}
         for z in self.order:
             if inputs := self.inputs(z):
-                level = 1 + max(keys[x][0] if x in keys else 0 for x in inputs if type(x) is not float)
-                key = keys[z] = (level, z.op)
-                n = len(inputs)
-                lists = z.op.lists if isinstance(z.op, Reduction) else n  # the x of a dot is used otherwise than the y
+                keys[z] = level[z], z.op if z in many else z
+                lists = z.op.lists if isinstance(z.op, Reduction) else len(inputs)
                 for i, x in enumerate(inputs):
                     if x in uses:
-                        uses[x].add((key, i * lists // n))
+                        uses[x].add((keys[z], i * lists // len(inputs)))  # a dot uses its x otherwise than its y
             else:
                 uses[z] = set()
         for x, use in uses.items():
-            keys[x] = (0, x.requires_grad, self.parameters.get(x) or frozenset(use))
+            keys[x] = 0, (x.requires_grad, self.parameters.get(x) or frozenset(use))
         groups: dict[Any, Group] = {}
-        for z in self.order:
+        for z in sorted(self.order, key=level.__getitem__):
             groups.setdefault(keys[z], []).append(z)
-        return [groups[key] for key in sorted(groups, key=lambda key: key[0])]  # type: ignore[no-any-return]
+        return list(groups.values())
+
+    def _levels(self, many: set[Value]) -> dict[Value, int]:
+        """The level of each Value. Among `many`, an operation on a result of the same operation stays on its level."""
+        level: dict[Value, int] = {}
+        for z in self.order:
+            below = [
+                level[x] + (x.op is not z.op or z not in many or x not in many)
+                for x in self.inputs(z)
+                if type(x) is not float
+            ]
+            level[z] = max(below, default=0)
+        return level
 
     def nearest(self, n: int) -> list[Value]:
         """The n Values that are the fewest steps from the output, in order."""
@@ -230,7 +239,7 @@ class _Graph:
     def picture(self, groups: list[Group], note: str = "") -> Picture:
         """A node for each group, and before them one for all Values that are in none of them."""
         rest = len(self.order) - sum(map(len, groups))
-        nodes = [Node(f"{_count(rest, 'more Value')} behind", "cut", count=rest)] if rest else []
+        nodes = [Node(f"{count(rest, 'more Value')} behind", "cut", count=rest)] if rest else []
         number = dict.fromkeys(self.order, 0)
         for group in groups:
             number.update(dict.fromkeys(group, len(nodes)))
@@ -239,10 +248,10 @@ class _Graph:
             nodes[number[x]].highlighted = True
         edges = [edge for group in groups for z in group for edge in self._edges(z, number)]
         title = f"{elided(self.names[self.output], 40)} = {shown(self.output.data, self.precision)}"
-        title += f", computed by a graph of {_count(len(self.order), 'Value')}"
+        title += f", computed by a graph of {count(len(self.order), 'Value')}"
         if note:
             edges = _folded(edges, nodes)
-            note = f"{_count(len(self.order), 'Value')}, {note}. max_nodes=None shows each."
+            note = f"{count(len(self.order), 'Value')}, {note}. max_nodes=None shows each."
         return Picture(nodes, edges, title, note, _largest(nodes, edges))
 
     def _node(self, z: Value) -> Node:
@@ -263,7 +272,7 @@ class _Graph:
         except (ValueError, ArithmeticError):
             derivatives = (None,) * len(inputs)
         for x, d in zip(inputs, derivatives):
-            if type(x) is not float:
+            if type(x) is not float and number[x] != number[z]:
                 gradient = z.grad * d if d is not None and x.requires_grad else None
                 yield Edge(number[x], number[z], d, gradient, highlighted=(x, z) in self.marked_edges)
 
@@ -290,6 +299,8 @@ def _range(xs: list[float], precision: int) -> list[str]:
 
 def _sizes(gradients: list[float], precision: int) -> list[str]:
     """The largest |grad|; and how many are 0, or no numbers."""
+    if not any(gradients):
+        return ["grad is 0"]
     most = max((abs(g) for g in gradients if g == g), default=math.nan)
     zeros = _how_many("grad is 0", gradients, lambda g: g == 0)
     return [f"|grad| up to {shown(most, precision)}", *zeros, *_how_many("grad is NaN", gradients, math.isnan)]
@@ -323,7 +334,8 @@ def _largest(nodes: list[Node], edges: list[Edge]) -> float:
     return max(filter(math.isfinite, sizes), default=0.0)
 
 
-def _count(n: int, what: str) -> str:
+def count(n: int, what: str) -> str:
+    """ "1 node", "1,000 nodes"."""
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 
@@ -351,7 +363,10 @@ def picture_of_module(module: Module, *, max_nodes: int | None = 300) -> Picture
         children = [(f"{path}.{name}" if path else name, m) for name, m in part._modules.items() if m is not None]
         room = int(min(most - len(queue), len(children)))
         hidden = {id(m) for _, child in children[room:] for m in child.modules()}
-        node.about = (*_about_parameters(path, part, first_at), *[f"{_count(len(hidden), 'more module')} inside"] * bool(hidden))
+        node.about = (
+            *_about_parameters(path, part, first_at),
+            *[f"{count(len(hidden), 'more module')} inside"] * bool(hidden),
+        )
         picture.edges += _to_children(part, number, range(len(queue), len(queue) + room))
         queue += children[:room]
         if hidden:
@@ -381,4 +396,4 @@ def _parameters(module: Module) -> str:
     values = {x for parameter in module.parameters() for x in parameter.values()}
     frozen = sum(not x.requires_grad for x in values)
     note = ", frozen" if frozen == len(values) else f", {frozen:,} of them frozen"
-    return _count(len(values), "parameter") + note * bool(frozen)
+    return count(len(values), "parameter") + note * bool(frozen)

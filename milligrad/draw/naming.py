@@ -46,9 +46,9 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
     for z in order:
         if z not in names:
             number += 1
-            while (name := f"v{number}") in taken:
+            while f"v{number}" in taken:
                 number += 1
-            names[z] = name
+            names[z] = f"v{number}"
     return names
 
 

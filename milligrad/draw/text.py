@@ -51,7 +51,10 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
                 line = f"↓ {name}, below", ["", "", derivative]
             else:
                 done.add(i)
-                line = _label(nodes[i], name), [*_numbers(nodes[i], precision), derivative, nodes[i].place]
+                line = (
+                    _label(nodes[i], name),
+                    [*_numbers(nodes[i], precision), derivative, _printable(nodes[i].place, 80)],
+                )
                 for k, (child, way) in enumerate(reversed(below[i])):
                     branch, further = ("├─ ", "│  ") if k else ("└─ ", "   ")
                     stack.append((child, way, indent + branch, indent + further))
@@ -65,7 +68,7 @@ def _top(picture: Picture) -> int:
 
 
 def _below(picture: Picture) -> list[list[tuple[int, Edge]]]:
-    """What hangs on each node: its inputs; on a module its children, of which but the first may hang on the one before."""
+    """What hangs on each node: its inputs; on a module its children, though an edge may lead there from a sibling."""
     below: list[list[tuple[int, Edge]]] = [[] for _ in picture.nodes]
     if picture.nodes[0].kind != "module":
         for edge in picture.edges:

@@ -1,0 +1,195 @@
+"""A picture as SVG: boxes in layers, and edges whose colour and width tell the size of the gradient.
+
+It reads a Picture and places it with layout.py; it knows no Values. Colours are custom properties, so that the picture
+follows the reader's light or dark; every rule holds within the picture alone, however many stand on one page.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from itertools import pairwise
+
+from milligrad.draw.layout import Layout, Point, layered
+from milligrad.draw.model import Edge, Node, Picture, strength
+from milligrad.markup import CELL, COLOURS, FONT, element, elided, shown, text, width
+
+SIZE = 12.0  # of the letters
+LEADING = 16.0  # from line to line
+MARGIN = 16.0
+WIDEST = 30  # cells of a line in a box
+LABEL = 10.5  # the letters of a local derivative
+
+STYLE = (
+    COLOURS.replace(":root", ".milligrad-graph")
+    + f"""\
+.milligrad-graph {{ background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); }}
+"""
+    + """\
+.milligrad-graph .box { fill: var(--paper); stroke: var(--line); stroke-width: 1.2; }
+.milligrad-graph .computed .box, .milligrad-graph .group .box { fill: var(--panel); }
+.milligrad-graph .constant .box, .milligrad-graph .cut .box { stroke-dasharray: 4 3; }
+.milligrad-graph .tint { fill: var(--blue); stroke: none; }
+.milligrad-graph .negative .tint { fill: var(--orange); }
+.milligrad-graph .trouble .tint { fill: var(--red); }
+.milligrad-graph .name { font-weight: bold; }
+.milligrad-graph .formula, .milligrad-graph .about, .milligrad-graph .note { fill: var(--muted); }
+.milligrad-graph .edge path { fill: none; stroke: var(--blue); stroke-linecap: round; }
+.milligrad-graph .edge polygon { fill: var(--blue); }
+.milligrad-graph .edge text { font-size: 10.5px; fill: var(--muted); text-anchor: middle;
+  paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
+.milligrad-graph .negative path { stroke: var(--orange); } .milligrad-graph .negative polygon { fill: var(--orange); }
+.milligrad-graph .trouble path { stroke: var(--red); } .milligrad-graph .trouble polygon { fill: var(--red); }
+.milligrad-graph .none path { stroke: var(--line); } .milligrad-graph .none polygon { fill: var(--line); }
+.milligrad-graph .contains path { stroke-dasharray: 5 4; } .milligrad-graph .contains polygon { display: none; }
+.milligrad-graph .highlighted path { stroke: var(--mark); } .milligrad-graph .highlighted polygon { fill: var(--mark); }
+.milligrad-graph .highlighted .box { stroke: var(--mark); stroke-width: 2.5; }
+"""
+)
+
+
+def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str = "") -> str:
+    """The whole picture. Node 3 of it is the group with the id "n3", edge 5 that with "e5", after the `prefix`."""
+    lines = [lines_of(node, precision) for node in picture.nodes]
+    labels = [shown(edge.derivative, precision) or edge.label for edge in picture.edges]
+    layout = layered(
+        [box_size(node, rows) for node, rows in zip(picture.nodes, lines)],
+        [(edge.source, edge.target) for edge in picture.edges],
+        direction,
+        [(width(label) * CELL * LABEL + 6, LABEL + 4) if label else (0.0, 0.0) for label in labels],
+    )
+    notes = textwrap.wrap(picture.note, max(40, int(layout.width / (CELL * SIZE))))
+    needed = max([layout.width, *(width(line) * CELL * SIZE for line in notes)])
+    size = needed + 2 * MARGIN, layout.height + 2 * MARGIN + LEADING * (len(notes) + bool(notes) / 2)
+    edges = [
+        _edge(edge, label, layout, i, direction, picture, prefix)
+        for i, (edge, label) in enumerate(zip(picture.edges, labels))
+    ]
+    nodes = [
+        _node(node, rows, layout.centres[i], i, picture, prefix)
+        for i, (node, rows) in enumerate(zip(picture.nodes, lines))
+    ]
+    below = [
+        element("text", text(line), class_="note", x=0, y=layout.height + LEADING * (i + 1.5))
+        for i, line in enumerate(notes)
+    ]
+    return element(
+        "svg",
+        element("title", text(picture.title)),
+        element("desc", text(picture.note)) if picture.note else "",
+        element("style", text(STYLE)),
+        element("g", *edges, *nodes, *below, transform=f"translate({MARGIN:g} {MARGIN:g})"),
+        xmlns="http://www.w3.org/2000/svg",
+        class_="milligrad-graph",
+        role="img",
+        viewBox=f"0 0 {size[0]:.6g} {size[1]:.6g}",
+        width=size[0],
+        height=size[1],
+    )
+
+
+def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
+    """What stands in the box: (its class, the line)."""
+    lines = [("name", node.name)]
+    if node.kind == "module":
+        lines = [("name", f"{node.name}: {node.op}" if node.name else node.op)]
+    if node.formula:
+        lines.append(("formula", node.formula))
+    elif node.kind == "constant":
+        lines.append(("formula", "constant"))
+    if node.data is not None:
+        lines.append(("data", f"data {shown(node.data, precision)}"))
+    if node.grad is not None and node.kind != "constant":
+        lines.append(("grad", f"grad {shown(node.grad, precision)}"))
+    lines += [("about", line) for line in node.about]
+    return [(kind, elided(line, WIDEST)) for kind, line in lines]
+
+
+def box_size(node: Node, lines: list[tuple[str, str]]) -> tuple[float, float]:
+    """Room for the lines. The name is bold, which in some fonts is wider."""
+    cells = max(width(line) * (1.08 if kind == "name" else 1.0) for kind, line in lines)
+    return max(56.0, cells * CELL * SIZE + 20), len(lines) * LEADING + 14
+
+
+def sign(gradient: float | None) -> str:
+    """The class that gives the colour."""
+    if gradient is None or gradient == 0:
+        return "none"
+    return "trouble" if not math.isfinite(gradient) else "negative" if gradient < 0 else "positive"
+
+
+def _node(node: Node, lines: list[tuple[str, str]], centre: Point, i: int, picture: Picture, prefix: str) -> str:
+    w, h = box_size(node, lines)
+    box = {"x": -w / 2, "y": -h / 2, "width": w, "height": h, "rx": h / 2 if node.kind in ("leaf", "constant") else 5}
+    tint = 0.35 * strength(node.grad, picture.largest)
+    trouble = any(x is not None and not math.isfinite(x) for x in (node.data, node.grad))
+    kind = f"node {node.kind} {'trouble' if trouble else sign(node.grad)}{' highlighted' * node.highlighted}"
+    shadow = [element("rect", **{**box, "x": box["x"] + 4, "y": box["y"] + 4}, class_="box")] * (node.kind == "group")
+    rows = [
+        element("text", text(line), class_=c, x=0, y=(k - len(lines) / 2 + 0.5) * LEADING + 4, text_anchor="middle")
+        for k, (c, line) in enumerate(lines)
+    ]
+    told = [node.name, *[node.formula] * bool(node.formula), *(line for _, line in lines[1:]), node.place]
+    return element(
+        "g",
+        element("title", text("\n".join(line for line in dict.fromkeys(told) if line))),
+        *shadow,
+        element("rect", class_="box", **box),
+        *[element("rect", class_="tint", fill_opacity=0.4 if trouble else tint, **box)] * bool(trouble or tint),
+        *rows,
+        class_=kind,
+        id=f"{prefix}n{i}",
+        transform=f"translate({centre[0]:.6g} {centre[1]:.6g})",
+    )
+
+
+def _edge(edge: Edge, label: str, layout: Layout, i: int, direction: str, picture: Picture, prefix: str) -> str:
+    size = strength(edge.gradient, picture.largest)
+    route = layout.routes[i]
+    x, y = layout.labels[i]
+    kind = "contains" if edge.contains else sign(edge.gradient)
+    return element(
+        "g",
+        element("title", text(_told(edge, picture))),
+        element(
+            "path", d=_curve(layout.routes[i], direction), stroke_width=1 + 3 * size, stroke_opacity=0.45 + 0.55 * size
+        ),
+        element("polygon", points=_arrow(route, direction, 5 + 3 * size)),
+        *[element("text", text(label), x=x, y=y + 3.5)] * bool(label),
+        class_=f"edge {kind}{' highlighted' * edge.highlighted}",
+        id=f"{prefix}e{i}",
+    )
+
+
+def _told(edge: Edge, picture: Picture) -> str:
+    source, target = (elided(picture.nodes[i].name, 60) for i in (edge.source, edge.target))
+    lines = [f"{source} → {target}"]
+    if edge.derivative is not None:
+        lines.append(f"∂{target}/∂{source} = {edge.derivative!r}")
+    if edge.gradient is not None:
+        lines.append(f"gradient along it: {edge.gradient!r}")
+    return "\n".join([*lines, edge.label] if edge.label else lines)
+
+
+def _curve(route: list[Point], direction: str) -> str:
+    """Through the points, flat at each of them."""
+    parts = [f"M{route[0][0]:.6g} {route[0][1]:.6g}"]
+    for (x0, y0), (x1, y1) in pairwise(route):
+        if direction in ("LR", "RL"):
+            a, b = ((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1)
+        else:
+            a, b = (x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2)
+        straight = y0 == y1 if direction in ("LR", "RL") else x0 == x1
+        points = [(x1, y1)] if straight else [a, b, (x1, y1)]
+        parts.append(("L" if straight else "C") + " ".join(f"{x:.6g} {y:.6g}" for x, y in points))
+    return "".join(parts)
+
+
+def _arrow(route: list[Point], direction: str, size: float) -> str:
+    """The head: its tip is the last point."""
+    x, y = route[-1]
+    ax, ay = {"LR": (-1, 0), "RL": (1, 0), "TB": (0, -1), "BT": (0, 1)}[direction]
+    back = x + ax * size * 1.4, y + ay * size * 1.4
+    half = size * 0.55
+    corners = [(x, y), (back[0] + ay * half, back[1] + ax * half), (back[0] - ay * half, back[1] - ax * half)]
+    return " ".join(f"{px:.6g},{py:.6g}" for px, py in corners)
