@@ -1,39 +1,30 @@
 """Where the boxes of a directed graph stand, and how its edges run between them: a layered layout.
 
 The method is that of K. Sugiyama, S. Tagawa and M. Toda, "Methods for visual understanding of hierarchical system
-structures" (1981), in four steps: layers, their order, places, routes. It knows sizes and edges, not what they mean,
-and it draws nothing.
+structures" (1981): layers, chains of bends, an order within each layer, places. It knows sizes and edges, not what they
+mean, and it draws nothing.
 
-    layer    what stands side by side; edges lead from lower layers to higher ones
-    along    the axis on which the layers follow each other, from inputs to outputs; across: the other
-    piece    what has a place in a layer: a node, the label of an edge, or a bend of an edge that passes through
-    link     a piece of an edge, from one layer to the next
+    layer    nodes that stand side by side; edges lead from a lower layer to a higher
+    along    the axis on which layers follow each other, from inputs to the output; across: the other
+    piece    what has a place in a layer: a node, or a bend of an edge that passes through; its label is a bend, too
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
-from milligrad.typing import TypeAlias
+Point = tuple[float, float]
+Size = tuple[float, float]
 
-Point: TypeAlias = tuple[float, float]
-Size: TypeAlias = tuple[float, float]
-Links: TypeAlias = Sequence[Sequence[int]]  # of each piece the pieces before it, or those after it
-
-DIRECTIONS = ("LR", "TB", "RL", "BT")
-SWEEPS, STALE = 24, 4  # sweeps at most, and sweeps in a row without fewer crossings that end it
-STEEPEST = 4.5  # an edge may go so much farther across than along; where it would, the layers stand farther apart,
-FARTHEST = 110.0  # up to this
-PORT_GAP = 11.0  # between the ends of two edges at a box
+STRAIGHT = {0: 1.0, 1: 2.0, 2: 8.0}  # how stiff a link is, by its ends that are bends (Gansner et al. 1993, section 4)
 
 
 @dataclass(slots=True)
 class Layout:
-    """The nodes' centres, the edges' routes from border to border, the centres of their labels, and the whole size."""
+    """centres of the nodes, routes of the edges from border to border, centres of their labels, and the whole size."""
 
     centres: list[Point]
     routes: list[list[Point]]
@@ -47,272 +38,275 @@ def layered(
     edges: Sequence[tuple[int, int]],
     direction: str = "LR",
     labels: Sequence[Size] | None = None,
-    layer_gap: float = 44.0,
-    node_gap: float = 20.0,
+    layer_gap: float = 34.0,
+    node_gap: float = 14.0,
 ) -> Layout:
-    """A place for each node of the `sizes` (width, height), a route for each edge, and room for each edge's label.
+    """A place for each node of the `sizes` (width, height), a route for each edge, room for each edge's label.
 
-    Edges lead from a lower number to a higher one. `labels` are sizes, too, one for each edge; (0, 0) for none. No two
-    boxes overlap, of nodes or labels. A route's first point is on the border of its source, its last on that of its
-    target; it never turns back. What passes from point to point without leaving the range of their coordinates,
-    straight or as a curve, meets no other node's box and no other edge's label. Long edges from one node run together
-    until they are near their targets, as on a circuit diagram.
+    Edges lead from a lower number to a higher one. `labels` are sizes, too; (0, 0) for none. Boxes do not overlap,
+    edges never turn back, and pass between the boxes; the first point of a route is on the border of its source, the
+    last on that of its target.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r:.60}")
-    if labels is not None and len(labels) != len(edges):
-        raise ValueError(f"labels: expected one for each of {len(edges)} edges, got {len(labels)}")
     flat = direction in ("LR", "RL")  # then a width counts along
     turned = [s if flat else s[::-1] for s in sizes]
-    rooms = [s if flat else s[::-1] for s in (labels or [(0.0, 0.0)] * len(edges))]
-    pieces = _Pieces(turned, edges, rooms)
+    wanted = [s if flat else s[::-1] for s in (labels or [(0.0, 0.0)] * len(edges))]
+    pieces = _Pieces(turned, edges, wanted)
     order = reduce_crossings(pieces.layers(), pieces.before, pieces.after)
-    placed = _Placed(pieces, order, layer_gap, node_gap)
+    across = _places(order, pieces, node_gap)
+    start, end = _extents(order, pieces, layer_gap)
+    length = end[-1] if end else 0.0
+    breadth = max((y + pieces.size[i][1] / 2 for i, y in enumerate(across)), default=0.0)
 
-    def point(along: float, across: float) -> Point:
-        along = along if direction in ("LR", "TB") else placed.length - along
-        return (along, across) if flat else (across, along)
+    def point(along: float, y: float) -> Point:
+        along = along if direction in ("LR", "TB") else length - along
+        return (along, y) if flat else (y, along)
 
+    middle = [(start[layer] + end[layer]) / 2 for layer in pieces.layer]
+    routes, spots = _routes(pieces, order, across, start, end, middle)
     return Layout(
-        [point(*placed.centre(node)) for node in range(len(sizes))],
-        [[point(*p) for p in placed.route(edge)] for edge in range(len(edges))],
-        [point(*placed.centre(chain[-1])) for chain in pieces.chains],
-        *((placed.length, placed.breadth) if flat else (placed.breadth, placed.length)),
+        [point(middle[i], across[i]) for i in range(len(sizes))],
+        [[point(*p) for p in route] for route in routes],
+        [point(*p) for p in spots],
+        *((length, breadth) if flat else (breadth, length)),
     )
 
 
-# ── Layers ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def layers_of(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """The layer of each of n nodes: as near to the inputs as can be, or to the outputs, if that makes edges shorter."""
+    """The longest way that leads to each node; then what has fewer inputs than readers moves up to its first reader."""
+    before: list[list[int]] = [[] for _ in range(n)]
+    after: list[list[int]] = [[] for _ in range(n)]
     for x, z in edges:
-        if not 0 <= x < z < n:
-            raise ValueError(f"edges: expected each from a lower to a higher number below {n}, got {(x, z)}")
-    early = _near_inputs(n, edges)
-    late = _near_inputs(n, [(n - 1 - z, n - 1 - x) for x, z in edges])[::-1]
-    late = [max(late, default=0) - k for k in late]
-    return min(late, early, key=lambda layer: sum(layer[z] - layer[x] for x, z in edges))
-
-
-def _near_inputs(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """The longest way to each node; but what has more readers than inputs stands just before its first reader."""
-    before, after = _links(n, edges)
+        if not x < z:
+            raise ValueError(f"edges: expected each from a lower number to a higher, got {(x, z)}")
+        before[z].append(x)
+        after[x].append(z)
     layer = [0] * n
     for z in range(n):
         layer[z] = max((layer[x] + 1 for x in before[z]), default=0)
     for x in reversed(range(n)):
-        if len(after[x]) > len(before[x]):
+        if len(before[x]) < len(after[x]):
             layer[x] = min(layer[z] for z in after[x]) - 1
     return layer
 
 
-def _links(n: int, edges: Sequence[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
-    before: list[list[int]] = [[] for _ in range(n)]
-    after: list[list[int]] = [[] for _ in range(n)]
-    for x, z in edges:
-        before[z].append(x)
-        after[x].append(z)
-    return before, after
-
-
 class _Pieces:
-    """Nodes, bends and labels. Even layers hold nodes, odd ones labels; bends are in both."""
+    """Nodes and bends. Layers of nodes are even, and between two of them is one where labels stand."""
 
     def __init__(self, sizes: Sequence[Size], edges: Sequence[tuple[int, int]], labels: Sequence[Size]) -> None:
-        self.nodes, self.edges = len(sizes), edges
+        self.nodes = len(sizes)
         self.size = list(sizes)
         self.layer = [2 * k for k in layers_of(len(sizes), edges)]
-        self.chains: list[list[int]] = []  # of each edge its bends, which long edges of one source share, and its label
-        trunks: dict[int, list[int]] = {}
-        links: list[tuple[int, int]] = []
+        self.ends = list(edges)
+        self.chains: list[list[int]] = []  # of each edge its bends, the label's first
+        self.links: list[tuple[int, int]] = []
         for (x, z), label in zip(edges, labels):
-            trunk = trunks.setdefault(x, [])
-            for layer in range(self.layer[x] + 1 + len(trunk), self.layer[z] - 1):
-                links.append((trunk[-1] if trunk else x, len(self.size)))
-                trunk.append(self._piece(layer, (0.0, 0.0)))
-            bends = trunk[: self.layer[z] - self.layer[x] - 2]
-            links += [(bends[-1] if bends else x, len(self.size)), (len(self.size), z)]
-            self.chains.append([*bends, self._piece(self.layer[z] - 1, label)])
-        self.before, self.after = _links(len(self.size), links)
-
-    def _piece(self, layer: int, size: Size) -> int:
-        self.size.append(size)
-        self.layer.append(layer)
-        return len(self.size) - 1
+            chain: list[int] = []
+            for k in range(self.layer[x] + 1, self.layer[z]):
+                self.size.append((0.0, 0.0) if chain else label)
+                chain.append(len(self.layer))
+                self.layer.append(k)
+            self.chains.append(chain)
+            self.links.extend(pairwise([x, *chain, z]))
+        self.before: list[list[int]] = [[] for _ in self.size]
+        self.after: list[list[int]] = [[] for _ in self.size]
+        for x, z in self.links:
+            self.before[z].append(x)
+            self.after[x].append(z)
 
     def layers(self) -> list[list[int]]:
         """The pieces of each layer, in an order to begin with: as a walk back from the outputs meets them."""
-        layers: list[list[int]] = [[] for _ in range(max(self.layer, default=-1) + 1)]
+        found: list[list[int]] = [[] for _ in range(max(self.layer, default=-1) + 1)]
         seen: set[int] = set()
-        for output in reversed(range(self.nodes)):
-            stack = [output]
-            while stack:
-                z = stack.pop()
-                if z not in seen:
-                    seen.add(z)
-                    layers[self.layer[z]].append(z)
-                    stack += reversed(self.before[z])
-        return layers
+        stack = [z for z in range(len(self.size)) if not self.after[z]]
+        while stack:
+            z = stack.pop()
+            if z not in seen:
+                seen.add(z)
+                found[self.layer[z]].append(z)
+                stack.extend(reversed(self.before[z]))
+        return found
 
 
 # ── The order within the layers ──────────────────────────────────────────────────────────────────────────────────
 
 
-def crossings(layer: Sequence[int], following: Sequence[int], after: Links) -> int:
-    """How many pairs of links between two layers cross (by inserting, as in Barth, Jünger and Mutzel 2002)."""
-    place = {z: i for i, z in enumerate(following)}
+def crossings(upper: Sequence[int], lower: Sequence[int], after: Sequence[Sequence[int]]) -> int:
+    """How many pairs of links between two layers cross (Barth, Jünger and Mutzel 2002, with a sorted list)."""
+    place = {z: i for i, z in enumerate(lower)}
     met: list[int] = []
     count = 0
-    for x in layer:
-        ends = sorted([place[z] for z in after[x]])
-        for end in ends:
-            count += len(met) - bisect_right(met, end)
+    for x in upper:
+        ends = sorted(place[z] for z in after[x])
+        count += sum(len(met) - bisect_right(met, end) for end in ends)
         for end in ends:
             insort(met, end)
     return count
 
 
-def reduce_crossings(layers: Sequence[Sequence[int]], before: Links, after: Links) -> list[list[int]]:
-    """The layers in the order with the fewest crossings that sweeps to and fro have found."""
+def reduce_crossings(
+    layers: list[list[int]], before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """The layers with their pieces in an order in which few links cross: the best that sweeps to and fro have found."""
 
-    def total(layers: Sequence[Sequence[int]]) -> int:
-        return sum(crossings(layer, following, after) for layer, following in pairwise(layers))
+    def total(layers: list[list[int]]) -> int:
+        return sum(crossings(upper, lower, after) for upper, lower in pairwise(layers))
 
-    order = [list(layer) for layer in layers]
+    layers = [list(layer) for layer in layers]
     best, fewest, stale = [list(layer) for layer in layers], total(layers), 0
-    for sweep in range(SWEEPS):
-        if not fewest or stale == STALE:
+    for sweep in range(24 if sum(map(len, layers)) < 1500 else 8):
+        if not fewest or stale > 5:
             break
-        if sweep % 2:
-            _sweep(order[::-1], after)
-        else:
-            _sweep(order, before)
-        _transpose(order, before, after)
+        down = sweep % 2 == 0
+        _sweep(layers if down else layers[::-1], before if down else after)
+        count = total(layers)
         stale += 1
-        if (count := total(order)) < fewest:
-            best, fewest, stale = [list(layer) for layer in order], count, 0
-    return best
+        if count < fewest:
+            best, fewest, stale = [list(layer) for layer in layers], count, 0
+    return _transposed(best, before, after) if fewest else best
 
 
-def _sweep(layers: Sequence[list[int]], towards: Links) -> None:
-    """Sort each layer by where, on the average, its pieces have their links to the one before: the barycentre."""
+def _sweep(layers: list[list[int]], towards: Sequence[Sequence[int]]) -> None:
+    """Sort each layer by where, on the average, that before it has what the pieces are linked to (the barycentre)."""
     for fixed, layer in pairwise(layers):
         place = {x: i for i, x in enumerate(fixed)}
-        mean = {z: sum([place[x] for x in towards[z]]) / len(towards[z]) for z in layer if towards[z]}
-        free = [z for z in layer if z not in mean]
-        held = iter(sorted(mean, key=mean.__getitem__))
-        layer[:] = [z if z in free else next(held) for z in layer] if free else held
+        scale = len(fixed) / max(len(layer), 1)
+        centre = {
+            z: sum(place[x] for x in towards[z]) / len(towards[z]) if towards[z] else i * scale
+            for i, z in enumerate(layer)
+        }
+        layer.sort(key=centre.__getitem__)
 
 
-def _transpose(layers: Sequence[list[int]], before: Links, after: Links) -> None:
-    """Neighbours change places wherever that removes crossings: once through all layers."""
-    for k, layer in enumerate(layers):
-        sides = [_ends(layer, layers[k - 1], before)] if k else []
-        sides += [_ends(layer, layers[k + 1], after)] if k + 1 < len(layers) else []
-        for i in range(len(layer) - 1):
-            x, y = layer[i : i + 2]
-            if sum([_inversions(ends[x], ends[y]) - _inversions(ends[y], ends[x]) for ends in sides]) > 0:
-                layer[i : i + 2] = y, x
+def _transposed(
+    layers: list[list[int]], before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Neighbours change places where that removes crossings, until nowhere it does (at most four rounds)."""
+    for _ in range(4):
+        better = False
+        for k, layer in enumerate(layers):
+            sides = [
+                _ends(layer, layers[other], links)
+                for other, links in ((k - 1, before), (k + 1, after))
+                if 0 <= other < len(layers)
+            ]
+            for i in range(len(layer) - 1):
+                a, b = layer[i], layer[i + 1]
+                if sum(_inversions(s[a], s[b]) - _inversions(s[b], s[a]) for s in sides) > 0:
+                    layer[i], layer[i + 1] = b, a
+                    better = True
+        if not better:
+            break
+    return layers
 
 
-def _ends(layer: Sequence[int], other: Sequence[int], links: Links) -> dict[int, list[int]]:
-    place = {z: i for i, z in enumerate(other)}
-    return {x: sorted([place[z] for z in links[x]]) for x in layer}
+def _ends(layer: list[int], other: list[int], links: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Where in the other layer each piece is linked to, in order."""
+    place = {x: i for i, x in enumerate(other)}
+    return {z: sorted(place[x] for x in links[z]) for z in layer}
 
 
-def _inversions(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many links that end at `first` cross one that ends at `second`, whose piece comes after. Both are sorted."""
-    if not first or not second or first[-1] <= second[0]:
-        return 0
+def _inversions(left: list[int], right: list[int]) -> int:
+    """How many links of `left`, which stands before `right`, cross one of `right`. Both are sorted."""
     count = i = 0
-    for end in first:
-        while i < len(second) and second[i] < end:
+    for end in left:
+        while i < len(right) and right[i] < end:
             i += 1
         count += i
     return count
 
 
-# ── Places across ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Places ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _across(layers: Sequence[Sequence[int]], pieces: _Pieces, gap: float) -> list[float]:
-    """A place for each piece, in the order of its layer: by U. Brandes and B. Köpf, "Fast and simple horizontal
-    coordinate assignment" (2001).
+def _places(order: list[list[int]], pieces: _Pieces, gap: float) -> list[float]:
+    """Where each piece stands across: as near to what it is linked to as the order and the sizes allow.
 
-    Each piece is aligned with the median of its links, and a long edge is one straight line. That can be done from
-    either side and end; of the four places each piece has, it gets the mean of the middle two.
+    Layer by layer, to and fro, the weighted squares of the distances are made least. Long edges weigh more.
     """
-    crossing = _across_long_edges(layers, pieces)
-    four = []
-    for rows, towards in ((layers, pieces.before), (layers[::-1], pieces.after)):
-        for flip in (1, -1):
-            ordered = [row[::flip] for row in rows]
-            place = _compacted(ordered, _blocks(ordered, towards, crossing), pieces, gap)
-            four.append(_together([flip * y for y in place], flip))
-    narrowest = min(four, key=lambda place: max(place, default=0) - min(place, default=0))
-    low, high = min(narrowest, default=0.0), max(narrowest, default=0.0)
-    shifts = [low - min(p, default=0.0) if k % 2 == 0 else high - max(p, default=0.0) for k, p in enumerate(four)]
-    return [sum(sorted(y + s for y, s in zip(ys, shifts))[1:3]) / 2 for ys in zip(*four)]
+    place = [0.0] * len(pieces.size)
+    offsets = []
+    for layer in order:
+        offset, at = [0.0] * bool(layer), 0.0
+        for a, b in pairwise(layer):
+            at += (pieces.size[a][1] + pieces.size[b][1]) / 2 + gap
+            offset.append(at)
+        offsets.append(offset)
+        for z, y in zip(layer, offset):
+            place[z] = y - at / 2
+    near: list[list[tuple[int, float]]] = [[] for _ in place]
+    for x, z in pieces.links:
+        stiff = STRAIGHT[(x >= pieces.nodes) + (z >= pieces.nodes)]
+        near[x].append((z, stiff))
+        near[z].append((x, stiff))
+    for k in range(24 if len(place) < 1500 else 12):
+        for layer, offset in list(zip(order, offsets))[:: 1 if k % 2 else -1]:
+            _settle(layer, offset, place, near)
+    top = min((y - pieces.size[i][1] / 2 for i, y in enumerate(place)), default=0.0)
+    return [y - top for y in place]
 
 
-def _together(place: list[float], flip: int) -> list[float]:
-    return place
+def _settle(layer: list[int], offset: list[float], place: list[float], near: list[list[tuple[int, float]]]) -> None:
+    """Least squares in a given order: isotonic regression by pooling adjacent violators (Barlow et al. 1972).
 
-
-def _across_long_edges(layers: Sequence[Sequence[int]], pieces: _Pieces) -> set[tuple[int, int]]:
-    """The links that cross a link between two bends: they are not straightened at its cost (Brandes and Köpf, alg. 1)."""
-    found: set[tuple[int, int]] = set()
-    for layer, following in pairwise(layers):
-        place = {x: i for i, x in enumerate(layer)}
-        low = done = 0
-        for i, z in enumerate(following):
-            bend = next((x for x in pieces.before[z] if min(x, z) >= pieces.nodes), None)
-            if bend is None and i < len(following) - 1:
-                continue
-            high = len(layer) if bend is None else place[bend]
-            for y in following[done : i + 1]:
-                for x in pieces.before[y]:
-                    if not low <= place[x] <= high and min(x, y) < pieces.nodes:
-                        found |= {(x, y), (y, x)}
-            low, done = high, i + 1
-    return found
-
-
-def _blocks(layers: Sequence[Sequence[int]], towards: Links, crossing: set[tuple[int, int]]) -> list[int]:
-    """Of each piece the first one of those that it is in line with (algorithm 2)."""
-    first = list(range(len(towards)))
-    for fixed, layer in pairwise(layers):
-        place = {x: i for i, x in enumerate(fixed)}
-        last = -1
-        for z in layer:
-            near = sorted(towards[z], key=place.__getitem__)
-            for x in near[(len(near) - 1) // 2 : len(near) // 2 + 1]:  # the median, or both
-                if first[z] == z and last < place[x] and (x, z) not in crossing:
-                    first[z], last = first[x], place[x]
-    return first
-
-
-def _compacted(layers: Sequence[Sequence[int]], first: list[int], pieces: _Pieces, gap: float) -> list[float]:
-    """The blocks as close together as they can be; then each as close to what follows it as it can be.
-
-    The blocks are in an order, since none crosses another: the longest way to each is where it stands, at the least.
+    With what must stand before a piece taken off, places need only not decrease; where they would, they share a mean.
     """
-    following: dict[int, list[tuple[int, float]]] = {i: [] for i in first}
-    waits = dict.fromkeys(following, 0)
-    for layer in layers:
-        for x, z in pairwise(layer):
-            following[first[x]].append((first[z], pieces.apart(x, z, gap)))
-            waits[first[z]] += 1
-    order = [i for i, n in waits.items() if not n]
-    place = dict.fromkeys(following, 0.0)
-    for i in order:  # which grows meanwhile
-        for k, apart in following[i]:
-            place[k] = max(place[k], place[i] + apart)
-            waits[k] -= 1
-            if not waits[k]:
-                order.append(k)
-    for i in reversed(order):
-        if following[i]:
-            place[i] = min([place[k] - apart for k, apart in following[i]])
-    return [place[i] for i in first]
+    pools: list[tuple[float, float, int]] = []  # mean, weight, how many
+    for z, room in zip(layer, offset):
+        weight = sum(stiff for _, stiff in near[z]) or 1.0
+        wanted = sum(stiff * place[x] for x, stiff in near[z]) / weight if near[z] else place[z]
+        pool = wanted - room, weight, 1
+        while pools and pools[-1][0] > pool[0]:
+            mean, w, n = pools.pop()
+            w, pool = w + pool[1], (mean * w + pool[0] * pool[1], 0.0, n + pool[2])
+            pool = pool[0] / w, w, pool[2]
+        pools.append(pool)
+    settled = [mean for mean, _, n in pools for _ in range(n)]
+    for z, room, y in zip(layer, offset, settled):
+        place[z] = y + room
+
+
+def _extents(order: list[list[int]], pieces: _Pieces, gap: float) -> tuple[list[float], list[float]]:
+    """Where each layer begins and ends, along. A layer between two of nodes is as long as its longest label."""
+    start, end, at = [], [], 0.0
+    for layer in order:
+        start.append(at)
+        at += max((pieces.size[i][0] for i in layer), default=0.0)
+        end.append(at)
+        at += gap / 2
+    return start, end
+
+
+def _routes(
+    pieces: _Pieces,
+    order: list[list[int]],
+    across: list[float],
+    start: list[float],
+    end: list[float],
+    middle: list[float],
+) -> tuple[list[list[Point]], list[Point]]:
+    """Flat through the layers, where boxes stand, and bent only between them, where none does."""
+    rank = {z: i for layer in order for i, z in enumerate(layer)}
+    leaving = _ports(pieces, across, rank, [(x, chain[0]) for (x, _), chain in zip(pieces.ends, pieces.chains)])
+    entering = _ports(pieces, across, rank, [(z, chain[-1]) for (_, z), chain in zip(pieces.ends, pieces.chains)])
+    routes, spots = [], []
+    for (x, z), chain, y0, y1 in zip(pieces.ends, pieces.chains, leaving, entering):
+        route = [(middle[x] + pieces.size[x][0] / 2, y0), (end[pieces.layer[x]], y0)]
+        for i in chain:
+            route += [(start[pieces.layer[i]], across[i]), (end[pieces.layer[i]], across[i])]
+        route += [(start[pieces.layer[z]], y1), (middle[z] - pieces.size[z][0] / 2, y1)]
+        routes.append([p for i, p in enumerate(route) if not i or p != route[i - 1]])
+        spots.append((middle[chain[0]], across[chain[0]]))
+    return routes, spots
+
+
+def _ports(pieces: _Pieces, across: list[float], rank: dict[int, int], ends: list[tuple[int, int]]) -> list[float]:
+    """Where on a node's border each edge begins (or ends): side by side, in the order of what they lead to."""
+    at: dict[int, list[tuple[int, int]]] = {}
+    for e, (node, bend) in enumerate(ends):
+        at.setdefault(node, []).append((rank[bend], e))
+    ports = [0.0] * len(ends)
+    for node, found in at.items():
+        step = min(16.0, 0.8 * pieces.size[node][1] / len(found))
+        for i, (_, e) in enumerate(sorted(found)):
+            ports[e] = across[node] + (i - (len(found) - 1) / 2) * step
+    return ports

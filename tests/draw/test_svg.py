@@ -1,6 +1,8 @@
 """The SVG of a picture, parsed: its boxes, edges, texts and colours are those of the picture."""
 
+import importlib.util
 import re
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -113,3 +115,11 @@ def test_the_style_holds_within_the_picture_alone(picture):
     style = parsed(picture).find(f"{S}style").text
     for rule in re.findall(r"([^{}]+)\{[^{}]*\}", style):
         assert rule.strip().startswith((".milligrad-graph", "@media")), rule
+
+
+def test_the_picture_of_the_readme_is_what_its_script_draws():
+    docs = Path(__file__).parents[2] / "docs"
+    spec = importlib.util.spec_from_file_location("pictures", docs / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    assert (docs / "neuron.svg").read_text(encoding="utf-8") == pictures.neuron().svg()
