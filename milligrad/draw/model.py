@@ -94,7 +94,8 @@ def strength(gradient: float | None, largest: float) -> float:
         return 0.0
     if math.isinf(gradient):
         return 1.0
-    return min(1.0, max(0.0, 1 + math.log10(abs(gradient) / largest) / 6))
+    decades = math.log10(abs(gradient)) - math.log10(largest)  # their quotient could be too small for a float
+    return min(1.0, max(0.0, 1 + decades / 6))
 
 
 # Of a Value.

@@ -167,6 +167,8 @@ def test_strength_is_a_share_of_six_decades():
     assert strength(5e-3, 5.0) == pytest.approx(0.5)
     assert strength(5e-7, 5.0) == strength(0.0, 5.0) == strength(None, 5.0) == strength(math.nan, 5.0) == 0.0
     assert strength(1.0, 0.0) == 0.0
+    assert strength(5e-324, 1e308) == 0.0
+    assert strength(1e308, 5e-324) == 1.0
 
 
 # Folded.
