@@ -1,12 +1,13 @@
 """Where the boxes of a directed graph stand, and how its edges run between them: a layered layout.
 
 The method is that of K. Sugiyama, S. Tagawa and M. Toda, "Methods for visual understanding of hierarchical system
-structures" (1981): layers, chains of bends, an order within each layer, places. It knows sizes and edges, not what they
+structures" (1981), in four steps: layers, an order within each, places, routes. It knows sizes and edges, not what they
 mean, and it draws nothing.
 
-    layer    nodes that stand side by side; edges lead from a lower layer to a higher
-    along    the axis on which layers follow each other, from inputs to the output; across: the other
-    piece    what has a place in a layer: a node, or a bend of an edge that passes through; its label is a bend, too
+    layer    what stands side by side; edges lead from a lower layer to a higher
+    along    the axis on which layers follow each other, from inputs to outputs; across: the other
+    piece    what has a place in a layer: a node, the label of an edge, or a bend of an edge that passes through
+    link     a part of an edge, from one layer to the next
 """
 
 from __future__ import annotations
@@ -14,17 +15,25 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from math import inf
 
-Point = tuple[float, float]
-Size = tuple[float, float]
+from milligrad.typing import TypeAlias
 
-STRAIGHT = {0: 1.0, 1: 2.0, 2: 8.0}  # how stiff a link is, by its ends that are bends (Gansner et al. 1993, section 4)
+Point: TypeAlias = tuple[float, float]
+Size: TypeAlias = tuple[float, float]
+Layers: TypeAlias = Sequence[Sequence[int]]
+Links: TypeAlias = Sequence[Sequence[int]]  # of each piece the pieces before it, or those after it
+
+DIRECTIONS = ("LR", "TB", "RL", "BT")
+SWEEPS, STALE = 24, 4  # sweeps at most, and how many in a row without fewer crossings end it
+HEAD, STEEPNESS, FARTHEST = 12.0, 3.0, 64.0  # layers are as far apart as an edge's head and slope need, within reason
+PORT_GAP = 11.0  # between the ends of two edges on a border
 
 
 @dataclass(slots=True)
 class Layout:
-    """centres of the nodes, routes of the edges from border to border, centres of their labels, and the whole size."""
+    """Centres of the nodes, routes of the edges from border to border, centres of their labels, and the whole size."""
 
     centres: list[Point]
     routes: list[list[Point]]
@@ -38,275 +47,386 @@ def layered(
     edges: Sequence[tuple[int, int]],
     direction: str = "LR",
     labels: Sequence[Size] | None = None,
-    layer_gap: float = 34.0,
-    node_gap: float = 14.0,
+    layer_gap: float = 44.0,
+    node_gap: float = 18.0,
 ) -> Layout:
     """A place for each node of the `sizes` (width, height), a route for each edge, room for each edge's label.
 
-    Edges lead from a lower number to a higher one. `labels` are sizes, too; (0, 0) for none. Boxes do not overlap,
-    edges never turn back, and pass between the boxes; the first point of a route is on the border of its source, the
-    last on that of its target.
+    Edges lead from a lower number to a higher one. `labels` are sizes, too; (0, 0) for none. No boxes overlap, of nodes
+    or labels. The first point of a route is on the border of its source, the last on that of its target; it never turns
+    back. Whatever leads from point to point within the rectangle between them, a line or a curve, meets no other box.
+    Long edges of one source run together until they are near their targets, as on a circuit diagram.
     """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r:.60}")
+    if labels is not None and len(labels) != len(edges):
+        raise ValueError(f"labels: expected one for each of {len(edges)} edges, got {len(labels)}")
     flat = direction in ("LR", "RL")  # then a width counts along
     turned = [s if flat else s[::-1] for s in sizes]
-    wanted = [s if flat else s[::-1] for s in (labels or [(0.0, 0.0)] * len(edges))]
-    pieces = _Pieces(turned, edges, wanted)
+    rooms = [s if flat else s[::-1] for s in (labels or [(0.0, 0.0)] * len(edges))]
+    pieces = _Pieces(turned, edges, rooms)
     order = reduce_crossings(pieces.layers(), pieces.before, pieces.after)
-    across = _places(order, pieces, node_gap)
-    start, end = _extents(order, pieces, layer_gap)
-    length = end[-1] if end else 0.0
-    breadth = max((y + pieces.size[i][1] / 2 for i, y in enumerate(across)), default=0.0)
+    across = _across(order, pieces, node_gap)
+    start, end, routes = _routes(order, pieces, across, layer_gap)
+    middle = [(start[k] + end[k]) / 2 for k in pieces.layer]
+    length, breadth = end[-1] if end else 0.0, max([y + s[1] / 2 for y, s in zip(across, pieces.size)], default=0.0)
 
     def point(along: float, y: float) -> Point:
         along = along if direction in ("LR", "TB") else length - along
         return (along, y) if flat else (y, along)
 
-    middle = [(start[layer] + end[layer]) / 2 for layer in pieces.layer]
-    routes, spots = _routes(pieces, order, across, start, end, middle)
     return Layout(
         [point(middle[i], across[i]) for i in range(len(sizes))],
         [[point(*p) for p in route] for route in routes],
-        [point(*p) for p in spots],
+        [point(middle[chain[-1]], across[chain[-1]]) for chain in pieces.chains],
         *((length, breadth) if flat else (breadth, length)),
     )
 
 
+# ── Layers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def layers_of(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """The longest way that leads to each node; then what has fewer inputs than readers moves up to its first reader."""
-    before: list[list[int]] = [[] for _ in range(n)]
-    after: list[list[int]] = [[] for _ in range(n)]
+    """The layer of each of n nodes: as near to the inputs as can be, or to the outputs, if that makes edges shorter."""
     for x, z in edges:
         if not x < z:
             raise ValueError(f"edges: expected each from a lower number to a higher, got {(x, z)}")
-        before[z].append(x)
-        after[x].append(z)
+    early = _near_inputs(n, edges)
+    mirrored = _near_inputs(n, [(n - 1 - z, n - 1 - x) for x, z in edges])
+    late = [max(mirrored) - k for k in reversed(mirrored)]
+    return min(early, late, key=lambda layer: sum([layer[z] - layer[x] for x, z in edges]))
+
+
+def _near_inputs(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
+    """The longest way to each node; then what has more readers than inputs moves up to its first reader."""
+    before, after = _links(n, edges)
     layer = [0] * n
     for z in range(n):
-        layer[z] = max((layer[x] + 1 for x in before[z]), default=0)
+        layer[z] = max([layer[x] + 1 for x in before[z]], default=0)
     for x in reversed(range(n)):
-        if len(before[x]) < len(after[x]):
-            layer[x] = min(layer[z] for z in after[x]) - 1
+        if len(after[x]) > len(before[x]):
+            layer[x] = min([layer[z] for z in after[x]]) - 1
     return layer
 
 
+def _links(n: int, edges: Sequence[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
+    before: list[list[int]] = [[] for _ in range(n)]
+    after: list[list[int]] = [[] for _ in range(n)]
+    for x, z in edges:
+        before[z].append(x)
+        after[x].append(z)
+    return before, after
+
+
 class _Pieces:
-    """Nodes and bends. Layers of nodes are even, and between two of them is one where labels stand."""
+    """Nodes, labels and bends. Even layers hold nodes, odd ones labels, just before the target; bends are in both."""
 
     def __init__(self, sizes: Sequence[Size], edges: Sequence[tuple[int, int]], labels: Sequence[Size]) -> None:
-        self.nodes = len(sizes)
+        self.nodes, self.edges = len(sizes), edges
         self.size = list(sizes)
-        self.layer = [2 * k for k in layers_of(len(sizes), edges)]
-        self.ends = list(edges)
-        self.chains: list[list[int]] = []  # of each edge its bends, the label's first
-        self.links: list[tuple[int, int]] = []
+        self.layer = [2 * k for k in layers_of(len(sizes), edges)] if sizes else []
+        self.chains: list[list[int]] = []  # of each edge its bends, which it shares with others, and its label
+        trunks: dict[int, list[int]] = {}  # of each source the bends of its longest edge
+        links: list[tuple[int, int]] = []
         for (x, z), label in zip(edges, labels):
-            chain: list[int] = []
-            for k in range(self.layer[x] + 1, self.layer[z]):
-                self.size.append((0.0, 0.0) if chain else label)
-                chain.append(len(self.layer))
-                self.layer.append(k)
-            self.chains.append(chain)
-            self.links.extend(pairwise([x, *chain, z]))
-        self.before: list[list[int]] = [[] for _ in self.size]
-        self.after: list[list[int]] = [[] for _ in self.size]
-        for x, z in self.links:
-            self.before[z].append(x)
-            self.after[x].append(z)
+            trunk = trunks.setdefault(x, [])
+            bends = self.layer[z] - self.layer[x] - 2
+            while len(trunk) < bends:
+                links.append((trunk[-1] if trunk else x, len(self.size)))
+                trunk.append(self._piece(self.layer[x] + 1 + len(trunk), (0.0, 0.0)))
+            chain = trunk[:bends]
+            links += (chain[-1] if chain else x, len(self.size)), (len(self.size), z)
+            self.chains.append([*chain, self._piece(self.layer[z] - 1, label)])
+        self.before, self.after = _links(len(self.size), links)
+
+    def _piece(self, layer: int, size: Size) -> int:
+        self.size.append(size)
+        self.layer.append(layer)
+        return len(self.size) - 1
 
     def layers(self) -> list[list[int]]:
         """The pieces of each layer, in an order to begin with: as a walk back from the outputs meets them."""
-        found: list[list[int]] = [[] for _ in range(max(self.layer, default=-1) + 1)]
+        layers: list[list[int]] = [[] for _ in range(max(self.layer, default=-1) + 1)]
         seen: set[int] = set()
-        stack = [z for z in range(len(self.size)) if not self.after[z]]
+        stack = [z for z in range(self.nodes) if not self.after[z]]
         while stack:
             z = stack.pop()
             if z not in seen:
                 seen.add(z)
-                found[self.layer[z]].append(z)
-                stack.extend(reversed(self.before[z]))
-        return found
+                layers[self.layer[z]].append(z)
+                stack += reversed(self.before[z])
+        return layers
+
+    def branches(self, x: int) -> list[tuple[int, int]]:
+        """The links from a bend to labels, if other edges go on from there."""
+        labels = [z for z in self.after[x] if z >= self.nodes and self.after[z][0] < self.nodes]
+        return [(x, z) for z in labels] if len(labels) < len(self.after[x]) else []
+
+    def apart(self, x: int, z: int, gap: float) -> float:
+        """How far the centres of two neighbours are apart, at the least: bends and labels need less than boxes."""
+        return (self.size[x][1] + self.size[z][1]) / 2 + (gap if min(x, z) < self.nodes else 0.5 * gap)
 
 
 # ── The order within the layers ──────────────────────────────────────────────────────────────────────────────────
 
 
-def crossings(upper: Sequence[int], lower: Sequence[int], after: Sequence[Sequence[int]]) -> int:
-    """How many pairs of links between two layers cross (Barth, Jünger and Mutzel 2002, with a sorted list)."""
+def crossings(upper: Sequence[int], lower: Sequence[int], after: Links) -> int:
+    """How many pairs of links between two layers cross (W. Barth, M. Jünger, P. Mutzel 2002, with a sorted list)."""
     place = {z: i for i, z in enumerate(lower)}
     met: list[int] = []
     count = 0
     for x in upper:
-        ends = sorted(place[z] for z in after[x])
-        count += sum(len(met) - bisect_right(met, end) for end in ends)
+        ends = sorted([place[z] for z in after[x]])
+        for end in ends:
+            count += len(met) - bisect_right(met, end)
         for end in ends:
             insort(met, end)
     return count
 
 
-def reduce_crossings(
-    layers: list[list[int]], before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    """The layers with their pieces in an order in which few links cross: the best that sweeps to and fro have found."""
+def reduce_crossings(layers: Layers, before: Links, after: Links) -> list[list[int]]:
+    """The layers in an order in which few links cross: the best that sweeps to and fro have found."""
 
-    def total(layers: list[list[int]]) -> int:
-        return sum(crossings(upper, lower, after) for upper, lower in pairwise(layers))
+    def total(layers: Layers) -> int:
+        return sum([crossings(upper, lower, after) for upper, lower in pairwise(layers)])
 
-    layers = [list(layer) for layer in layers]
-    best, fewest, stale = [list(layer) for layer in layers], total(layers), 0
-    for sweep in range(24 if sum(map(len, layers)) < 1500 else 8):
-        if not fewest or stale > 5:
+    order = [list(layer) for layer in layers]
+    best, fewest, stale = [list(layer) for layer in order], total(order), 0
+    for sweep in range(SWEEPS):
+        if not fewest or stale == STALE:
             break
-        down = sweep % 2 == 0
-        _sweep(layers if down else layers[::-1], before if down else after)
-        count = total(layers)
+        _sweep(order[::-1] if sweep % 2 else order, after if sweep % 2 else before)
+        _transpose(order, before, after)
         stale += 1
-        if count < fewest:
-            best, fewest, stale = [list(layer) for layer in layers], count, 0
-    return _transposed(best, before, after) if fewest else best
+        if (count := total(order)) < fewest:
+            best, fewest, stale = [list(layer) for layer in order], count, 0
+    return best
 
 
-def _sweep(layers: list[list[int]], towards: Sequence[Sequence[int]]) -> None:
-    """Sort each layer by where, on the average, that before it has what the pieces are linked to (the barycentre)."""
+def _sweep(layers: Sequence[list[int]], towards: Links) -> None:
+    """Sort each layer by where, on the average, that before it has what the pieces are linked to: the barycentre.
+
+    What has no such link keeps its place.
+    """
     for fixed, layer in pairwise(layers):
         place = {x: i for i, x in enumerate(fixed)}
-        scale = len(fixed) / max(len(layer), 1)
-        centre = {
-            z: sum(place[x] for x in towards[z]) / len(towards[z]) if towards[z] else i * scale
-            for i, z in enumerate(layer)
-        }
-        layer.sort(key=centre.__getitem__)
+        mean = {z: sum([place[x] for x in towards[z]]) / len(towards[z]) for z in layer if towards[z]}
+        held = iter(sorted(mean, key=mean.__getitem__))
+        layer[:] = [next(held) if z in mean else z for z in layer]
 
 
-def _transposed(
-    layers: list[list[int]], before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    """Neighbours change places where that removes crossings, until nowhere it does (at most four rounds)."""
-    for _ in range(4):
-        better = False
-        for k, layer in enumerate(layers):
-            sides = [
-                _ends(layer, layers[other], links)
-                for other, links in ((k - 1, before), (k + 1, after))
-                if 0 <= other < len(layers)
-            ]
-            for i in range(len(layer) - 1):
-                a, b = layer[i], layer[i + 1]
-                if sum(_inversions(s[a], s[b]) - _inversions(s[b], s[a]) for s in sides) > 0:
-                    layer[i], layer[i + 1] = b, a
-                    better = True
-        if not better:
-            break
-    return layers
+def _transpose(layers: Sequence[list[int]], before: Links, after: Links) -> None:
+    """Neighbours change places wherever that removes crossings: once through all layers."""
+    for k, layer in enumerate(layers):
+        sides = [_ends(layer, layers[k - 1], before)] if k else []
+        sides += [_ends(layer, layers[k + 1], after)] if k + 1 < len(layers) else []
+        for i in range(len(layer) - 1):
+            x, z = layer[i], layer[i + 1]
+            if sum([_inversions(ends[x], ends[z]) - _inversions(ends[z], ends[x]) for ends in sides]) > 0:
+                layer[i], layer[i + 1] = z, x
 
 
-def _ends(layer: list[int], other: list[int], links: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+def _ends(layer: Sequence[int], other: Sequence[int], links: Links) -> dict[int, list[int]]:
     """Where in the other layer each piece is linked to, in order."""
     place = {x: i for i, x in enumerate(other)}
-    return {z: sorted(place[x] for x in links[z]) for z in layer}
+    return {z: sorted([place[x] for x in links[z]]) for z in layer}
 
 
-def _inversions(left: list[int], right: list[int]) -> int:
-    """How many links of `left`, which stands before `right`, cross one of `right`. Both are sorted."""
+def _inversions(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many links of a piece cross one of the piece after it, by where they end. Both are sorted."""
+    if not first or not second or first[-1] <= second[0]:
+        return 0
     count = i = 0
-    for end in left:
-        while i < len(right) and right[i] < end:
+    for end in first:
+        while i < len(second) and second[i] < end:
             i += 1
         count += i
     return count
 
 
-# ── Places ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Places across ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _places(order: list[list[int]], pieces: _Pieces, gap: float) -> list[float]:
-    """Where each piece stands across: as near to what it is linked to as the order and the sizes allow.
+def _across(layers: Layers, pieces: _Pieces, gap: float) -> list[float]:
+    """A place for each piece, in the order of its layer: long edges are straight, nodes face what they are linked to.
 
-    Layer by layer, to and fro, the weighted squares of the distances are made least. Long edges weigh more.
+    By U. Brandes and B. Köpf, "Fast and simple horizontal coordinate assignment" (2001): each piece is aligned with the
+    median of its links. That can be begun at either end and either side; of the four places, the middle two count.
     """
-    place = [0.0] * len(pieces.size)
-    offsets = []
-    for layer in order:
-        offset, at = [0.0] * bool(layer), 0.0
-        for a, b in pairwise(layer):
-            at += (pieces.size[a][1] + pieces.size[b][1]) / 2 + gap
-            offset.append(at)
-        offsets.append(offset)
-        for z, y in zip(layer, offset):
-            place[z] = y - at / 2
-    near: list[list[tuple[int, float]]] = [[] for _ in place]
-    for x, z in pieces.links:
-        stiff = STRAIGHT[(x >= pieces.nodes) + (z >= pieces.nodes)]
-        near[x].append((z, stiff))
-        near[z].append((x, stiff))
-    for k in range(24 if len(place) < 1500 else 12):
-        for layer, offset in list(zip(order, offsets))[:: 1 if k % 2 else -1]:
-            _settle(layer, offset, place, near)
-    top = min((y - pieces.size[i][1] / 2 for i, y in enumerate(place)), default=0.0)
+    if not pieces.size:
+        return []
+    bent = _across_long_edges(layers, pieces)
+    four = []
+    for rows, towards in ((layers, pieces.before), (layers[::-1], pieces.after)):
+        for side in (1, -1):
+            ordered = [row[::side] for row in rows]
+            place = _compacted(ordered, _aligned(ordered, towards, bent), pieces, gap)
+            four.append([side * y for y in place])
+    narrowest = min(four, key=lambda place: max(place) - min(place))
+    low, high = min(narrowest), max(narrowest)
+    shifts = [high - max(place) if k % 2 else low - min(place) for k, place in enumerate(four)]
+    place = [sum(sorted([y + s for y, s in zip(ys, shifts)])[1:3]) / 2 for ys in zip(*four)]
+    for layer in layers[1::2]:
+        _face(layer, place, pieces, gap)
+    top = min([y - size[1] / 2 for y, size in zip(place, pieces.size)])
     return [y - top for y in place]
 
 
-def _settle(layer: list[int], offset: list[float], place: list[float], near: list[list[tuple[int, float]]]) -> None:
-    """Least squares in a given order: isotonic regression by pooling adjacent violators (Barlow et al. 1972).
+def _across_long_edges(layers: Layers, pieces: _Pieces) -> set[tuple[int, int]]:
+    """The links that may not be straight: those that cross one between two bends (their algorithm 1), or leave it."""
+    bent = {link for x in range(pieces.nodes, len(pieces.size)) for link in pieces.branches(x)}
+    bent |= {link[::-1] for link in bent}
+    for fixed, layer in pairwise(layers):
+        place = {x: i for i, x in enumerate(fixed)}
+        low = done = 0
+        for i, z in enumerate(layer):
+            inner = [place[x] for x in pieces.before[z] if min(x, z) >= pieces.nodes]
+            if inner or i == len(layer) - 1:
+                high = inner[0] if inner else len(fixed)
+                links = [(x, y) for y in layer[done : i + 1] for x in pieces.before[y] if min(x, y) < pieces.nodes]
+                crossing = [link for link in links if not low <= place[link[0]] <= high]
+                bent.update(crossing, [link[::-1] for link in crossing])
+                low, done = high, i + 1
+    return bent
 
-    With what must stand before a piece taken off, places need only not decrease; where they would, they share a mean.
+
+def _aligned(layers: Layers, towards: Links, bent: set[tuple[int, int]]) -> list[int]:
+    """Of each piece the first of those that stand in one line with it (their algorithm 2)."""
+    first = list(range(len(towards)))
+    for fixed, layer in pairwise(layers):
+        place = {x: i for i, x in enumerate(fixed)}
+        last = -1
+        for z in layer:
+            near = sorted(towards[z], key=place.__getitem__)
+            for x in near[(len(near) - 1) // 2 : len(near) // 2 + 1]:  # the median, or the two that are next to it
+                if first[z] == z and last < place[x] and (x, z) not in bent:
+                    first[z], last = first[x], place[x]
+    return first
+
+
+def _compacted(layers: Layers, first: Sequence[int], pieces: _Pieces, gap: float) -> list[float]:
+    """The lines as near to the side as they can be; then each as near as it can be to what follows it.
+
+    No two lines cross, so they have an order, and a line stands where the longest way through it leads.
     """
-    pools: list[tuple[float, float, int]] = []  # mean, weight, how many
-    for z, room in zip(layer, offset):
-        weight = sum(stiff for _, stiff in near[z]) or 1.0
-        wanted = sum(stiff * place[x] for x, stiff in near[z]) / weight if near[z] else place[z]
-        pool = wanted - room, weight, 1
-        while pools and pools[-1][0] > pool[0]:
-            mean, w, n = pools.pop()
-            w, pool = w + pool[1], (mean * w + pool[0] * pool[1], 0.0, n + pool[2])
-            pool = pool[0] / w, w, pool[2]
-        pools.append(pool)
-    settled = [mean for mean, _, n in pools for _ in range(n)]
-    for z, room, y in zip(layer, offset, settled):
-        place[z] = y + room
+    following: dict[int, dict[int, float]] = {i: {} for i in first}
+    waiting = dict.fromkeys(following, 0)
+    for layer in layers:
+        for x, z in pairwise(layer):
+            nexts, after, apart = following[first[x]], first[z], pieces.apart(x, z, gap)
+            waiting[after] += after not in nexts
+            nexts[after] = max(nexts.get(after, 0.0), apart)
+    order = [line for line, n in waiting.items() if not n]
+    place = dict.fromkeys(following, 0.0)
+    for line in order:  # which grows meanwhile
+        for after, apart in following[line].items():
+            place[after] = max(place[after], place[line] + apart)
+            waiting[after] -= 1
+            if not waiting[after]:
+                order.append(after)
+    for line in reversed(order):
+        if following[line]:
+            place[line] = min([place[after] - apart for after, apart in following[line].items()])
+    return [place[i] for i in first]
 
 
-def _extents(order: list[list[int]], pieces: _Pieces, gap: float) -> tuple[list[float], list[float]]:
-    """Where each layer begins and ends, along. A layer between two of nodes is as long as its longest label."""
-    start, end, at = [], [], 0.0
-    for layer in order:
-        start.append(at)
-        at += max((pieces.size[i][0] for i in layer), default=0.0)
-        end.append(at)
-        at += gap / 2
-    return start, end
+def _face(layer: Sequence[int], place: list[float], pieces: _Pieces, gap: float) -> None:
+    """Labels move in front of their source or target, whichever has fewer edges, as far as others leave them room.
+
+    Bends stay, so that long edges are straight: the labels between two of them are spread between them.
+    """
+    steps = [pieces.apart(x, z, gap) for x, z in pairwise(layer)]
+    bends = [-1, *[k for k, i in enumerate(layer) if pieces.after[i][0] >= pieces.nodes], len(layer)]
+    for left, right in pairwise(bends):
+        labels = layer[left + 1 : right]
+        low = place[layer[left]] + steps[left] if labels and left >= 0 else -inf
+        high = place[layer[right]] - steps[right - 1] if labels and right < len(layer) else inf
+        wanted = []
+        for i in labels:
+            x, z = pieces.before[i][0], pieces.after[i][0]
+            wanted.append(place[x if len(pieces.after[x]) <= len(pieces.before[z]) else z])
+        for i, y in zip(labels, spread(wanted, steps[left + 1 : right - 1], low, high)):
+            place[i] = y
+
+
+def spread(wanted: Sequence[float], steps: Sequence[float], low: float = -inf, high: float = inf) -> list[float]:
+    """The places from low to high that are nearest to the wanted ones, each at least a step after the one before.
+
+    With the steps taken off, places need only not decrease: where they would, they share a mean. That is isotonic
+    regression, least squares by pooling adjacent violators (R. Barlow, D. Bartholomew, J. Bremner, H. Brunk 1972).
+    """
+    offsets = list(accumulate(steps, initial=0.0))
+    pools: list[tuple[float, int]] = []  # mean, how many
+    for y, offset in zip(wanted, offsets):
+        mean, n = y - offset, 1
+        while pools and pools[-1][0] > mean:
+            other, k = pools.pop()
+            mean, n = (other * k + mean * n) / (k + n), k + n
+        pools.append((mean, n))
+    means = [min(max(mean, low), high - offsets[-1]) for mean, n in pools for _ in range(n)]
+    return [mean + offset for mean, offset in zip(means, offsets)]
+
+
+# ── Routes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _routes(
-    pieces: _Pieces,
-    order: list[list[int]],
-    across: list[float],
-    start: list[float],
-    end: list[float],
-    middle: list[float],
-) -> tuple[list[list[Point]], list[Point]]:
-    """Flat through the layers, where boxes stand, and bent only between them, where none does."""
-    rank = {z: i for layer in order for i, z in enumerate(layer)}
-    leaving = _ports(pieces, across, rank, [(x, chain[0]) for (x, _), chain in zip(pieces.ends, pieces.chains)])
-    entering = _ports(pieces, across, rank, [(z, chain[-1]) for (_, z), chain in zip(pieces.ends, pieces.chains)])
-    routes, spots = [], []
-    for (x, z), chain, y0, y1 in zip(pieces.ends, pieces.chains, leaving, entering):
-        route = [(middle[x] + pieces.size[x][0] / 2, y0), (end[pieces.layer[x]], y0)]
-        for i in chain:
-            route += [(start[pieces.layer[i]], across[i]), (end[pieces.layer[i]], across[i])]
-        route += [(start[pieces.layer[z]], y1), (middle[z] - pieces.size[z][0] / 2, y1)]
-        routes.append([p for i, p in enumerate(route) if not i or p != route[i - 1]])
-        spots.append((middle[chain[0]], across[chain[0]]))
-    return routes, spots
+    layers: Layers, pieces: _Pieces, across: Sequence[float], gap: float
+) -> tuple[list[float], list[float], list[list[Point]]]:
+    """Where each layer starts and ends, along; and the routes: level within the layers, bent only between them."""
+    place = {z: i for layer in layers for i, z in enumerate(layer)}
+    leaving = _ports([(x, chain[0]) for (x, _), chain in zip(pieces.edges, pieces.chains)], pieces, across, place)
+    entering = _ports([(z, chain[-1]) for (_, z), chain in zip(pieces.edges, pieces.chains)], pieces, across, place)
+    levels = [[y0, *[across[i] for i in chain], y1] for chain, y0, y1 in zip(pieces.chains, leaving, entering)]
+    start, end = _extents(layers, pieces, levels, gap)
+    routes = []
+    for (x, z), level in zip(pieces.edges, levels):
+        k = pieces.layer[x]
+        route = [(along, y) for i, y in enumerate(level, k) for along in (start[i], end[i])]
+        route[0] = (start[k] + end[k] + pieces.size[x][0]) / 2, level[0]
+        k = pieces.layer[z]
+        route[-1] = (start[k] + end[k] - pieces.size[z][0]) / 2, level[-1]
+        routes.append(_needed(route))
+    return start, end, routes
 
 
-def _ports(pieces: _Pieces, across: list[float], rank: dict[int, int], ends: list[tuple[int, int]]) -> list[float]:
-    """Where on a node's border each edge begins (or ends): side by side, in the order of what they lead to."""
-    at: dict[int, list[tuple[int, int]]] = {}
-    for e, (node, bend) in enumerate(ends):
-        at.setdefault(node, []).append((rank[bend], e))
-    ports = [0.0] * len(ends)
-    for node, found in at.items():
-        step = min(16.0, 0.8 * pieces.size[node][1] / len(found))
-        for i, (_, e) in enumerate(sorted(found)):
-            ports[e] = across[node] + (i - (len(found) - 1) / 2) * step
-    return ports
+def _ports(
+    ends: Sequence[tuple[int, int]], pieces: _Pieces, across: Sequence[float], place: dict[int, int]
+) -> list[float]:
+    """Where on a node's border each edge begins, or ends: right before its first bend, or as near as there is room."""
+    at: dict[int, list[int]] = {}
+    for node, bend in dict.fromkeys(ends):
+        at.setdefault(node, []).append(bend)
+    ports = {}
+    for node, bends in at.items():
+        bends.sort(key=place.__getitem__)
+        room, n = 0.8 * pieces.size[node][1], len(bends) - 1
+        step = min(PORT_GAP, room / n) if n else 0.0
+        low, high = across[node] - room / 2, across[node] + room / 2
+        for bend, y in zip(bends, spread([across[bend] for bend in bends], [step] * n, low, high)):
+            ports[node, bend] = y
+    return [ports[end] for end in ends]
+
+
+def _extents(
+    layers: Layers, pieces: _Pieces, levels: Sequence[Sequence[float]], gap: float
+) -> tuple[list[float], list[float]]:
+    """Where each layer starts and ends, along. Where edges go far across, the layers stand farther apart."""
+    farthest = [0.0] * len(layers)  # across, from each layer to the next
+    for (x, _), level in zip(pieces.edges, levels):
+        for k, (y0, y1) in enumerate(pairwise(level), pieces.layer[x]):
+            farthest[k] = max(farthest[k], abs(y1 - y0))
+    start, end, at = [], [], 0.0
+    for layer, across in zip(layers, farthest):
+        start.append(at)
+        at += max([pieces.size[i][0] for i in layer], default=0.0)
+        end.append(at)
+        at += max(gap / 2, min(HEAD + across / STEEPNESS, FARTHEST))
+    return start, end
+
+
+def _needed(route: Sequence[Point]) -> list[Point]:
+    """Each point once, rounding errors aside, and without those between two others on the same level."""
+    once = [route[0], *[b for a, b in pairwise(route) if a[1] != b[1] or b[0] - a[0] > 1e-6]]
+    inner = [b for a, b, c in zip(once, once[1:], once[2:]) if not a[1] == b[1] == c[1]]
+    return [once[0], *inner, once[-1]]

@@ -19,6 +19,8 @@ LEADING = 16.0  # from line to line
 MARGIN = 16.0
 WIDEST = 30  # cells of a line in a box
 LABEL = 10.5  # the letters of a local derivative
+UNDER = 14.0  # how far an edge begins under its source's box: more than a round corner leaves free
+STACK = 6.0  # how far the boxes of a group stand out behind one another
 
 STYLE = (
     COLOURS.replace(":root", ".milligrad-graph")
@@ -33,16 +35,21 @@ STYLE = (
 .milligrad-graph .negative .tint { fill: var(--orange); }
 .milligrad-graph .trouble .tint { fill: var(--red); }
 .milligrad-graph .name { font-weight: bold; }
-.milligrad-graph .formula, .milligrad-graph .about, .milligrad-graph .note { fill: var(--muted); }
+.milligrad-graph .formula, .milligrad-graph .about { fill-opacity: 0.75; }
+.milligrad-graph .note, .milligrad-graph .legend text { fill: var(--muted); }
+.milligrad-graph .legend .positive { fill: var(--blue); } .milligrad-graph .legend .negative { fill: var(--orange); }
+.milligrad-graph .legend .trouble { fill: var(--red); }
+.milligrad-graph .module .box { stroke: var(--muted); stroke-width: 1.8; }
 .milligrad-graph .edge path { fill: none; stroke: var(--blue); stroke-linecap: round; }
 .milligrad-graph .edge polygon { fill: var(--blue); }
-.milligrad-graph .edge text { font-size: 10.5px; fill: var(--muted); text-anchor: middle;
-  paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
+.milligrad-graph .edge text { font-size: 10.5px; fill: var(--muted); text-anchor: middle; }
+.milligrad-graph .edge .under { fill: var(--paper); }
 .milligrad-graph .negative path { stroke: var(--orange); } .milligrad-graph .negative polygon { fill: var(--orange); }
 .milligrad-graph .trouble path { stroke: var(--red); } .milligrad-graph .trouble polygon { fill: var(--red); }
 .milligrad-graph .none path { stroke: var(--line); } .milligrad-graph .none polygon { fill: var(--line); }
 .milligrad-graph .contains path { stroke-dasharray: 5 4; } .milligrad-graph .contains polygon { display: none; }
 .milligrad-graph .highlighted path { stroke: var(--mark); } .milligrad-graph .highlighted polygon { fill: var(--mark); }
+.milligrad-graph .edge.highlighted text { fill: var(--mark); font-weight: bold; }
 .milligrad-graph .highlighted .box { stroke: var(--mark); stroke-width: 2.5; }
 """
 )
@@ -52,33 +59,42 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
     """The whole picture. Node 3 of it is the group with the id "n3", edge 5 that with "e5", after the `prefix`."""
     lines = [lines_of(node, precision) for node in picture.nodes]
     labels = [shown(edge.derivative, precision) or edge.label for edge in picture.edges]
+    rooms = [label_size(label) for label in labels]
     layout = layered(
         [box_size(node, rows) for node, rows in zip(picture.nodes, lines)],
         [(edge.source, edge.target) for edge in picture.edges],
         direction,
-        [(width(label) * CELL * LABEL + 6, LABEL + 4) if label else (0.0, 0.0) for label in labels],
+        rooms,
     )
-    notes = textwrap.wrap(picture.note, max(40, int(layout.width / (CELL * SIZE))))
-    needed = max([layout.width, *(width(line) * CELL * SIZE for line in notes)])
-    size = needed + 2 * MARGIN, layout.height + 2 * MARGIN + LEADING * (len(notes) + bool(notes) / 2)
     edges = [
-        _edge(edge, label, layout, i, direction, picture, prefix)
-        for i, (edge, label) in enumerate(zip(picture.edges, labels))
+        _edge(edge, label, room, layout, i, direction, picture, prefix)
+        for i, (edge, label, room) in enumerate(zip(picture.edges, labels, rooms))
     ]
     nodes = [
         _node(node, rows, layout.centres[i], i, picture, prefix)
         for i, (node, rows) in enumerate(zip(picture.nodes, lines))
     ]
-    below = [
-        element("text", text(line), class_="note", x=0, y=layout.height + LEADING * (i + 1.5))
+    signs = {sign(edge.gradient) for edge in picture.edges}
+    legend = [(kind, meaning) for kind, meaning in MEANINGS.items() if kind in signs]
+    notes = textwrap.wrap(picture.note, max(60, int(layout.width / (CELL * SIZE))))
+    below = _legend(legend, layout.height + 1.5 * LEADING) if legend else []
+    below += [
+        element("text", text(line), class_="note", x=0, y=layout.height + LEADING * (i + 1.5 + bool(legend)))
         for i, line in enumerate(notes)
     ]
+    cells = [width(line) for line in notes] + [sum(len(meaning) + 4 for _, meaning in legend)]
+    rows_below = len(notes) + bool(legend)
+    size = (
+        max(layout.width, max(cells) * CELL * SIZE) + 2 * MARGIN,
+        layout.height + 2 * MARGIN + LEADING * (rows_below + bool(rows_below) / 2),
+    )
+    weakest_first = sorted(range(len(edges)), key=lambda i: _prominence(picture.edges[i], picture))
     return element(
         "svg",
         element("title", text(picture.title)),
         element("desc", text(picture.note)) if picture.note else "",
         element("style", text(STYLE)),
-        element("g", *edges, *nodes, *below, transform=f"translate({MARGIN:g} {MARGIN:g})"),
+        element("g", *[edges[i] for i in weakest_first], *nodes, *below, transform=f"translate({MARGIN:g} {MARGIN:g})"),
         xmlns="http://www.w3.org/2000/svg",
         class_="milligrad-graph",
         role="img",
@@ -86,6 +102,28 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
         width=size[0],
         height=size[1],
     )
+
+
+MEANINGS = {"positive": "positive gradient", "negative": "negative gradient", "trouble": "NaN or infinite"}
+
+
+def _legend(meanings: list[tuple[str, str]], y: float) -> list[str]:
+    """A line that says what the colours of the edges mean: of those that occur."""
+    parts, x = [], 0.0
+    for kind, meaning in meanings:
+        parts.append(element("rect", class_=kind, x=x, y=y - 6, width=12, height=4, rx=2))
+        parts.append(element("text", meaning, x=x + 18, y=y))
+        x += (len(meaning) + 4) * CELL * SIZE
+    return [element("g", *parts, class_="legend")]
+
+
+def _prominence(edge: Edge, picture: Picture) -> tuple[bool, float]:
+    """What is drawn later lies above: strong edges above weak ones that they share a way with."""
+    return edge.highlighted, strength(edge.gradient, picture.largest)
+
+
+def label_size(label: str) -> tuple[float, float]:
+    return (width(label) * CELL * LABEL + 8, LABEL + 5) if label else (0.0, 0.0)
 
 
 def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
@@ -108,7 +146,8 @@ def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
 def box_size(node: Node, lines: list[tuple[str, str]]) -> tuple[float, float]:
     """Room for the lines. The name is bold, which in some fonts is wider."""
     cells = max(width(line) * (1.08 if kind == "name" else 1.0) for kind, line in lines)
-    return max(56.0, cells * CELL * SIZE + 20), len(lines) * LEADING + 14
+    behind = STACK if node.kind == "group" else 0.0
+    return max(56.0, cells * CELL * SIZE + 20) + behind, len(lines) * LEADING + 14 + behind
 
 
 def sign(gradient: float | None) -> str:
@@ -119,23 +158,26 @@ def sign(gradient: float | None) -> str:
 
 
 def _node(node: Node, lines: list[tuple[str, str]], centre: Point, i: int, picture: Picture, prefix: str) -> str:
-    w, h = box_size(node, lines)
-    box = {"x": -w / 2, "y": -h / 2, "width": w, "height": h, "rx": h / 2 if node.kind in ("leaf", "constant") else 5}
-    tint = 0.35 * strength(node.grad, picture.largest)
+    behind = STACK if node.kind == "group" else 0.0
+    w, h = (side - behind for side in box_size(node, lines))
+    x, y = -(w + behind) / 2, (behind - h) / 2  # those behind a group's box stand out above it, to the right
+    box = {"x": x, "y": y, "width": w, "height": h, "rx": h / 2 if node.kind in ("leaf", "constant") else 5}
+    tint = 0.3 * strength(node.grad, picture.largest)
     trouble = any(x is not None and not math.isfinite(x) for x in (node.data, node.grad))
     kind = f"node {node.kind} {'trouble' if trouble else sign(node.grad)}{' highlighted' * node.highlighted}"
-    shadow = [element("rect", **{**box, "x": box["x"] + 4, "y": box["y"] + 4}, class_="box")] * (node.kind == "group")
+    stack = [element("rect", **{**box, "x": x + d, "y": y - d}, class_="box") for d in (behind, behind / 2) if behind]
     rows = [
-        element("text", text(line), class_=c, x=0, y=(k - len(lines) / 2 + 0.5) * LEADING + 4, text_anchor="middle")
+        element("text", text(line), class_=c, x=x + w / 2, y=y + 7 + (k + 0.75) * LEADING, text_anchor="middle")
         for k, (c, line) in enumerate(lines)
     ]
-    told = [node.name, *[node.formula] * bool(node.formula), *(line for _, line in lines[1:]), node.place]
+    numbers = [f"{what} {x!r}" for what, x in (("data", node.data), ("grad", node.grad)) if x is not None]
+    told = [node.name, node.op * (node.kind == "module"), node.formula, *numbers, *node.about, node.place]
     return element(
         "g",
         element("title", text("\n".join(line for line in dict.fromkeys(told) if line))),
-        *shadow,
+        *stack,
         element("rect", class_="box", **box),
-        *[element("rect", class_="tint", fill_opacity=0.4 if trouble else tint, **box)] * bool(trouble or tint),
+        *[element("rect", class_="tint", fill_opacity=0.35 if trouble else tint, **box)] * bool(trouble or tint),
         *rows,
         class_=kind,
         id=f"{prefix}n{i}",
@@ -143,19 +185,31 @@ def _node(node: Node, lines: list[tuple[str, str]], centre: Point, i: int, pictu
     )
 
 
-def _edge(edge: Edge, label: str, layout: Layout, i: int, direction: str, picture: Picture, prefix: str) -> str:
+def _edge(
+    edge: Edge,
+    label: str,
+    room: tuple[float, float],
+    layout: Layout,
+    i: int,
+    direction: str,
+    picture: Picture,
+    prefix: str,
+) -> str:
     size = strength(edge.gradient, picture.largest)
-    route = layout.routes[i]
-    x, y = layout.labels[i]
+    (x, y), (w, h) = layout.labels[i], room
+    head = 0.0 if edge.contains else 7 + 3 * size
+    way = _curve(_visible(layout.routes[i], direction, head), direction)
     kind = "contains" if edge.contains else sign(edge.gradient)
     return element(
         "g",
         element("title", text(_told(edge, picture))),
-        element(
-            "path", d=_curve(layout.routes[i], direction), stroke_width=1 + 3 * size, stroke_opacity=0.45 + 0.55 * size
-        ),
-        element("polygon", points=_arrow(route, direction, 5 + 3 * size)),
-        *[element("text", text(label), x=x, y=y + 3.5)] * bool(label),
+        element("path", d=way, stroke_width=1 + 3 * size, stroke_opacity=0.45 + 0.55 * size),
+        element("polygon", points=_arrow(layout.routes[i][-1], direction, head)) if head else "",
+        *[
+            element("rect", class_="under", x=x - w / 2, y=y - h / 2, width=w, height=h),
+            element("text", text(label), x=x, y=y + 3.5),
+        ]
+        * bool(label),
         class_=f"edge {kind}{' highlighted' * edge.highlighted}",
         id=f"{prefix}e{i}",
     )
@@ -185,11 +239,18 @@ def _curve(route: list[Point], direction: str) -> str:
     return "".join(parts)
 
 
-def _arrow(route: list[Point], direction: str, size: float) -> str:
-    """The head: its tip is the last point."""
-    x, y = route[-1]
-    ax, ay = {"LR": (-1, 0), "RL": (1, 0), "TB": (0, -1), "BT": (0, 1)}[direction]
-    back = x + ax * size * 1.4, y + ay * size * 1.4
-    half = size * 0.55
-    corners = [(x, y), (back[0] + ay * half, back[1] + ax * half), (back[0] - ay * half, back[1] - ax * half)]
+FORWARD = {"LR": (1, 0), "RL": (-1, 0), "TB": (0, 1), "BT": (0, -1)}
+
+
+def _visible(route: list[Point], direction: str, head: float) -> list[Point]:
+    """The route from under its source's box, whose corners are round, to where its head begins."""
+    (x0, y0), (x1, y1), (ax, ay) = route[0], route[-1], FORWARD[direction]
+    end = (x1 - ax * (head - 1), y1 - ay * (head - 1)) if head else route[-1]
+    return [(x0 - ax * UNDER, y0 - ay * UNDER), *route[:-1], end]
+
+
+def _arrow(tip: Point, direction: str, head: float) -> str:
+    (x, y), (ax, ay) = tip, FORWARD[direction]
+    back, half = (x - ax * head, y - ay * head), 0.42 * head
+    corners = [tip, (back[0] - ay * half, back[1] + ax * half), (back[0] + ay * half, back[1] - ax * half)]
     return " ".join(f"{px:.6g},{py:.6g}" for px, py in corners)

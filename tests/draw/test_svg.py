@@ -2,15 +2,20 @@
 
 import importlib.util
 import re
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from milligrad import Value, sqrt
-from milligrad.draw.model import Edge, Node, Picture, picture_of_value
+from milligrad import Linear, ReLU, Sequential, Value, sqrt
+from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
 from milligrad.draw.svg import svg
 from milligrad.markup import CELL, width
+from tests.draw.graphs import NASTY as GRAPHS_NASTY
+from tests.draw.graphs import graphs, named
 
 S = "{http://www.w3.org/2000/svg}"
 NASTY = [
@@ -37,7 +42,9 @@ def parsed(*args, **options):
 
 
 def groups(root, kind):
-    return [g for g in root.iter(f"{S}g") if kind in g.get("class", "").split()]
+    """By number: what is drawn later lies above, so edges stand in another order."""
+    found = [g for g in root.iter(f"{S}g") if kind in g.get("class", "").split()]
+    return sorted(found, key=lambda g: int(re.search(r"\d+$", g.get("id"))[0]))
 
 
 def words(group):
@@ -88,6 +95,7 @@ def test_whatever_a_name_contains_it_is_text_and_fits_into_its_box(name):
     for group in groups(root, "node"):
         room = float(group.find(f"{S}rect").get("width"))
         assert max(width(line) * CELL * 12 for line in words(group)) < room
+        assert max(map(width, words(group))) <= 30
 
 
 @pytest.mark.parametrize("direction", ["LR", "RL", "TB", "BT"])
@@ -115,6 +123,123 @@ def test_the_style_holds_within_the_picture_alone(picture):
     style = parsed(picture).find(f"{S}style").text
     for rule in re.findall(r"([^{}]+)\{[^{}]*\}", style):
         assert rule.strip().startswith((".milligrad-graph", "@media")), rule
+
+
+def numbers(s):
+    return [float(x) for x in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", s)]
+
+
+def frames(root):
+    """Each node's boxes, all of them together: left, top, right, bottom."""
+    found = []
+    for g in groups(root, "node"):
+        x, y = numbers(g.get("transform"))
+        rects = [[float(r.get(k)) for k in ("x", "y", "width", "height")] for r in g.findall(f"{S}rect")]
+        found.append(
+            (x + min(r[0] for r in rects), y + min(r[1] for r in rects),
+             x + max(r[0] + r[2] for r in rects), y + max(r[1] + r[3] for r in rects))
+        )  # fmt: skip
+    return found
+
+
+def points_of(d):
+    """Points of a path of M, L and C with absolute coordinates, many for each curve: Bernstein's polynomials."""
+    at = (0.0, 0.0)
+    for command, rest in re.findall(r"([MLC])([^MLC]*)", d):
+        xs = numbers(rest)
+        ends = list(zip(xs[::2], xs[1::2]))
+        if command == "C":
+            p, q, r = at, ends[0], ends[1]
+            for k in range(21):
+                t = k / 20
+                a, b, c, e = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3
+                yield tuple(a * p[i] + b * q[i] + c * r[i] + e * ends[2][i] for i in (0, 1))
+        elif command == "L":
+            for k in range(21):
+                yield tuple(at[i] + k / 20 * (ends[0][i] - at[i]) for i in (0, 1))
+        at = ends[-1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(graphs(most=14), st.sampled_from(["LR", "RL", "TB", "BT"]))
+def test_of_random_graphs_no_boxes_overlap_and_no_curve_meets_a_foreign_box(built, direction):
+    built.output.backward()
+    picture = picture_of_value(built.output)
+    root = parsed(picture, direction)
+    boxes = frames(root)
+    assert len(boxes) == len(picture.nodes) and len(groups(root, "edge")) == len(picture.edges)
+    for a, b in combinations(boxes, 2):
+        assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
+    for edge, group in zip(picture.edges, groups(root, "edge")):
+        assert words(group) == [f"{edge.derivative:.4g}".replace("-", "−", 1)]
+        for x, y in points_of(group.find(f"{S}path").get("d")):
+            for i, (left, top, right, bottom) in enumerate(boxes):
+                assert i in (edge.source, edge.target) or not (left < x < right and top < y < bottom)
+
+
+def test_every_kind_of_node_stands_within_the_frame_and_its_texts_within_its_box():
+    for name in GRAPHS_NASTY:
+        root = parsed(named(name))
+        width_of_all, height = (float(root.get(k)) for k in ("width", "height"))
+        for group, (left, top, right, bottom) in zip(groups(root, "node"), frames(root)):
+            assert left >= 0 and right <= width_of_all and top >= 0 and bottom <= height
+            x, y = numbers(group.get("transform"))
+            for line in group.findall(f"{S}text"):
+                half = width(line.text or "") * CELL * 12 / 2
+                assert left < x + float(line.get("x")) - half and x + float(line.get("x")) + half < right
+                assert top < y + float(line.get("y")) - 8 and y + float(line.get("y")) + 3 < bottom
+
+
+def test_a_group_is_a_stack_and_a_constant_has_a_class_of_its_own():
+    root = parsed(named("z"))
+    stacks = [sum(r.get("class") == "box" for r in g.findall(f"{S}rect")) for g in groups(root, "node")]
+    assert stacks == [1, 1, 1, 3, 1]
+    x, y = numbers(groups(root, "node")[3].get("transform"))
+    left, top, right, bottom = frames(root)[3]  # the layout's box holds all of the stack
+    assert (left + right, top + bottom) == pytest.approx((2 * x, 2 * y), abs=1e-3)
+    kinds = [g.get("class").split()[1] for g in groups(root, "node")]
+    assert kinds == ["leaf", "constant", "computed", "group", "cut"]
+
+
+def test_what_is_highlighted_lies_above_and_the_strong_above_the_weak():
+    edges = [Edge(0, 1, 1.0, g, highlighted=h) for g, h in [(2.0, False), (1e-3, True), (1e-3, False), (0.1, False)]]
+    root = parsed(Picture([Node("a"), Node("z", "computed")], edges, largest=2.0))
+    drawn = [g.get("id") for g in root.iter(f"{S}g") if g.get("class", "").startswith("edge")]
+    assert drawn == ["e2", "e3", "e0", "e1"]
+
+
+def test_the_legend_names_the_colours_that_occur(picture):
+    def legend(root):
+        return [t.text for g in root.iter(f"{S}g") if g.get("class") == "legend" for t in g.iter(f"{S}text")]
+
+    assert legend(parsed(picture)) == ["positive gradient", "negative gradient"]
+    picture.edges[0].gradient = float("nan")
+    assert "NaN or infinite" in legend(parsed(picture))
+    assert not legend(parsed(picture_of_module(Sequential(Linear(2, 2), ReLU()))))
+
+
+def test_a_part_hangs_on_its_module_without_an_arrow_head():
+    root = parsed(picture_of_module(Sequential(Linear(2, 2), ReLU())))
+    heads = {g.get("class"): g.find(f"{S}polygon") is not None for g in groups(root, "edge")}
+    assert heads == {"edge contains": False, "edge none": True}
+
+
+def test_an_edge_is_told_in_full(picture):
+    picture.nodes[0].highlighted = True
+    titles = [g.find(f"{S}title").text for g in groups(parsed(picture), "edge")]
+    for edge, title in zip(picture.edges, titles):
+        assert repr(edge.derivative) in title and repr(edge.gradient) in title
+        assert f"{picture.nodes[edge.source].name} → {picture.nodes[edge.target].name}" in title
+
+
+def test_a_node_is_told_in_full():
+    node = Node("n" * 99, "computed", "mul", "x" * 99, 1 / 3, 2 / 3, about=("y" * 99,), place="file.py:12: z")
+    title = groups(parsed(Picture([node])), "node")[0].find(f"{S}title").text
+    assert title.split("\n") == ["n" * 99, "x" * 99, f"data {1 / 3!r}", f"grad {2 / 3!r}", "y" * 99, "file.py:12: z"]
+
+
+def test_a_picture_of_nothing_is_a_picture():
+    assert parsed(Picture()).tag == f"{S}svg"
 
 
 def test_the_picture_of_the_readme_is_what_its_script_draws():
