@@ -79,6 +79,8 @@ def width(s: str) -> int:
 
 def elided(s: str, cells: int) -> str:
     """`s` on one line, with … for its end if it takes more than so many cells."""
+    if len(s) <= cells and s.isascii() and s.isprintable():
+        return s
     s = s[: 8 * cells + 8]  # a name of 10,000 letters is not measured to its end
     s = " ".join(s.split()) if any(c.isspace() and c != " " for c in s) else s
     if width(s) <= cells:

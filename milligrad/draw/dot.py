@@ -39,17 +39,16 @@ def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
 
 
 BACKSLASH_IN_TOOLTIP = "\\\\\u200b"  # of no width
-SPECIAL = re.compile('[&"\\\\\x00-\x1f\ud800-\udfff\ufffe\uffff]')
+SPECIAL = re.compile('[&"\\\\\x00-\x09\x0b-\x1f\ud800-\udfff\ufffe\uffff]')
 
 
 def quoted(s: str, backslash: str = "\\\\") -> str:
     r"""`s` for between quotes, shown as it is: nothing in it is an escape of Graphviz's (\N) or an entity (&lt;)."""
     if len(s) > 2_000:  # Graphviz reads 16,384 bytes of a string at a time: more need a line end, which does not count
         return "\\\n".join(quoted(s[i : i + 2_000], backslash) for i in range(0, len(s), 2_000))
-    if not SPECIAL.search(s):
-        return s
-    s = allowed(s).replace("\\", backslash).replace('"', '\\"')
-    return s.replace("\r", "").replace("\n", "\\n")
+    if SPECIAL.search(s):
+        s = allowed(s).replace("\\", backslash).replace('"', '\\"').replace("\r", "")
+    return s.replace("\n", "\\n")
 
 
 def tooltip(s: str) -> str:

@@ -77,4 +77,6 @@ def quoted(s: str) -> str:
 
 def _code(match: re.Match[str]) -> str:
     c = match[0]
+    if c == "$":
+        return "#36;#8203;"  # with a space of no width: $$ begins a formula even when written as codes
     return "#quot;" if c == '"' else "#65533;" if c < " " or "\ud800" <= c < "\ue000" else f"#{ord(c)};"

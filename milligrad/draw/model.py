@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 from milligrad.draw.formulas import formula
 from milligrad.draw.naming import inputs_first, names_of
@@ -152,8 +152,12 @@ class _Graph:
         self.marked_edges: set[tuple[Value, Value]] = set()
 
     def inputs(self, z: Value) -> tuple[Any, ...]:
-        """What z was computed of, as far as the graph goes: it ends at constants, whatever they were computed of."""
-        return z.inputs if z.requires_grad or z is self.output else ()
+        """What z was computed of, as far as the graph goes."""
+        return z.inputs if self.is_computed(z) else ()
+
+    def is_computed(self, z: Value) -> bool:
+        """Whether the graph goes on behind z: it ends at leaves, and at constants, whatever they were computed of."""
+        return z.op is not None and (z.requires_grad or z is self.output)
 
     # What stands out.
 
@@ -190,7 +194,7 @@ class _Graph:
         """
         level = self._levels(set())
         alike = Counter([(level[z], z.op) for z in self.order])
-        many = {z for z in self.order if alike[level[z], z.op] > 1 and self.inputs(z)}
+        many = {z for z in self.order if alike[level[z], z.op] > 1 and self.is_computed(z)}
         level = self._levels(many)
         keys: dict[Value, Any] = {}
         uses: dict[Value, set[Any]] = {}
@@ -243,7 +247,8 @@ class _Graph:
         nodes = [Node(f"{count(rest, 'more Value')} behind", "cut", count=rest)] if rest else []
         number = dict.fromkeys(self.order, 0)
         for group in groups:
-            number.update(dict.fromkeys(group, len(nodes)))
+            for z in group:
+                number[z] = len(nodes)
             nodes.append(self._node(group[0]) if len(group) == 1 else self._group(group))
         for x in self.marked:
             nodes[number[x]].highlighted = True
@@ -257,7 +262,7 @@ class _Graph:
 
     def _node(self, z: Value) -> Node:
         name = self.names[z]
-        if self.inputs(z):
+        if self.is_computed(z):
             made = formula(z, self.names)
             return Node(name, "computed", z.op.name, made, z.data, z.grad, place=place(z))  # type: ignore[union-attr]
         if z.requires_grad:
@@ -265,22 +270,22 @@ class _Graph:
         return Node(name, "constant", data=z.data)  # it has no gradient: none is ever sent to it
 
     def _edges(self, z: Value, number: dict[Value, int]) -> Iterator[Edge]:
-        inputs = self.inputs(z)
-        if not inputs:
+        if not self.is_computed(z):
             return
         try:
             derivatives = partials_as_numbers(z)
-        except (ValueError, ArithmeticError):
-            derivatives = (None,) * len(inputs)
-        for x, d in zip(inputs, derivatives):
-            if type(x) is not float and number[x] != number[z]:
+        except (ValueError, ArithmeticError):  # it does not exist
+            derivatives = repeat(None)
+        target, marked = number[z], self.marked_edges
+        for x, d in zip(z.inputs, derivatives):
+            if type(x) is not float and (source := number[x]) != target:
                 gradient = z.grad * d if d is not None and x.requires_grad else None
-                yield Edge(number[x], number[z], d, gradient, highlighted=(x, z) in self.marked_edges)
+                yield Edge(source, target, d, gradient, "", False, (x, z) in marked)
 
     def _group(self, group: Group) -> Node:
         """A node for Values of one kind, with the range of their numbers and gradients."""
         z, n = group[0], len(group)
-        op = z.op.name if self.inputs(z) else ""  # type: ignore[union-attr]
+        op = z.op.name if self.is_computed(z) else ""  # type: ignore[union-attr]
         name = f"{n:,} × {op or ('leaf' if z.requires_grad else 'constant')}"
         if z in self.parameters:
             name = f"{self.parameters[z]}, {name}"

@@ -17,7 +17,7 @@ from milligrad.typing import TypeAlias
 
 DEPTH = 12  # of a tree, in levels: no line begins behind column 39
 WIDEST = 60  # cells of the first column up to which the others are aligned
-Line: TypeAlias = tuple[str, int, list[str]]  # what comes first, its width in cells, and the other columns
+Line: TypeAlias = tuple[str, int, str, str, str, str]  # what comes first, its width in cells, and the other columns
 
 
 def text(picture: Picture, precision: int = 4) -> str:
@@ -38,27 +38,26 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
         if root in done:
             continue
         if lines:
-            lines.append(("", 0, []))
+            lines.append(("", 0, "", "", "", ""))
         stack: list[tuple[int, Edge | None, str, str]] = [(root, None, "", "")]
         while stack:
             i, edge, lead, indent = stack.pop()
-            name = names[i]
             derivative = "" if edge is None else _of_edge(edge, nodes, names, precision)
-            if i in done:
-                line = f"↑ {name}, above", ["", "", derivative]
-            elif below[i] and len(indent) > 3 * DEPTH:
-                roots.append(i)
-                line = f"↓ {name}, below", ["", "", derivative]
+            if i in done or (below[i] and len(indent) > 3 * DEPTH):
+                if i not in done:
+                    roots.append(i)
+                sign, where = ("↑", "above") if i in done else ("↓", "below")
+                label, cells = f"{sign} {names[i]}, {where}", 9 + width(names[i])
+                data = grad = place = ""
             else:
                 done.add(i)
-                line = (
-                    _label(nodes[i], name),
-                    [*_numbers(nodes[i], precision), derivative, _printable(nodes[i].place, 80)],
-                )
+                label, place = _label(nodes[i], names[i]), _printable(nodes[i].place, 80)
+                cells = width(label)
+                data, grad = _numbers(nodes[i], precision)
                 for k, (child, way) in enumerate(reversed(below[i])):
                     branch, further = ("├─ ", "│  ") if k else ("└─ ", "   ")
                     stack.append((child, way, indent + branch, indent + further))
-            lines.append((lead + line[0], len(lead) + width(line[0]), line[1]))
+            lines.append((lead + label, len(lead) + cells, data, grad, derivative, place))
     return lines
 
 
@@ -92,11 +91,11 @@ def _label(node: Node, name: str) -> str:
     return f"{name} ◄" if node.highlighted else name
 
 
-def _numbers(node: Node, precision: int) -> list[str]:
+def _numbers(node: Node, precision: int) -> tuple[str, str]:
     """data and grad, or what is said of many."""
     if node.data is None:
-        return [*node.about[:1], ", ".join(node.about[1:])] if node.about else ["", ""]
-    return [f"data {shown(node.data, precision)}", "" if node.grad is None else f"grad {shown(node.grad, precision)}"]
+        return "".join(node.about[:1]), ", ".join(node.about[1:])
+    return f"data {shown(node.data, precision)}", "" if node.grad is None else f"grad {shown(node.grad, precision)}"
 
 
 def _of_edge(edge: Edge, nodes: list[Node], names: list[str], precision: int) -> str:
@@ -114,13 +113,10 @@ def _printable(name: str, cells: int) -> str:
 
 
 def _aligned(lines: list[Line]) -> list[str]:
-    """Each column begins where the widest one before it ends, unless that is very wide."""
-    first = min(WIDEST, max(cells for _, cells, _ in lines))
-    widths = [max(len(column[i]) if i < len(column) else 0 for _, _, column in lines) for i in range(2)]
-    aligned = []
-    for text, cells, columns in lines:
-        line = text + " " * (first - cells)
-        for column, wide in zip(columns, [*widths, 0, 0]):
-            line += "   " + column.ljust(wide)
-        aligned.append(line.rstrip())
-    return aligned
+    """Each column begins where the widest entry of the one before it ends, unless the first is very wide."""
+    first = min(WIDEST, max(cells for _, cells, *_ in lines))
+    wide, wider = max(len(line[2]) for line in lines), max(len(line[3]) for line in lines)
+    return [
+        f"{label}{' ' * (first - cells)}   {data:{wide}}   {grad:{wider}}   {derivative}   {place}".rstrip()
+        for label, cells, data, grad, derivative, place in lines
+    ]

@@ -196,6 +196,14 @@ def test_graphviz_shows_names_as_they_are(name):
 
 
 @needs_graphviz
+@pytest.mark.parametrize("letter", ["n", "&", "🎉", "\\"])
+def test_graphviz_reads_a_name_that_is_longer_than_its_buffer(letter):
+    root = ET.fromstring(graphviz(dot(Picture([Node(letter * 20_000)]))))
+    [link] = root.findall(".//{*}g[@class='node']//{*}a")
+    assert link.get("{http://www.w3.org/1999/xlink}title").replace("\u200b", "").count(letter) == 20_000
+
+
+@needs_graphviz
 @settings(max_examples=5, deadline=None)
 @given(graphs())
 def test_graphviz_draws_every_node_and_edge(built):

@@ -34,7 +34,9 @@ def meant(label):
     lines = label.split("<br/>")
     for line in lines:
         assert not re.search(r"[<>&`*$%{}\[\]|\\/~^@!?:-]|#(?!quot;|\d+;)", line)
-    return [re.sub(r"#(quot|\d+);", lambda m: '"' if m[1] == "quot" else chr(int(m[1])), line) for line in lines]
+    lines = [re.sub(r"#(quot|\d+);", lambda m: '"' if m[1] == "quot" else chr(int(m[1])), line) for line in lines]
+    assert "$$" not in "".join(lines)  # a formula, whether or not it was written as codes
+    return [line.replace("\u200b", "") for line in lines]
 
 
 def styles(found, kind="linkStyle"):

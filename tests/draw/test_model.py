@@ -336,6 +336,18 @@ def test_a_deep_chain_is_shown_to_a_depth():
     assert "99 nearest to the output" in picture.note
 
 
+def test_what_is_shown_of_a_cut_graph_keeps_each_edge():
+    z = Value(1.0)
+    for _ in range(10):
+        z = z * z
+    picture = picture_of_value(z, max_nodes=3)
+    assert [(e.source, e.target, e.derivative, e.label) for e in picture.edges] == [
+        (0, 1, None, "× 2"),
+        (1, 2, 1.0, ""),
+        (1, 2, 1.0, ""),
+    ]
+
+
 def test_all_of_a_deep_chain_is_shown_if_asked_for():
     picture = picture_of_value(chain(10_000), max_nodes=None)
     assert len(picture.nodes) == 20_001
@@ -445,6 +457,12 @@ def test_shared_parameters_are_counted_once_and_pointed_out():
     assert about["model"] == ("28 parameters",)
     assert about["embedding"] == ("15 parameters",)
     assert about["head"] == ("15 parameters", "weight is embedding.weight")
+
+
+def test_a_value_in_two_parameters_is_counted_once():
+    first, second = Linear(2, 2), Linear(2, 1, bias=False)
+    second.weight = Parameter([first.weight[0]])
+    assert picture_of_module(Sequential(first, second)).nodes[0].about == ("6 parameters",)
 
 
 def test_frozen_parameters_are_pointed_out():

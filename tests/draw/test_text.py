@@ -147,5 +147,7 @@ def test_columns_stand_below_one_another_whatever_the_name(name):
     from milligrad.markup import width
 
     x = Value(2.0, name)
-    tree = text(picture_of_value(x * Value(3.0, "other one")))
-    assert len({width(line[: line.index("data")]) for line in tree.splitlines()}) == 1
+    first, *inputs = text(picture_of_value(x * x + Value(3.0, "other one"))).splitlines()
+    assert len({width(line[: line.index("data")]) for line in [first, *inputs] if "↑" not in line}) == 1
+    assert "↑" in inputs[2]
+    assert len({width(line[: line.index("∂")]) for line in inputs}) == 1
