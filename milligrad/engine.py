@@ -190,7 +190,7 @@ def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
         for x in inputs:
             if type(x) is not float and x.requires_grad:
                 z = _remember(op, *inputs, data) if len(inputs) == 2 else _remember(op, inputs, MANY, data)
-                if _modes and ("lines", get_ident()) in _modes:
+                if _is_on("lines"):
                     z.line = users_line()
                 return z
     return Value(data, requires_grad=False)
@@ -432,7 +432,7 @@ _real = operator.attrgetter("real")
 
 def is_grad_enabled() -> bool:
     """Whether computations are remembered in this thread: not within `no_grad`."""
-    return not _modes or ("no_grad", get_ident()) not in _modes
+    return not _is_on("no_grad")
 
 
 def tracer() -> Any:
@@ -442,12 +442,10 @@ def tracer() -> Any:
 
 def trace_with(trace: Any) -> Any:
     """From now on `trace` records what is computed in this thread; None ends that. Returns what did so before."""
-    thread = get_ident()
-    before = _tracers.pop(thread, None)
-    _modes.discard(("trace", thread))
+    before = _tracers.pop(get_ident(), None)
     if trace is not None:
-        _tracers[thread] = trace
-        _modes.add(("trace", thread))
+        _tracers[get_ident()] = trace
+    _switch("trace", trace is not None)
     return before
 
 
@@ -458,63 +456,57 @@ def setting(owner: Any, name: str, now: Any) -> Any:
     return now
 
 
-class GradMode:
-    """`with` it, or in a function it decorates, computations are remembered or not; in this thread alone.
+class Mode:
+    """`with` it, or in a function it decorates, a mode of the engine is on or off; in this thread alone.
 
     It does not reach into generators: a decorated generator function runs its steps after the decorator has ended.
     """
 
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
+    def __init__(self, name: str, on: bool) -> None:
+        self.name, self.on = name, on
         self._outer: list[bool] = []  # what to go back to, for each time it was entered
 
     def __enter__(self) -> None:
-        self._outer.append(is_grad_enabled())
-        _set_recording(self.enabled)
+        self._outer.append(_is_on(self.name))
+        _switch(self.name, self.on)
 
     def __exit__(self, *error: object) -> None:
-        _set_recording(self._outer.pop())
+        _switch(self.name, self._outer.pop())
 
     def __call__(self, f: Callable[P, R]) -> Callable[P, R]:
         @wraps(f)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with GradMode(self.enabled):  # one for each call: f may run in many threads
+            with Mode(self.name, self.on):  # one for each call: f may run in many threads
                 return f(*args, **kwargs)
 
         return wrapped
 
 
-def _set_recording(enabled: bool) -> None:
-    (_modes.discard if enabled else _modes.add)(("no_grad", get_ident()))
+def _is_on(name: str) -> bool:
+    return bool(_modes) and (name, get_ident()) in _modes
 
 
-def no_grad() -> GradMode:
+def _switch(name: str, on: bool) -> None:
+    (_modes.add if on else _modes.discard)((name, get_ident()))
+
+
+def no_grad() -> Mode:
     """Within it (`with no_grad():`, or `@no_grad()` on a function) nothing is remembered: results are constants."""
-    return GradMode(False)
+    return Mode("no_grad", True)
 
 
-def enable_grad() -> GradMode:
+def enable_grad() -> Mode:
     """Within it computations are remembered, even inside `no_grad`."""
-    return GradMode(True)
+    return Mode("no_grad", False)
 
 
-class record_lines:
+def record_lines() -> Mode:
     """Within it (`with record_lines():`) each Value that is computed remembers the line of yours that computed it.
 
-    Pictures and `explain` then tell it: `place` shows it as text. The line is the innermost one outside milligrad. It
-    takes several times as long, and holds in this thread alone.
+    The line is the innermost one outside milligrad; pictures tell it. It takes longer: the calls are looked through for
+    each operation.
     """
-
-    def __init__(self) -> None:
-        self._outer: list[bool] = []  # whether lines were recorded already, for each time it was entered
-
-    def __enter__(self) -> None:
-        self._outer.append(("lines", get_ident()) in _modes)
-        _modes.add(("lines", get_ident()))
-
-    def __exit__(self, *error: object) -> None:
-        if not self._outer.pop():
-            _modes.discard(("lines", get_ident()))
+    return Mode("lines", True)
 
 
 def place(z: Value) -> str:
@@ -660,7 +652,7 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
             raise TypeError(f"{path}: expected a Value, got {type(x).__name__} {x!r:.60}")
         if not x.requires_grad:
             raise ValueError(f"{path}: expected a Value that requires a gradient, got {x!r}")
-    with GradMode(create_graph):
+    with Mode("no_grad", not create_graph):
         if create_graph:
             adjoint = adjoints({output: operand(gradient)}, partials_as_values)
         else:

@@ -866,6 +866,15 @@ def test_record_lines_can_be_nested_ends_with_an_error_and_leaves_other_modes_al
     assert not place(x * x) and mg.engine._modes == set()
 
 
+def test_record_lines_decorates_a_function():
+    @record_lines()
+    def square(x):
+        return x * x
+
+    x = Value(3.0)
+    assert place(square(x)).endswith("return x * x") and not place(x * x)
+
+
 def test_record_lines_holds_in_one_thread():
     x, made = Value(2.0), []
     with record_lines():
