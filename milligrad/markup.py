@@ -17,15 +17,24 @@ FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 CELL = 0.62
 """The width of a letter of FONT in units of its size; DejaVu's is 0.602, the widest of them."""
 
-COLOURS = """\
-:root { color-scheme: light dark;
-  --paper: #ffffff; --panel: #f5f6f8; --ink: #1c2330; --muted: #667085; --line: #b8c0cc;
-  --blue: #2166ac; --orange: #c2570c; --red: #c4161c; --green: #15803d; --mark: #8a4fd3; }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #14181f; --panel: #1e2530; --ink: #e6e9ef; --muted: #98a2b3; --line: #465062;
-  --blue: #6db3f2; --orange: #f59e4c; --red: #ff6b6b; --green: #4ade80; --mark: #c39bff; } }
-"""
-"""Custom properties of every page and picture, for light and for dark: blue is positive, orange negative."""
+# fmt: off
+LIGHT = {"paper": "#ffffff", "panel": "#f5f6f8", "ink": "#1c2330", "muted": "#667085", "line": "#b8c0cc",
+         "blue":  "#2166ac", "orange": "#c2570c", "red": "#c4161c", "mark": "#8a4fd3"}
+DARK  = {"paper": "#14181f", "panel": "#1e2530", "ink": "#e6e9ef", "muted": "#98a2b3", "line": "#465062",
+         "blue":  "#6db3f2", "orange": "#f59e4c", "red": "#ff6b6b", "mark": "#c39bff"}
+# fmt: on
+
+
+def colours(selector: str = ":root") -> str:
+    """CSS that makes the colours custom properties of what is selected: light, or dark where the reader prefers it.
+
+    Blue is positive, orange negative, red no finite number.
+    """
+    light, dark = (" ".join(f"--{name}: {colour};" for name, colour in c.items()) for c in (LIGHT, DARK))
+    return (
+        f"{selector} {{ color-scheme: light dark; {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ {selector} {{ {dark} }} }}\n"
+    )
 
 
 def text(s: object) -> str:
@@ -41,18 +50,17 @@ def _allowed(c: str) -> bool:
 def element(tag: str, *children: str, **attributes: Any) -> str:
     """`<tag attributes>children</tag>`. The children are markup already: `text` makes some of a string.
 
-    An attribute is called as in Python: class_ is class, stroke_width is stroke-width. None leaves it out.
+    An attribute is called as in Python: class_ is class, stroke_width is stroke-width.
     """
     pairs = "".join(
         f' {name.strip("_").replace("_", "-")}="{text(_value(x)).replace(chr(34), "&quot;")}"'
         for name, x in attributes.items()
-        if x is not None
     )
     content = "".join(children)
     return f"<{tag}{pairs}>{content}</{tag}>" if content or tag not in EMPTY else f"<{tag}{pairs}/>"
 
 
-EMPTY = {"line", "rect", "circle", "path", "polyline", "polygon", "use", "image", "stop", "meta", "br", "input"}
+EMPTY = {"rect", "path", "polygon"}  # the tags that are closed where they are opened
 
 
 def _value(x: Any) -> str:
@@ -90,9 +98,9 @@ def elided(s: str, cells: int) -> str:
     return s + "…"
 
 
-def page(title: str, *body: str, style: str = "", script: str = "") -> str:
-    """One HTML file that needs no other: no network, no server; its policy forbids any request."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+def page(title: str, *body: str, style: str = "") -> str:
+    """One HTML file that needs no other: no network, no server, no script; its policy forbids any request."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -100,17 +108,16 @@ def page(title: str, *body: str, style: str = "", script: str = "") -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
             f"<title>{text(title)}</title>",
-            f"<style>\n{COLOURS}{BASE}{style}</style>\n</head>\n<body>",
+            f"<style>\n{colours()}{BASE}{style}</style>\n</head>\n<body>",
             *body,
-            *([f"<script>\n{script}</script>"] if script else []),
             "</body>\n</html>\n",
         ]
     )
 
 
-BASE = """\
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-code, pre, .number { font-family: ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; }
+BASE = f"""\
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }}
+pre {{ font-family: {FONT}; }}
 """

@@ -5,14 +5,13 @@ The text needs nothing; to lay it out takes Graphviz. Its colours are the light 
 
 from __future__ import annotations
 
-import math
 import re
 
-from milligrad.draw.model import Edge, Node, Picture, strength
-from milligrad.markup import COLOURS, elided, shown
+from milligrad.draw.model import Edge, Node, Picture, colour, strength
+from milligrad.markup import LIGHT as COLOUR
+from milligrad.markup import elided, shown
 from milligrad.markup import text as allowed
 
-COLOUR: dict[str, str] = dict(re.findall(r"--(\w+): (#\w+)", COLOURS.partition("@media")[0]))
 FONT = f'fontname="DejaVu Sans Mono,monospace", fontsize=11, fontcolor="{COLOUR["ink"]}"'
 STYLE = {
     "leaf": f'style=filled, fillcolor="{COLOUR["panel"]}"',
@@ -54,13 +53,6 @@ def quoted(s: str, backslash: str = "\\\\") -> str:
 def tooltip(s: str) -> str:
     r"""The attribute. Graphviz 2.43 reads its escapes twice, and takes \\N for \N; but not with nothing between."""
     return f'tooltip="{quoted(s, BACKSLASH_IN_TOOLTIP)}"'
-
-
-def colour(gradient: float | None) -> str:
-    """The name of the colour that tells the sign of a gradient, and whether it is one."""
-    if not gradient:
-        return "line"
-    return "red" if not math.isfinite(gradient) else "blue" if gradient > 0 else "orange"
 
 
 def lines_of(node: Node, precision: int) -> list[str]:

@@ -96,7 +96,11 @@ class Graph:
             raise RuntimeError(f"Graphviz could not draw it: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout
 
-    _repr_svg_ = svg
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: ids are those of this picture alone, since others stand on the same page."""
+        from milligrad.draw.svg import svg
+
+        return svg(self.picture, self.direction, self.precision, f"graph{id(self):x}-")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture in the format that the name ends in: .svg, .html, .dot or .gv, .mmd (Mermaid), .png.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from milligrad.draw.dot import COLOUR, colour, lines_of
-from milligrad.draw.model import Edge, Picture, strength
+from milligrad.draw.dot import lines_of
+from milligrad.draw.model import Edge, Picture, colour, strength
+from milligrad.markup import LIGHT as COLOUR
 from milligrad.markup import shown
 
 CLASSES = {

@@ -98,6 +98,13 @@ def strength(gradient: float | None, largest: float) -> float:
     return min(1.0, max(0.0, 1 + decades / 6))
 
 
+def colour(gradient: float | None) -> str:
+    """The name of the colour that tells the sign of a gradient, and whether it is one."""
+    if not gradient:
+        return "line"
+    return "red" if not math.isfinite(gradient) else "blue" if gradient > 0 else "orange"
+
+
 # Of a Value.
 
 
@@ -341,7 +348,7 @@ def _largest(nodes: list[Node], edges: list[Edge]) -> float:
 
 
 def count(n: int, what: str) -> str:
-    """ "1 node", "1,000 nodes"."""
+    """Such as "1 node" and "1,000 nodes"."""
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 

@@ -11,8 +11,8 @@ import textwrap
 from itertools import pairwise
 
 from milligrad.draw.layout import Layout, Point, layered
-from milligrad.draw.model import Edge, Node, Picture, strength
-from milligrad.markup import CELL, COLOURS, FONT, element, elided, shown, text, width
+from milligrad.draw.model import Edge, Node, Picture, colour, strength
+from milligrad.markup import CELL, FONT, colours, element, elided, shown, text, width
 
 SIZE = 12.0  # of the letters
 LEADING = 16.0  # from line to line
@@ -22,37 +22,33 @@ LABEL = 10.5  # the letters of a local derivative
 UNDER = 14.0  # how far an edge begins under its source's box: more than a round corner leaves free
 STACK = 6.0  # how far the boxes of a group stand out behind one another
 
-STYLE = (
-    COLOURS.replace(":root", ".milligrad-graph")
-    + f"""\
-.milligrad-graph {{ background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); }}
-"""
-    + """\
-.milligrad-graph .box { fill: var(--paper); stroke: var(--line); stroke-width: 1.2; }
-.milligrad-graph .computed .box, .milligrad-graph .group .box { fill: var(--panel); }
-.milligrad-graph .constant .box, .milligrad-graph .cut .box { stroke-dasharray: 4 3; }
-.milligrad-graph .tint { fill: var(--blue); stroke: none; }
-.milligrad-graph .negative .tint { fill: var(--orange); }
-.milligrad-graph .trouble .tint { fill: var(--red); }
-.milligrad-graph .name { font-weight: bold; }
-.milligrad-graph .formula, .milligrad-graph .about { fill-opacity: 0.75; }
-.milligrad-graph .note, .milligrad-graph .legend text { fill: var(--muted); }
-.milligrad-graph .legend .positive { fill: var(--blue); } .milligrad-graph .legend .negative { fill: var(--orange); }
-.milligrad-graph .legend .trouble { fill: var(--red); }
-.milligrad-graph .module .box { stroke: var(--muted); stroke-width: 1.8; }
-.milligrad-graph .edge path { fill: none; stroke: var(--blue); stroke-linecap: round; }
-.milligrad-graph .edge polygon { fill: var(--blue); }
-.milligrad-graph .edge text { font-size: 10.5px; fill: var(--muted); text-anchor: middle; }
-.milligrad-graph .edge .under { fill: var(--paper); }
-.milligrad-graph .negative path { stroke: var(--orange); } .milligrad-graph .negative polygon { fill: var(--orange); }
-.milligrad-graph .trouble path { stroke: var(--red); } .milligrad-graph .trouble polygon { fill: var(--red); }
-.milligrad-graph .none path { stroke: var(--line); } .milligrad-graph .none polygon { fill: var(--line); }
-.milligrad-graph .contains path { stroke-dasharray: 5 4; } .milligrad-graph .contains polygon { display: none; }
-.milligrad-graph .highlighted path { stroke: var(--mark); } .milligrad-graph .highlighted polygon { fill: var(--mark); }
-.milligrad-graph .edge.highlighted text { fill: var(--mark); font-weight: bold; }
-.milligrad-graph .highlighted .box { stroke: var(--mark); stroke-width: 2.5; }
-"""
-)
+SELECTOR = ".milligrad-graph"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
+RULES = {
+    "": f"background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); --gradient: var(--line)",
+    **{f" .{name}": f"--gradient: var(--{name})" for name in ("line", "blue", "orange", "red")},
+    " .edge.highlighted": "--gradient: var(--mark)",
+    " .box": "fill: var(--paper); stroke: var(--line); stroke-width: 1.2",
+    " .computed .box": "fill: var(--panel)",
+    " .group .box": "fill: var(--panel)",
+    " .constant .box": "stroke-dasharray: 4 3",
+    " .cut .box": "stroke-dasharray: 4 3",
+    " .module .box": "stroke: var(--muted); stroke-width: 1.8",
+    " .highlighted .box": "stroke: var(--mark); stroke-width: 2.5",
+    " .tint": "fill: var(--gradient)",
+    " .name": "font-weight: bold",
+    " .formula": "fill-opacity: 0.75",
+    " .about": "fill-opacity: 0.75",
+    " .edge path": "fill: none; stroke: var(--gradient); stroke-linecap: round",
+    " .contains path": "stroke-dasharray: 5 4",
+    " .edge polygon": "fill: var(--gradient)",
+    " .edge text": f"font-size: {LABEL}px; fill: var(--muted); text-anchor: middle",
+    " .edge.highlighted text": "fill: var(--mark); font-weight: bold",
+    " .under": "fill: var(--paper)",
+    " .legend text": "fill: var(--muted)",
+    " .legend rect": "fill: var(--gradient)",
+    " .note": "fill: var(--muted)",
+}
+STYLE = colours(SELECTOR) + "".join(f"{SELECTOR}{what} {{ {how}; }}\n" for what, how in RULES.items())
 
 
 def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str = "") -> str:
@@ -74,7 +70,7 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
         _node(node, rows, layout.centres[i], i, picture, prefix)
         for i, (node, rows) in enumerate(zip(picture.nodes, lines))
     ]
-    signs = {sign(edge.gradient) for edge in picture.edges}
+    signs = {colour(edge.gradient) for edge in picture.edges}
     legend = [(kind, meaning) for kind, meaning in MEANINGS.items() if kind in signs]
     notes = textwrap.wrap(picture.note, max(60, int(layout.width / (CELL * SIZE))))
     below = _legend(legend, layout.height + 1.5 * LEADING) if legend else []
@@ -104,7 +100,7 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
     )
 
 
-MEANINGS = {"positive": "positive gradient", "negative": "negative gradient", "trouble": "NaN or infinite"}
+MEANINGS = {"blue": "positive gradient", "orange": "negative gradient", "red": "NaN or infinite"}
 
 
 def _legend(meanings: list[tuple[str, str]], y: float) -> list[str]:
@@ -137,7 +133,7 @@ def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
         lines.append(("formula", "constant"))
     if node.data is not None:
         lines.append(("data", f"data {shown(node.data, precision)}"))
-    if node.grad is not None and node.kind != "constant":
+    if node.grad is not None:
         lines.append(("grad", f"grad {shown(node.grad, precision)}"))
     lines += [("about", line) for line in node.about]
     return [(kind, elided(line, WIDEST)) for kind, line in lines]
@@ -150,13 +146,6 @@ def box_size(node: Node, lines: list[tuple[str, str]]) -> tuple[float, float]:
     return max(56.0, cells * CELL * SIZE + 20) + behind, len(lines) * LEADING + 14 + behind
 
 
-def sign(gradient: float | None) -> str:
-    """The class that gives the colour."""
-    if gradient is None or gradient == 0:
-        return "none"
-    return "trouble" if not math.isfinite(gradient) else "negative" if gradient < 0 else "positive"
-
-
 def _node(node: Node, lines: list[tuple[str, str]], centre: Point, i: int, picture: Picture, prefix: str) -> str:
     behind = STACK if node.kind == "group" else 0.0
     w, h = (side - behind for side in box_size(node, lines))
@@ -164,7 +153,7 @@ def _node(node: Node, lines: list[tuple[str, str]], centre: Point, i: int, pictu
     box = {"x": x, "y": y, "width": w, "height": h, "rx": h / 2 if node.kind in ("leaf", "constant") else 5}
     tint = 0.3 * strength(node.grad, picture.largest)
     trouble = any(x is not None and not math.isfinite(x) for x in (node.data, node.grad))
-    kind = f"node {node.kind} {'trouble' if trouble else sign(node.grad)}{' highlighted' * node.highlighted}"
+    kind = f"node {node.kind} {'red' if trouble else colour(node.grad)}{' highlighted' * node.highlighted}"
     stack = [element("rect", **{**box, "x": x + d, "y": y - d}, class_="box") for d in (behind, behind / 2) if behind]
     rows = [
         element("text", text(line), class_=c, x=x + w / 2, y=y + 7 + (k + 0.75) * LEADING, text_anchor="middle")
@@ -199,7 +188,7 @@ def _edge(
     (x, y), (w, h) = layout.labels[i], room
     head = 0.0 if edge.contains else 7 + 3 * size
     way = _curve(_visible(layout.routes[i], direction, head), direction)
-    kind = "contains" if edge.contains else sign(edge.gradient)
+    kind = "contains" if edge.contains else colour(edge.gradient)
     return element(
         "g",
         element("title", text(_told(edge, picture))),

@@ -68,7 +68,7 @@ def test_colours_follow_the_sign_and_width_the_size_of_the_gradient():
     edges = [Edge(i, 4, 1.0, node.grad) for i, node in enumerate(nodes[:4])]
     root = parsed(Picture(nodes, edges, largest=2.0))
     kinds = [set(g.get("class").split()) for g in groups(root, "edge")]
-    assert ["positive" in kinds[0], "negative" in kinds[1], "none" in kinds[2], "trouble" in kinds[3]] == [True] * 4
+    assert ["blue" in kinds[0], "orange" in kinds[1], "line" in kinds[2], "red" in kinds[3]] == [True] * 4
     widths = [float(g.find(f"{S}path").get("stroke-width")) for g in groups(root, "edge")]
     assert widths[0] == 4.0 and widths[0] > widths[1] > widths[2] == 1.0
     tints = [float(t.get("fill-opacity")) for g in groups(root, "node") for t in g if t.get("class") == "tint"]
@@ -221,7 +221,7 @@ def test_the_legend_names_the_colours_that_occur(picture):
 def test_a_part_hangs_on_its_module_without_an_arrow_head():
     root = parsed(picture_of_module(Sequential(Linear(2, 2), ReLU())))
     heads = {g.get("class"): g.find(f"{S}polygon") is not None for g in groups(root, "edge")}
-    assert heads == {"edge contains": False, "edge none": True}
+    assert heads == {"edge contains": False, "edge line": True}
 
 
 def test_an_edge_is_told_in_full(picture):
