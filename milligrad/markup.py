@@ -6,7 +6,6 @@ through `text` or as an attribute, and so is shown as text, whatever it contains
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from html import escape
 
@@ -71,7 +70,7 @@ def shown(x: float | None, precision: int = 4) -> str:
     """A number with `precision` significant digits, as all pictures show it; "" for None."""
     if x is None:
         return ""
-    return f"{x:.{precision}g}".replace("-", "−", 1) if math.isfinite(x) else str(x).replace("-", "−")
+    return f"{x:.{precision}g}".replace("-", "−")
 
 
 def width(s: str) -> int:

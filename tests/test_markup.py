@@ -1,0 +1,93 @@
+"""SVG and HTML as text: what comes in as text comes out as text, whatever it contains."""
+
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milligrad.markup import DARK, LIGHT, colours, element, elided, page, shown, text, width
+
+FORBIDDEN = st.characters(categories=["Cc", "Cs"])
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")))
+def test_text_and_attributes_are_read_back_as_they_were(s):
+    root = ET.fromstring(element("a", text(s), class_=s, stroke_width=s))
+    assert (root.text or "") == s
+    assert root.attrib == {"class": s, "stroke-width": s}
+
+
+@given(st.text(FORBIDDEN))
+def test_what_xml_has_no_place_for_is_shown_as_a_sign(s):
+    kept = ET.fromstring(element("a", text(s.replace("\r", "")))).text or ""
+    assert kept == "".join(c if c in "\t\n\x7f" or "\x80" <= c <= "\x9f" else "\ufffd" for c in s.replace("\r", ""))
+
+
+def test_an_element_without_content_is_closed_as_its_kind_is():
+    assert element("rect", x=1.23456789) == '<rect x="1.23457"/>'
+    assert element("g") == "<g></g>"
+    assert element("g", element("rect")) == "<g><rect/></g>"
+
+
+@pytest.mark.parametrize(
+    ("x", "digits", "expected"),
+    [
+        (None, 4, ""),
+        (2.0, 4, "2"),
+        (-1 / 3, 3, "−0.333"),
+        (-1.5e-7, 4, "−1.5e−07"),
+        (1e20, 4, "1e+20"),
+        (float("nan"), 4, "nan"),
+        (float("-inf"), 4, "−inf"),
+    ],
+)
+def test_numbers_are_shown_with_a_minus_sign_that_is_one(x, digits, expected):
+    assert shown(x, digits) == expected
+
+
+@pytest.mark.parametrize(
+    ("s", "cells"), [("abc", 3), ("漢字", 4), ("e\u0301", 1), ("🎉!", 3), ("a\u200db", 2), ("", 0)]
+)
+def test_the_width_of_a_text_in_cells(s, cells):
+    assert width(s) == cells
+
+
+@given(st.text(), st.integers(1, 30))
+def test_an_elided_text_has_room_and_stands_on_one_line(s, cells):
+    short = elided(s, cells)
+    assert width(short) <= cells and len(short.splitlines()) <= 1
+    if width(s) <= cells and not any(c.isspace() and c != " " for c in s):
+        assert short == s
+
+
+def test_a_long_name_keeps_its_beginning():
+    assert elided("x" * 10_000, 10) == "x" * 9 + "…"
+    assert elided("漢" * 10, 6) == "漢漢…"
+    assert elided("two\n  lines", 20) == "two lines"
+
+
+def test_light_and_dark_have_the_same_colours():
+    assert LIGHT.keys() == DARK.keys()
+    for name, colour in [*LIGHT.items(), *DARK.items()]:
+        assert f"--{name}: {colour};" in colours(".picture")
+    assert colours(".picture").count(".picture {") == 2 and ":root" not in colours(".picture")
+
+
+def test_a_page_asks_for_nothing_and_has_what_a_phone_needs():
+    class Page(HTMLParser):
+        found: list[tuple[str, dict[str, str | None]]]
+
+        def handle_starttag(self, tag, attributes):
+            self.found.append((tag, dict(attributes)))
+
+    parser = Page()
+    parser.found = []
+    parser.feed(page('<"Title" & more>', element("p", text("<script>"))))
+    tags = [tag for tag, _ in parser.found]
+    assert tags == ["html", "head", "meta", "meta", "meta", "link", "title", "style", "body", "p"]
+    attributes = [a for _, a in parser.found]
+    assert "default-src 'none'" in attributes[3]["content"] and "script-src" not in attributes[3]["content"]
+    assert attributes[4] == {"name": "viewport", "content": "width=device-width, initial-scale=1"}
+    assert attributes[5]["href"] == "data:,"
