@@ -48,7 +48,8 @@ def test_numbers_are_shown_with_a_minus_sign_that_is_one(x, digits, expected):
 
 
 @pytest.mark.parametrize(
-    ("s", "cells"), [("abc", 3), ("漢字", 4), ("e\u0301", 1), ("🎉!", 3), ("a\u200db", 2), ("", 0)]
+    ("s", "cells"),
+    [("abc", 3), ("\uff21!", 3), ("漢字", 4), ("e\u0301", 1), ("🎉!", 3), ("a\u200db", 2), ("", 0)],
 )
 def test_the_width_of_a_text_in_cells(s, cells):
     assert width(s) == cells
