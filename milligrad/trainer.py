@@ -30,6 +30,7 @@ from milligrad.data.dataset import TensorDataset, source, whole
 from milligrad.data.loader import DataLoader
 from milligrad.data.rows import Rows
 from milligrad.engine import Value, enable_grad, no_grad, number
+from milligrad.files import replace
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape
 from milligrad.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
 from milligrad.nn.module import Module
@@ -1112,7 +1113,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "run": self._run and self._run.state_dict(),
         }
-        _replace(path, json.dumps(state))
+        replace(path, json.dumps(state))
 
     def load(self, path: PathLike) -> None:
         """Take the numbers of model, loss and optimizer from a file that `save` or `Checkpoint` wrote.
@@ -1360,19 +1361,3 @@ def _read(path: PathLike) -> dict[str, Any]:
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise ValueError(f"{os.fspath(path)}: expected a file written by Trainer.save or Checkpoint, found another one")
     return saved
-
-
-def _replace(path: PathLike, text: str) -> None:
-    """Write `text` to the file in one step: at any time there is the old one, whole, or the new one, whole."""
-    target = os.fspath(path)
-    part = f"{target}.{os.getpid()}.part"
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except BaseException:
-        if os.path.exists(part):
-            os.unlink(part)
-        raise

@@ -11,6 +11,7 @@ from milligrad.draw.mermaid import mermaid
 from milligrad.draw.model import Picture, count, picture_of_module, picture_of_value
 from milligrad.draw.text import text
 from milligrad.engine import Value
+from milligrad.files import replace
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 
@@ -119,8 +120,7 @@ class Graph:
         suffix = os.path.splitext(target)[1].lower()
         if suffix not in formats:
             raise ValueError(f"path: expected a name that ends in {', '.join(formats)}, got {target!r:.200}")
-        content = formats[suffix]()
-        _replace(target, content if isinstance(content, bytes) else content.encode())
+        replace(target, formats[suffix]())
 
 
 NO_GRAPHVIZ = """\
@@ -135,16 +135,3 @@ h1 { font-size: 1.25rem; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; overflow-x: auto; }
 pre { overflow-x: auto; }
 """
-
-
-def _replace(target: str, content: bytes) -> None:
-    """Write the file in one step: at any time there is the old one, whole, or the new one, whole."""
-    part = f"{target}.{os.getpid()}.part"
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-        os.replace(part, target)
-    except BaseException:
-        if os.path.exists(part):
-            os.unlink(part)
-        raise
