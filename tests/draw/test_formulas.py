@@ -2,10 +2,13 @@
 
 import math
 
-from milligrad import Value, clamp, dot, ops, where
+import pytest
+
+from milligrad import Value, clamp, dot, no_grad, ops, prod, where
 from milligrad import sum as total
-from milligrad.draw.formulas import formula
+from milligrad.draw.formulas import derivatives, formula, with_numbers
 from milligrad.draw.naming import inputs_first, names_of
+from milligrad.engine import apply
 
 
 def written(z):
@@ -49,3 +52,76 @@ def test_of_a_long_list_the_first_are_shown_and_how_many_there_are():
 
 def test_a_long_name_is_elided():
     assert written(Value(1.0, name="n" * 10_000).exp()) == f"exp({'n' * 15}…)"
+
+
+def calculated(text, **numbers):
+    """What Python makes of a formula, with the table's functions; of lists, those with a list for each argument."""
+    functions = {name: row for name, row in ops.TABLE.items() if not hasattr(row, "lists")}
+    functions |= {row.name: lambda *xs, row=row: row(xs) for row in ops.TABLE.values() if getattr(row, "lists", 0) == 1}
+    return eval(text.replace("−", "-"), {**functions, "dot": ops.dot, "nan": math.nan, **numbers})
+
+
+POINTS = [(0.3, 0.6, 0.9), (0.9, 0.3, 0.6), (-0.3, 2.0, -1.5), (1.5, -2.0, 3.0)]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("row", ops.TABLE.values(), ids=ops.TABLE)
+def test_the_derivatives_of_the_whole_table_are_formulas_that_give_their_numbers(row, point):
+    n = row.form.count("{}") if not hasattr(row, "lists") else 2 if row.lists == 2 else 3
+    inputs = [Value(x, name) for x, name in zip(point, "abc")][:n]
+    if row is ops.select:
+        inputs[0] = 1.0
+    if row is ops.power:
+        inputs[1] = point[1]
+    if row is ops.exponential:
+        inputs[0] = point[0]
+    try:
+        z = apply(row, tuple(inputs))
+    except (ValueError, ArithmeticError):
+        assert row.domain
+        return
+    z.name = "z"
+    z.backward()
+    numbers = dict(zip("abc", point), z=z.data)
+    assert calculated(with_numbers(z, 15)) == pytest.approx(z.data, rel=1e-12)
+    for x, d in zip(inputs, derivatives(z, names_of(inputs_first(z)), 15), strict=True):
+        if type(x) is not float:
+            assert d.value == pytest.approx(x.grad, rel=0, abs=0, nan_ok=True)  # each is an input once
+        for text in (d.formula, d.numbers):
+            assert calculated(text, **numbers) == pytest.approx(d.value, rel=1e-12, nan_ok=True)
+
+
+def told(z):
+    return [(d.formula, d.numbers) for d in derivatives(z, names_of(inputs_first(z)))]
+
+
+def test_derivatives_read_as_in_a_textbook():
+    x, y = Value(2.0, "x"), Value(-0.5, "y")
+    assert told(x * y) == [("y", "−0.5"), ("x", "2")]
+    z = (x / y).tanh()
+    z.name = "z"
+    assert told(z) == [("1 - z * z", "1 - (−0.9993) * (−0.9993)")]
+    assert told(z.inputs[0]) == [("1 / y", "1 / (−0.5)"), ("-v1 / y", "-(−4) / (−0.5)")]
+    assert told(x.log()) == [("1 / x", "1 / 2")]  # the part of the row's choice that holds
+    assert told(x**3) == [("3 * x ** 2", "3 * 2 ** 2"), ("0", "0")]
+    assert told(y.relu()) == [("0", "0")]
+
+
+def test_constants_and_no_grad_are_no_hindrance():
+    x, c = Value(2.0, "x"), Value(3.0, "c", requires_grad=False)
+    z = x * c
+    with no_grad():
+        assert told(z) == [("c", "3"), ("x", "2")]
+    assert (x.grad, z.grad, c.grad) == (0, 0, 0)
+
+
+def test_what_is_very_long_is_cut():
+    [(names, numbers), *_] = told(prod([Value(2.0, "n" * 10_000)] + [Value(2.0, "x")] * 500))
+    assert len(names) <= 100 and len(numbers) <= 100
+    assert names.startswith("1 * 1 * x * x * ")
+    assert len(told(Value(1.0, "n" * 10_000).exp() * Value(2.0, "y"))[1][0]) <= 16
+
+
+def test_a_derivative_that_does_not_exist_raises():
+    with pytest.raises(ZeroDivisionError, match=r"sqrt of x = 0\.0: no finite derivative"):
+        told(Value(0.0, "x").sqrt())
