@@ -9,7 +9,7 @@ print(x.grad)  # 4.0
 """
 
 from milligrad import data, functional, nn, optim, transforms
-from milligrad.draw import draw
+from milligrad.draw import draw, step_through
 from milligrad.engine import TraceError, Value, enable_grad, grad, no_grad, record_lines
 from milligrad.gradcheck import gradcheck, gradgradcheck
 from milligrad.nn import *  # noqa: F403
@@ -53,6 +53,7 @@ __all__ = [
     "no_grad",
     "optim",
     "record_lines",
+    "step_through",
     "transforms",
     "value_and_grad",
     *_ops,

@@ -420,7 +420,7 @@ class Value:
         and what Python's arithmetic raises where a derivative does not exist (sqrt at 0); then no `grad` changes.
         """
         g = number(gradient, "gradient")
-        _check_history(self)
+        check_history(self)
         for x, adjoint in adjoints({self: g}, partials_as_numbers).items():
             x.grad += adjoint
 
@@ -519,7 +519,8 @@ def place(z: Value) -> str:
     return f"{file}:{line[1]}{f': {text}' * bool(text)}"
 
 
-def _check_history(output: Value) -> None:
+def check_history(output: Value) -> None:
+    """Raise RuntimeError if `output` was computed from nothing that requires a gradient."""
     if not output.requires_grad:
         raise RuntimeError(f"no gradient of {output!r}: it is a constant, or computed from constants or in no_grad")
 
@@ -646,7 +647,7 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
     if not isinstance(output, Value):
         hint = " (milligrad.transforms.grad takes functions)" if callable(output) else ""
         raise TypeError(f"output: expected a Value, got {type(output).__name__} {output!r:.60}{hint}")
-    _check_history(output)
+    check_history(output)
     for path, x in leaves(inputs, "inputs"):
         if not isinstance(x, Value):
             raise TypeError(f"{path}: expected a Value, got {type(x).__name__} {x!r:.60}")

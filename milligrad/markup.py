@@ -7,6 +7,8 @@ through `text` or as an attribute, and so is shown as text, whatever it contains
 from __future__ import annotations
 
 import unicodedata
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
 
 from milligrad.typing import Any
@@ -59,7 +61,7 @@ def element(tag: str, *children: str, **attributes: Any) -> str:
     return f"<{tag}{pairs}>{content}</{tag}>" if content or tag not in EMPTY else f"<{tag}{pairs}/>"
 
 
-EMPTY = {"rect", "path", "polygon"}  # the tags that are closed where they are opened
+EMPTY = {"rect", "path", "polygon", "input"}  # the tags that are closed where they are opened
 
 
 def _value(x: Any) -> str:
@@ -97,9 +99,12 @@ def elided(s: str, cells: int) -> str:
     return s + "…"
 
 
-def page(title: str, *body: str, style: str = "") -> str:
-    """One HTML file that needs no other: no network, no server, no script; its policy forbids any request."""
+def page(title: str, *body: str, style: str = "", script: str = "") -> str:
+    """One HTML file that needs no other: no network, no server; its policy forbids any request, and other scripts."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        body = (*body, f"<script>{script}</script>")
+        policy += f"; script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',

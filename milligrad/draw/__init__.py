@@ -1,6 +1,6 @@
-"""Pictures of a graph: as text, DOT, Mermaid, SVG, HTML and PNG.
+"""Pictures of a graph: as text, DOT, Mermaid, SVG, HTML and PNG; and a page that plays how it is computed.
 
-The function stands here, so that `import milligrad` is quick; the rest is imported when it is first called.
+The functions stand here, so that `import milligrad` is quick; the rest is imported when one is first called.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from milligrad.engine import Value
 from milligrad.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from milligrad.draw.graph import Graph
     from milligrad.nn.module import Module
 
-__all__ = ["draw"]
+__all__ = ["draw", "step_through"]
 
 
 def draw(
@@ -46,3 +48,35 @@ def draw(
     from milligrad.draw.graph import drawn
 
     return drawn(x, model=model, direction=direction, precision=precision, max_nodes=max_nodes, highlight=highlight)
+
+
+def step_through(
+    value: Value,
+    path: str | PathLike[str],
+    *,
+    model: Module | None = None,
+    direction: str = "LR",
+    precision: int = 4,
+    max_nodes: int | None = 300,
+) -> None:
+    """Write a page that plays how `value` was computed, and then the backward pass, node by node: "lesson.html".
+
+    Each step shows its formula with the numbers put in, and what it adds to which gradient. The page plays by itself or
+    step by step, with the mouse, by touch or by keys; printed, it lists all steps. It is one file that needs no other
+    and no network. Its gradients begin at 0 and are those of one `value.backward()`; no `.grad` is read or changed.
+
+    model:      a Module whose parameters' names to show.
+    direction:  where the output is: "LR" right, "RL" left, "TB" below, "BT" above.
+    precision:  significant digits of the numbers.
+    max_nodes:  of how many Values the graph may be at most; None for any number.
+
+    Raises TypeError for what is no Value, RuntimeError for one that requires no gradient, ValueError for a graph that
+    is too large, for a bad option, and for a path that does not end in .html; and what Python's arithmetic raises where
+    a derivative does not exist. Then no file is written.
+    """
+    from milligrad.draw.lesson import lesson
+    from milligrad.files import replace
+
+    if not str(path).lower().endswith(".html"):
+        raise ValueError(f"path: expected a name that ends in .html, got {str(path)!r:.200}")
+    replace(path, lesson(value, model=model, direction=direction, precision=precision, max_nodes=max_nodes))

@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise, repeat
+from operator import attrgetter
 
 from milligrad.draw.formulas import formula
-from milligrad.draw.naming import inputs_first, names_of
+from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.engine import Reduction, Value, partials_as_numbers, place
 from milligrad.markup import elided, shown
 from milligrad.nn.containers import Sequential
@@ -115,20 +116,20 @@ def picture_of_value(
     max_nodes: int | None = 300,
     highlight: Value | Iterable[Value] | None = None,
     precision: int = 4,
+    gradient: Callable[[Value], float] = attrgetter("grad"),
 ) -> Picture:
     """The graph that `output` was computed by. Its Values are called as they are in `model`, if one is given.
 
     A graph of more than `max_nodes` Values is folded by layer; if that does not suffice, what is nearest to the output
     is shown, and one node stands for the rest. None shows all. `highlight` marks all paths from a Value to the output,
     or the Values of a list and the edges from each to the next. Raises ValueError for what is not in the graph.
+    `gradient` is what is shown as that of a Value: its `.grad`.
     """
-    _check(output, Value, "output")
-    if model is not None:
-        _check(model, Module, "model")
+    check_is(output, Value, "output")
     size(precision, "precision")
     if max_nodes is not None:
         size(max_nodes, "max_nodes", least=2)
-    graph = _Graph(output, model, precision)
+    graph = _Graph(output, model, precision, gradient)
     graph.highlight(highlight)
     if max_nodes is None or len(graph.order) <= max_nodes:
         return graph.picture([[z] for z in graph.order])
@@ -139,18 +140,14 @@ def picture_of_value(
     return graph.picture([[z] for z in nearest], f"shown to a depth: the {len(nearest):,} nearest to the output")
 
 
-def _check(x: object, kind: type, name: str) -> None:
-    if not isinstance(x, kind):
-        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(x).__name__} {x!r:.60}")
-
-
 Group = list[Value]
 
 
 class _Graph:
     """The Values behind an output, and the ways to show them."""
 
-    def __init__(self, output: Value, model: Module | None, precision: int) -> None:
+    def __init__(self, output: Value, model: Module | None, precision: int, gradient: Callable[[Value], float]) -> None:
+        self.gradient = gradient
         self.order = inputs_first(output)
         self.output, self.precision = output, precision
         self.names = names_of(self.order, model)
@@ -174,7 +171,7 @@ class _Graph:
             return
         path = [highlight] if isinstance(highlight, Value) else list(highlight)
         for x in path:
-            _check(x, Value, "highlight")
+            check_is(x, Value, "highlight")
             if x not in self.names:
                 raise ValueError(f"highlight: expected Values of the graph of {self.output!r}, got {x!r}")
         self.marked.update(path)
@@ -271,9 +268,9 @@ class _Graph:
         name = self.names[z]
         if self.is_computed(z):
             made = formula(z, self.names)
-            return Node(name, "computed", z.op.name, made, z.data, z.grad, place=place(z))  # type: ignore[union-attr]
+            return Node(name, "computed", z.op.name, made, z.data, self.gradient(z), place=place(z))  # type: ignore[union-attr]
         if z.requires_grad:
-            return Node(name, "leaf", data=z.data, grad=z.grad)
+            return Node(name, "leaf", data=z.data, grad=self.gradient(z))
         return Node(name, "constant", data=z.data)  # it has no gradient: none is ever sent to it
 
     def _edges(self, z: Value, number: dict[Value, int]) -> Iterator[Edge]:
@@ -283,10 +280,10 @@ class _Graph:
             derivatives = partials_as_numbers(z)
         except (ValueError, ArithmeticError):  # it does not exist
             derivatives = repeat(None)
-        target, marked = number[z], self.marked_edges
+        target, g, marked = number[z], self.gradient(z), self.marked_edges
         for x, d in zip(z.inputs, derivatives):
             if type(x) is not float and (source := number[x]) != target:
-                gradient = z.grad * d if d is not None and x.requires_grad else None
+                gradient = g * d if d is not None and x.requires_grad else None
                 yield Edge(source, target, d, gradient, "", False, (x, z) in marked)
 
     def _group(self, group: Group) -> Node:
@@ -298,7 +295,7 @@ class _Graph:
             name = f"{self.parameters[z]}, {name}"
         about = _range([z.data for z in group], self.precision)
         if z.requires_grad:
-            about += _sizes([z.grad for z in group], self.precision)
+            about += _sizes([self.gradient(z) for z in group], self.precision)
         return Node(name, "group", op, count=n, about=tuple(about))
 
 
@@ -362,7 +359,7 @@ def picture_of_module(module: Module, *, max_nodes: int | None = 300) -> Picture
     of other modules, their `forward` alone knows: they only hang on it. Of more than `max_nodes` modules, those
     nearest to the top are shown; None shows all.
     """
-    _check(module, Module, "module")
+    check_is(module, Module, "module")
     most = math.inf if max_nodes is None else size(max_nodes, "max_nodes")
     picture = Picture(title=f"{type(module).__name__}: {_parameters(module)}")
     queue = [("", module)]

@@ -8,6 +8,12 @@ from milligrad.nn.module import Module
 from milligrad.typing import Any
 
 
+def check_is(x: object, kind: type, name: str) -> None:
+    """Raise TypeError for an argument of another kind."""
+    if not isinstance(x, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(x).__name__} {x!r:.60}")
+
+
 def inputs_first(output: Value) -> list[Value]:
     """All Values behind `output`, leaves and constants too, each after its inputs; `output` is the last."""
     order: list[Value] = []
@@ -27,6 +33,8 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
 
     Where several have one name of their own, the second is called "name #2", and so on.
     """
+    if model is not None:
+        check_is(model, Module, "model")
     of_model = _names_in(model) if model is not None else {}
     names: dict[Value, str] = {}
     taken: set[str] = set()

@@ -51,13 +51,17 @@ RULES = {
 STYLE = colours(SELECTOR) + "".join(f"{SELECTOR}{what} {{ {how}; }}\n" for what, how in RULES.items())
 
 
-def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str = "") -> str:
-    """The whole picture. Node 3 of it is the group with the id "n3", edge 5 that with "e5", after the `prefix`."""
+def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str = "", least: int = 0) -> str:
+    """The whole picture. Node 3 of it is the group with the id "n3", edge 5 that with "e5", after the `prefix`.
+
+    A box is so wide that at `least` so many letters fit in.
+    """
     lines = [lines_of(node, precision) for node in picture.nodes]
     labels = [shown(edge.derivative, precision) or edge.label for edge in picture.edges]
     rooms = [label_size(label) for label in labels]
+    sizes = [box_size(node, rows, least) for node, rows in zip(picture.nodes, lines)]
     layout = layered(
-        [box_size(node, rows) for node, rows in zip(picture.nodes, lines)],
+        sizes,
         [(edge.source, edge.target) for edge in picture.edges],
         direction,
         rooms,
@@ -67,7 +71,7 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
         for i, (edge, label, room) in enumerate(zip(picture.edges, labels, rooms))
     ]
     nodes = [
-        _node(node, rows, layout.centres[i], i, picture, prefix)
+        _node(node, rows, sizes[i], layout.centres[i], i, picture, prefix)
         for i, (node, rows) in enumerate(zip(picture.nodes, lines))
     ]
     signs = {colour(edge.gradient) for edge in picture.edges}
@@ -139,16 +143,24 @@ def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
     return [(kind, elided(line, WIDEST)) for kind, line in lines]
 
 
-def box_size(node: Node, lines: list[tuple[str, str]]) -> tuple[float, float]:
+def box_size(node: Node, lines: list[tuple[str, str]], least: int = 0) -> tuple[float, float]:
     """Room for the lines. The name is bold, which in some fonts is wider."""
-    cells = max(width(line) * (1.08 if kind == "name" else 1.0) for kind, line in lines)
+    cells = max(least, *[width(line) * (1.08 if kind == "name" else 1.0) for kind, line in lines])
     behind = STACK if node.kind == "group" else 0.0
     return max(56.0, cells * CELL * SIZE + 20) + behind, len(lines) * LEADING + 14 + behind
 
 
-def _node(node: Node, lines: list[tuple[str, str]], centre: Point, i: int, picture: Picture, prefix: str) -> str:
+def _node(
+    node: Node,
+    lines: list[tuple[str, str]],
+    size: tuple[float, float],
+    centre: Point,
+    i: int,
+    picture: Picture,
+    prefix: str,
+) -> str:
     behind = STACK if node.kind == "group" else 0.0
-    w, h = (side - behind for side in box_size(node, lines))
+    w, h = (side - behind for side in size)
     x, y = -(w + behind) / 2, (behind - h) / 2  # those behind a group's box stand out above it, to the right
     box = {"x": x, "y": y, "width": w, "height": h, "rx": h / 2 if node.kind in ("leaf", "constant") else 5}
     tint = 0.3 * strength(node.grad, picture.largest)

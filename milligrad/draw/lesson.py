@@ -1,0 +1,269 @@
+"""A page that plays how a Value and its gradients are computed, node by node: the forward pass, then the backward pass.
+
+All steps stand in the page as a list, so that it can be read without a script, and printed. lesson.js shows one of them
+at a time, and sets the picture to what is known by then; lesson.css is how that looks. The derivatives are those of the
+table, as formulas.py writes them down.
+
+    step    what one press of "Next" shows
+    change  what a step changes in the picture: (the number of a node, "data" or "grad", what stands in its box then)
+    g       the gradients so far, as backward adds them up; each Value's `.grad` is left alone
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from milligrad.draw.formulas import derivatives, formula, with_numbers
+from milligrad.draw.model import Picture, picture_of_value
+from milligrad.draw.naming import check_is, inputs_first, names_of
+from milligrad.draw.svg import svg
+from milligrad.engine import Value, check_history, place, topological_order
+from milligrad.markup import element, elided, page, shown, text
+from milligrad.nn.layers import size
+from milligrad.nn.module import Module
+from milligrad.typing import TypeAlias
+
+CELLS = 24  # of a name in a sentence
+UNKNOWN = "data ?"
+SPEEDS = ("0.5", "1", "2", "4")
+KEYS = {
+    "Space": "play or pause",
+    "←  →": "a step back, a step on",
+    "Home  End": "the first step, the last step",
+    "+  −": "faster, slower",
+    "Tab, Enter": "go to a node of the picture, and to the step that computes it or passes its gradient on",
+    "Esc": "hide what is said of a node",
+}
+Change: TypeAlias = tuple[int, str, str]
+
+
+def lesson(
+    output: Value,
+    *,
+    model: Module | None = None,
+    direction: str = "LR",
+    precision: int = 4,
+    max_nodes: int | None = 300,
+) -> str:
+    """The page as HTML; `milligrad.draw.step_through` says what the options mean."""
+    check_is(output, Value, "value")
+    check_history(output)
+    order = inputs_first(output)
+    if max_nodes is not None and len(order) > size(max_nodes, "max_nodes"):
+        raise ValueError(
+            f"value: expected a graph of at most max_nodes = {max_nodes:,} Values to step through, got {len(order):,}; "
+            "draw folds a larger one, and max_nodes=None plays it all the same"
+        )
+    steps = _Steps(order, names_of(order, model), precision)
+    steps.play()
+    picture = picture_of_value(
+        output, model=model, max_nodes=None, precision=precision, gradient=lambda z: steps.g.get(z, 0.0)
+    )
+    return _page(picture, steps, direction, precision)
+
+
+@dataclass(slots=True)
+class Step:
+    """phase: "Given", "Forward", "Backward" or "Result"; body: HTML; node: whose turn it is; edges: those looked at."""
+
+    phase: str
+    title: str
+    body: list[str]
+    node: int | None = None
+    edges: list[int] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+
+class _Steps:
+    """The steps of a graph. Nodes and edges have the numbers that they have in its picture."""
+
+    def __init__(self, order: list[Value], names: dict[Value, str], precision: int) -> None:
+        self.order, self.output, self.names, self.precision = order, order[-1], names, precision
+        self.number = {z: i for i, z in enumerate(order)}
+        self.computed = topological_order([self.output])[::-1]
+        self.edges: dict[Value, list[int]] = {}
+        edge = 0
+        for z in self.computed:
+            inputs = [x for x in z.inputs if type(x) is not float]
+            self.edges[z] = [*range(edge, edge + len(inputs))]
+            edge += len(inputs)
+        self.g: dict[Value, float] = {}
+        self.steps: list[Step] = []
+
+    def play(self) -> None:
+        """Make all steps."""
+        self.steps.append(self._given())
+        self.steps += [self._forward(z) for z in self.computed]
+        self.steps.append(self._seed())
+        self.steps += [self._backward(z) for z in reversed(self.computed)]
+        self.steps.append(self._result())
+
+    def _name(self, z: Value) -> str:
+        return elided(self.names[z], CELLS)
+
+    def _shown(self, x: float) -> str:
+        return shown(x, self.precision)
+
+    def _change(self, z: Value, what: str, x: float) -> Change:
+        return self.number[z], what, f"{what} {self._shown(x)}"
+
+    def _given(self) -> Step:
+        """What nothing computed; all else is unknown, and no gradient has come yet."""
+        given = [z for z in self.order if z not in self.edges]
+        changes = [(self.number[z], "data", UNKNOWN) for z in self.computed]
+        changes += [self._change(z, "data", z.data) for z in given]
+        changes += [self._change(z, "grad", 0.0) for z in self.order if z.requires_grad]
+        body = [_formulas([f"{self._name(z)} = {self._shown(z.data)}"] for z in given)]
+        return Step("Given", "The numbers to begin with", body, changes=changes)
+
+    def _forward(self, z: Value) -> Step:
+        name, data = self._name(z), self._shown(z.data)
+        made, numbers = formula(z, self.names), with_numbers(z, self.precision)
+        body = [_formulas([[f"{name} = {made}", f"= {numbers}", f"= {data}"]])]
+        if "(" in z.op.form:  # type: ignore[union-attr]  # of an operator everybody knows what it does
+            body.append(_sentence(f"{z.op.name}: {z.op.__doc__}"))  # type: ignore[union-attr]
+        if where := place(z):
+            body.append(element("p", text(where), class_="place"))
+        return Step(
+            "Forward", f"{name} is computed", body, self.number[z], self.edges[z], [self._change(z, "data", z.data)]
+        )
+
+    def _seed(self) -> Step:
+        z, name = self.output, self._name(self.output)
+        self.g[z] = 1.0
+        body = [
+            _formulas([[f"∂{name}/∂{name} = 1", f"{name}.grad += 1"]]),
+            _sentence(f"How does {name} change with each number? Of itself, one for one. From here on backwards."),
+        ]
+        return Step(
+            "Backward", f"The gradient of {name} itself", body, self.number[z], [], [self._change(z, "grad", 1.0)]
+        )
+
+    def _backward(self, z: Value) -> Step:
+        """z's gradient is complete; each of its inputs gets that times ∂z/∂x. The chain rule, as `engine` has it."""
+        name, g = self._name(z), self.g[z]
+        rows, changes = [], []
+        for x, d in zip(z.inputs, derivatives(z, self.names, self.precision)):
+            if type(x) is float or not x.requires_grad:
+                continue
+            own, before, value = self._name(x), self.g.get(x, 0.0), self._shown(d.value)
+            self.g[x] = before + g * d.value
+            forms = dict.fromkeys([d.formula, d.numbers, value])
+            rows.append(
+                [
+                    f"∂{name}/∂{own} = {' = '.join(forms)}",
+                    f"{own}.grad += {self._shown(g)} · {value}",
+                    f"{own}.grad: {self._shown(before)} → {self._shown(self.g[x])}",
+                ]
+            )
+            changes.append(self._change(x, "grad", self.g[x]))
+        body = [
+            _sentence(f"{name}.grad = {self._shown(g)} is complete. Each input gets it times its own derivative."),
+            _formulas(rows),
+        ]
+        return Step("Backward", f"{name} passes its gradient on", body, self.number[z], self.edges[z], changes)
+
+    def _result(self) -> Step:
+        leaves = [x for x in self.order if x not in self.edges and x.requires_grad]
+        name = self._name(self.output)
+        body = [
+            _formulas([f"∂{name}/∂{self._name(x)} = {self._shown(self.g[x])}"] for x in leaves),
+            _sentence(f"{name}.backward() adds these to each .grad."),
+        ]
+        return Step("Result", f"How {name} changes with what was given", body)
+
+
+def _formulas(rows: Iterator[list[str]] | list[list[str]]) -> str:
+    """A row for each input, of formulas that may stand in one line or below one another."""
+    items = [element("li", *[element("code", text(part)) for part in row]) for row in rows]
+    return element("ul", *items, class_="formulas")
+
+
+def _sentence(s: str) -> str:
+    return element("p", text(s))
+
+
+# ── The page ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _page(picture: Picture, steps: _Steps, direction: str, precision: int) -> str:
+    title = f"How {steps._name(steps.output)} = {shown(steps.output.data, precision)} and its gradients are computed"
+    own = Path(__file__)
+    widest = precision + len("grad −.e−300")  # what a box must hold at any step
+    return page(
+        title,
+        element("h1", text(title)),
+        _controls(len(steps.steps)),
+        element("p", "", id="told", class_="unseen", role="status"),
+        element("ol", *_items(steps.steps), id="steps", tabindex=0, aria_label="The steps"),
+        element("figure", svg(picture, direction, precision, least=widest), id="graph"),
+        element("div", "", id="tip", role="tooltip", hidden=""),
+        element("details", element("summary", "Keys"), _keys(), class_="keys"),
+        element("script", _data(picture, steps), type="application/json", id="lesson"),
+        style=own.with_name("lesson.css").read_text(encoding="utf-8"),
+        script=own.with_name("lesson.js").read_text(encoding="utf-8"),
+    )
+
+
+def _controls(n: int) -> str:
+    buttons = [
+        element("button", name, id=name.lower(), type="button", title=what)
+        for name, what in {
+            "First": "the first step (Home)",
+            "Back": "a step back (←)",
+            "Play": "play or pause (Space)",
+            "Next": "a step on (→)",
+            "Last": "the last step (End)",
+        }.items()
+    ]
+    speeds = [
+        element("option", f"{speed} ×", value=speed, **{"selected": ""} if speed == "1" else {}) for speed in SPEEDS
+    ]
+    position = element("input", id="position", type="range", min=0, max=n - 1, value=0, aria_label="Step")
+    return element(
+        "div",
+        *buttons,
+        element("label", "Speed ", element("select", *speeds, id="speed")),
+        element("span", position, element("output", f"1 of {n}", id="count"), class_="position"),
+        class_="controls",
+        role="group",
+        aria_label="Playback",
+    )
+
+
+def _items(steps: list[Step]) -> Iterator[str]:
+    """Each step as an item of the list; of the passes, which of how many it is."""
+    total = {phase: sum(step.phase == phase for step in steps) for phase in ("Forward", "Backward")}
+    done = dict.fromkeys(total, 0)
+    for step in steps:
+        phase = step.phase
+        if phase in total:
+            done[phase] += 1
+            phase = f"{phase}, {done[phase]} of {total[phase]}"
+        yield element("li", element("p", phase, class_="phase"), element("h2", text(step.title)), *step.body)
+
+
+def _keys() -> str:
+    rows = [element("dt", text(keys)) + element("dd", text(what)) for keys, what in KEYS.items()]
+    return element("dl", *rows)
+
+
+def _data(picture: Picture, steps: _Steps) -> str:
+    """What the script needs, as JSON. No "<" stands in it, so that nothing in it can end the element."""
+    told = [
+        [elided(node.name, 300), *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
+        for node, z in zip(picture.nodes, steps.order)
+    ]
+    kinds = ["constant" if node.kind == "constant" else "" for node in picture.nodes]
+    data = {
+        "unknown": UNKNOWN,
+        "nodes": [{"told": lines, "kind": kind} for lines, kind in zip(told, kinds)],
+        "steps": [
+            {"phase": step.phase, "node": step.node, "edges": step.edges, "changes": step.changes}
+            for step in steps.steps
+        ],
+    }
+    return json.dumps(data).replace("<", "\\u003c")
