@@ -39,8 +39,13 @@ def colours(selector: str = ":root") -> str:
 
 
 def text(s: object) -> str:
-    """`s` as text inside an element. Characters that XML has no place for are shown as �."""
-    return escape("".join(c if _allowed(c) else "\ufffd" for c in str(s)), quote=False)
+    """`s` as text inside an element."""
+    return escape(allowed(str(s)), quote=False)
+
+
+def allowed(s: str) -> str:
+    """`s` with � for each character that XML has no place for."""
+    return "".join(c if _allowed(c) else "\ufffd" for c in s)
 
 
 def _allowed(c: str) -> bool:
@@ -112,9 +117,9 @@ def page(title: str, *body: str, style: str = "", script: str = "") -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
             f"<title>{text(title)}</title>",
-            f"<style>\n{colours()}{BASE}{style}</style>\n</head>\n<body>",
+            f"<style>\n{colours()}{BASE}{style}</style>\n</head>\n<body>\n<main>",
             *body,
-            "</body>\n</html>\n",
+            "</main>\n</body>\n</html>\n",
         ]
     )
 

@@ -87,7 +87,7 @@ def test_a_page_asks_for_nothing_and_has_what_a_phone_needs():
     parser.found = []
     parser.feed(page('<"Title" & more>', element("p", text("<script>"))))
     tags = [tag for tag, _ in parser.found]
-    assert tags == ["html", "head", "meta", "meta", "meta", "link", "title", "style", "body", "p"]
+    assert tags == ["html", "head", "meta", "meta", "meta", "link", "title", "style", "body", "main", "p"]
     attributes = [a for _, a in parser.found]
     assert "default-src 'none'" in attributes[3]["content"] and "script-src" not in attributes[3]["content"]
     assert attributes[4] == {"name": "viewport", "content": "width=device-width, initial-scale=1"}

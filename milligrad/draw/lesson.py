@@ -21,7 +21,7 @@ from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.draw.svg import svg
 from milligrad.engine import Value, check_history, place, topological_order
-from milligrad.markup import element, elided, page, shown, text
+from milligrad.markup import allowed, element, elided, page, shown, text
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
@@ -227,7 +227,7 @@ def _controls(n: int) -> str:
         "div",
         *buttons,
         element("label", "Speed ", element("select", *speeds, id="speed")),
-        element("span", position, element("output", f"1 of {n}", id="count"), class_="position"),
+        element("span", position, element("span", f"1 of {n}", id="count"), class_="position"),
         class_="controls",
         role="group",
         aria_label="Playback",
@@ -254,7 +254,7 @@ def _keys() -> str:
 def _data(picture: Picture, steps: _Steps) -> str:
     """What the script needs, as JSON. No "<" stands in it, so that nothing in it can end the element."""
     told = [
-        [elided(node.name, 300), *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
+        [elided(allowed(node.name), 300), *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
         for node, z in zip(picture.nodes, steps.order)
     ]
     kinds = ["constant" if node.kind == "constant" else "" for node in picture.nodes]

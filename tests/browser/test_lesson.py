@@ -1,0 +1,260 @@
+"""The step-through page in a real browser: the whole forward and backward pass, by mouse, by touch and by keys."""
+
+import re
+
+import pytest
+
+from milligrad import Linear, Sequential, Tanh, Value, step_through
+from tests.browser.conftest import fits, violations
+from tests.draw.graphs import NASTY
+
+NAMES = ["x", "w", "v1", "b", "v2", "y"]
+GIVEN, UNKNOWN = {"x": "0.5", "w": "−1.2", "b": "0.3"}, "?"
+# What each step makes known, worked out by hand: 1 - tanh²(0.3) = 0.9151, and that times −1.2 and 0.5.
+FORWARD = [{"v1": "−0.6"}, {"v2": "−0.3"}, {"y": "−0.2913"}]
+BACKWARD = [{"y": "1"}, {"v2": "0.9151"}, {"v1": "0.9151", "b": "0.9151"}, {"x": "−1.098", "w": "0.4576"}]
+PHASES = ["Given", *[f"Forward, {i} of 3" for i in (1, 2, 3)], *[f"Backward, {i} of 4" for i in (1, 2, 3, 4)], "Result"]
+STEPS = len(PHASES)
+
+
+def expected(k):
+    """The data and the gradients that are shown at step k, counted from 0."""
+    data, grad = dict.fromkeys(NAMES, UNKNOWN) | GIVEN, dict.fromkeys(NAMES, "0")
+    for known in FORWARD[:k]:
+        data |= known
+    for known in BACKWARD[: max(0, k - len(FORWARD))]:
+        grad |= known
+    return data, grad
+
+
+@pytest.fixture
+def neuron(tmp_path):
+    x, w, b = Value(0.5, name="x"), Value(-1.2, name="w"), Value(0.3, name="b")
+    y = (x * w + b).tanh()
+    y.name = "y"
+    step_through(y, tmp_path / "lesson.html")
+    return tmp_path / "lesson.html"
+
+
+def shown(page):
+    """What the picture says: of each name, its data and its gradient."""
+    data, grad = {}, {}
+    for box in page.locator(".node").all():
+        lines = box.locator("text").all_text_contents()
+        data[lines[0]] = next(line for line in lines if line.startswith("data")).removeprefix("data ")
+        grad[lines[0]] = next(line for line in lines if line.startswith("grad")).removeprefix("grad ")
+    return data, grad
+
+
+def position(page):
+    return int(page.locator("#count").inner_text().split()[0]) - 1
+
+
+def step_in_sight(page):
+    [item] = [item for item in page.locator("#steps > li").all() if item.is_visible()]
+    return item.inner_text()
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+@pytest.mark.parametrize("way", ["keys", "buttons"])
+def test_the_whole_pass_forth_and_back(visit, neuron, size, way):
+    page = visit(neuron, size)
+    assert fits(page)
+
+    def press(key, button):
+        if way == "keys":
+            page.keyboard.press(key)
+        else:
+            page.get_by_role("button", name=button, exact=True).click()
+
+    for k in range(STEPS):
+        assert position(page) == k
+        assert shown(page) == expected(k)
+        words = step_in_sight(page)
+        assert words.startswith(
+            [
+                "Given",
+                *[f"Forward, {i} of 3" for i in (1, 2, 3)],
+                *[f"Backward, {i} of 4" for i in (1, 2, 3, 4)],
+                "Result",
+            ][k]
+        )
+        if k < STEPS - 1:
+            press("ArrowRight", "Next")
+    for k in reversed(range(STEPS - 1)):
+        press("ArrowLeft", "Back")
+        assert (position(page), shown(page)) == (k, expected(k))
+    press("End", "Last")
+    assert (position(page), shown(page)) == (STEPS - 1, expected(STEPS - 1))
+    press("Home", "First")
+    assert (position(page), shown(page)) == (0, expected(0))
+
+
+def test_the_current_node_and_its_edges_stand_out(visit, neuron):
+    page = visit(neuron)
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    assert page.locator(".node.current .name").all_text_contents() == ["v2"]
+    assert len(page.locator(".edge.current").all()) == 2  # of v1 and b
+    assert sorted(page.locator(".node.todo .name").all_text_contents()) == []
+    assert len(page.locator(".edge.todo").all()) == 2  # those of x and w, along which nothing came yet
+    page.keyboard.press("Home")
+    assert page.locator(".node.todo .name").all_text_contents() == ["v1", "v2", "y"]
+    assert "∂v2/∂v1" in page.locator("#steps").text_content() and "∂v2/∂v1" not in step_in_sight(page)
+
+
+def test_it_plays_by_itself_at_the_speed_that_is_chosen_and_stops_at_the_end(visit, neuron):
+    page = visit(neuron)
+    page.keyboard.press(" ")
+    assert page.get_by_role("button", name="Pause").is_visible()
+    page.clock.run_for(1600 * 2)
+    assert position(page) == 2
+    page.keyboard.press(" ")
+    page.clock.run_for(10_000)
+    assert position(page) == 2
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert page.get_by_label("Speed").input_value() == "4"
+    page.get_by_role("button", name="Play").click()
+    page.clock.run_for(400 * 3)
+    assert position(page) == 5
+    page.get_by_label("Speed").select_option("0.5")
+    page.clock.run_for(3_200)
+    assert position(page) == 6
+    page.clock.run_for(3_200 * 10)
+    assert position(page) == STEPS - 1
+    assert page.get_by_role("button", name="Play").is_visible()
+    page.get_by_role("button", name="Play").click()  # from the start again
+    assert position(page) == 0
+    page.clock.run_for(3_200)
+    assert position(page) == 1
+    page.keyboard.press("-")
+    assert page.get_by_label("Speed").input_value() == "0.5"  # there is no slower one
+
+
+def test_every_part_can_be_reached_and_worked_by_keys_alone(visit, neuron):
+    page = visit(neuron)
+    focused = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        if focused[-1] == "SUMMARY":
+            break
+    assert focused == ["play", "next", "last", "speed", "position", "steps", *[f"n{i}" for i in range(6)], "SUMMARY"]
+    page.focus("#position")
+    page.keyboard.press("ArrowRight")
+    assert position(page) == 1  # once, not twice
+    page.focus("#speed")
+    page.keyboard.press("ArrowDown")
+    assert (position(page), page.get_by_label("Speed").input_value()) == (1, "2")
+    page.focus("#next")
+    page.keyboard.press(" ")
+    assert position(page) == 2 and page.get_by_role("button", name="Play").is_visible()
+    page.focus("#n5")
+    page.keyboard.press("Enter")
+    assert position(page) == 3  # where y is computed
+    page.keyboard.press("ArrowRight")
+    page.focus("#n4")
+    page.keyboard.press(" ")
+    assert position(page) == 6  # where v2 passes its gradient on
+
+
+def test_each_step_is_told_to_who_does_not_see_it(visit, neuron):
+    page = visit(neuron)
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    told = page.get_by_role("status").text_content()
+    assert told.startswith("Backward, 4 of 4. v1 passes its gradient on. v1.grad = 0.9151 is complete.")
+    assert "∂v1/∂x = w = −1.2. x.grad += 0.9151 · −1.2. x.grad: 0 → −1.098" in told
+    assert page.locator("#position").get_attribute("aria-valuetext") == "Backward, 4 of 4"
+    assert page.locator("#n2").get_attribute("aria-label") == "v1, x * w, 0.5 * (−1.2), data −0.6, grad 0.9151"
+
+
+@pytest.mark.parametrize("how", ["hover", "focus"])
+def test_a_node_tells_of_itself(visit, neuron, how):
+    page = visit(neuron)
+    tip = page.get_by_role("tooltip")
+    assert tip.is_hidden()
+    getattr(page.locator("#n2"), how)()
+    assert tip.locator("div").all_text_contents() == ["v1", "x * w", "data ?", "grad 0"]
+    page.keyboard.press("ArrowRight")
+    assert tip.locator("div").all_text_contents() == ["v1", "x * w", "0.5 * (−1.2)", "data −0.6", "grad 0"]
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 1280 and box["y"] >= 0 and box["y"] + box["height"] <= 800
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+
+
+def test_it_works_by_touch(visit, neuron):
+    page = visit(neuron, "phone", has_touch=True, is_mobile=True)
+    page.get_by_role("button", name="Next").tap()
+    assert position(page) == 1
+    page.locator("#n0").tap()
+    assert position(page) == 0 and page.get_by_role("tooltip").is_visible()
+    for button in page.get_by_role("button").all():
+        if button.is_visible() and button.evaluate("b => b.tagName") == "BUTTON":
+            assert button.bounding_box()["height"] >= 40
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_the_node_whose_turn_it_is_is_in_sight(visit, tmp_path, size):
+    model = Sequential(Linear(2, 12), Tanh(), Linear(12, 12), Tanh(), Linear(12, 1))
+    step_through((model([0.5, -0.5])[0] - 1.0) ** 2, tmp_path / "lesson.html", model=model)
+    page = visit(tmp_path / "lesson.html", size)
+    assert fits(page)
+    for k in range(0, 155, 7):
+        page.locator("#position").fill(str(k))
+        if not page.locator(".node.current").count():
+            continue
+        node, frame = page.locator(".node.current").bounding_box(), page.locator("#graph").bounding_box()
+        x, y = node["x"] + node["width"] / 2, node["y"] + node["height"] / 2
+        assert frame["x"] < x < frame["x"] + frame["width"] and frame["y"] < y < frame["y"] + frame["height"]
+    assert position(page) == 154
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_are_shown_as_text(visit, tmp_path, name):
+    x = Value(2.0, name)
+    z = x * 3.0 + x
+    z.name = name
+    step_through(z, tmp_path / "lesson.html")
+    page = visit(tmp_path / "lesson.html", "phone")
+    page.keyboard.press("ArrowRight")
+    assert fits(page)
+    page.focus("#n0")
+    lines = page.get_by_role("tooltip").locator("div").all_text_contents()
+    plain = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800]", "\ufffd", re.sub(r"\s*[\r\n\t]+\s*", " ", name))
+    assert lines == [line for line in (plain if len(name) <= 300 else "n" * 299 + "…", "data 2", "grad 0") if line]
+    assert page.locator("script").count() == 2 and page.locator("#tip script, #steps script, svg script").count() == 0
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_keeps_to_the_guidelines_for_accessible_pages(visit, neuron, size, scheme):
+    page = visit(neuron, size, color_scheme=scheme)
+    for _ in range(0, STEPS, 2):
+        assert violations(page) == []
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 31)"
+    assert dark == (scheme == "dark")
+
+
+def test_without_scripts_all_steps_and_the_end_are_there(visit, neuron):
+    page = visit(neuron, java_script_enabled=False)
+    assert all(item.is_visible() for item in page.locator("#steps > li").all())
+    assert not page.get_by_role("button", name="Play").is_visible()
+    assert shown(page) == expected(STEPS - 1)
+
+
+def test_paper_shows_all_steps_and_the_end_whatever_was_on_screen(visit, neuron):
+    page = visit(neuron, color_scheme="dark")
+    page.keyboard.press("ArrowRight")
+    page.emulate_media(media="print", color_scheme="light")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(item.is_visible() for item in page.locator("#steps > li").all())
+    assert not page.get_by_role("button", name="Play").is_visible()
+    assert shown(page) == expected(STEPS - 1)
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert (position(page), shown(page)) == (1, expected(1))
