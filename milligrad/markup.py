@@ -27,14 +27,14 @@ DARK  = {"paper": "#14181f", "panel": "#1e2530", "ink": "#e6e9ef", "muted": "#98
 
 
 def colours(selector: str = ":root") -> str:
-    """CSS that makes the colours custom properties of what is selected: light, or dark where the reader prefers it.
+    """CSS that makes the colours custom properties of what is selected: light, or dark on the screen of who prefers it.
 
     Blue is positive, orange negative, red no finite number.
     """
     light, dark = (" ".join(f"--{name}: {colour};" for name, colour in c.items()) for c in (LIGHT, DARK))
     return (
         f"{selector} {{ color-scheme: light dark; {light} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ {selector} {{ {dark} }} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ {selector} {{ {dark} }} }}\n"
     )
 
 
@@ -127,6 +127,6 @@ def page(title: str, *body: str, style: str = "", script: str = "") -> str:
 BASE = f"""\
 * {{ box-sizing: border-box; }}
 body {{ margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }}
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }}
 pre {{ font-family: {FONT}; }}
 """

@@ -75,12 +75,12 @@ class Graph:
     def html(self) -> str:
         """A page with the picture as SVG and, for screen readers and for copying, as text."""
         title = markup.elided(self.picture.title, 120)
-        tree = markup.element("pre", markup.text(self))
+        tree = markup.element("pre", markup.text(self), tabindex=0)
         return markup.page(
             title,
             markup.element("h1", markup.text(title)),
             *[markup.element("p", markup.text(self.picture.note))] * bool(self.picture.note),
-            markup.element("figure", self.svg()),
+            markup.element("figure", self.svg(), tabindex=0, role="group", aria_label="The picture"),
             markup.element("details", markup.element("summary", "The same as text"), tree),
             style=STYLE,
         )
@@ -131,7 +131,7 @@ A .png is drawn by Graphviz, whose program dot is not there. One of these instal
 Or save a .svg, which needs nothing."""
 
 STYLE = """\
-h1 { font-size: 1.25rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.25rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 pre { overflow-x: auto; }
 """

@@ -250,11 +250,12 @@ def test_without_scripts_all_steps_and_the_end_are_there(visit, neuron):
 def test_paper_shows_all_steps_and_the_end_whatever_was_on_screen(visit, neuron):
     page = visit(neuron, color_scheme="dark")
     page.keyboard.press("ArrowRight")
-    page.emulate_media(media="print", color_scheme="light")
+    page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert all(item.is_visible() for item in page.locator("#steps > li").all())
     assert not page.get_by_role("button", name="Play").is_visible()
     assert shown(page) == expected(STEPS - 1)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
     assert (position(page), shown(page)) == (1, expected(1))
