@@ -1,12 +1,14 @@
-"""Draws the pictures of the README again: `python docs/pictures.py`."""
+"""Draws the pictures of the README again: `python docs/pictures.py`. The screenshot needs Playwright and Chromium."""
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from milligrad import Value, draw  # noqa: E402
+from milligrad import Value, draw, step_through  # noqa: E402
 
 
 def neuron():
@@ -15,8 +17,26 @@ def neuron():
     y = (x * w + b).tanh()
     y.name = "y"
     y.backward()
-    return draw(y, highlight=w)
+    return y, draw(y, highlight=w)
+
+
+def lesson(path):
+    """A screenshot of the page that plays it, in the middle of the backward pass."""
+    from playwright.sync_api import sync_playwright
+
+    y, _ = neuron()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        page = Path(folder, "lesson.html")
+        step_through(y, page)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 940, "height": 570}, device_scale_factor=1.5)
+        tab.goto(page.as_uri())
+        for _ in range(7):
+            tab.keyboard.press("ArrowRight")
+        tab.screenshot(path=path)
+        browser.close()
 
 
 if __name__ == "__main__":
-    neuron().save(DOCS / "neuron.svg")
+    neuron()[1].save(DOCS / "neuron.svg")
+    lesson(DOCS / "lesson.png")

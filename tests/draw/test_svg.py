@@ -247,4 +247,4 @@ def test_the_picture_of_the_readme_is_what_its_script_draws():
     spec = importlib.util.spec_from_file_location("pictures", docs / "pictures.py")
     pictures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pictures)
-    assert (docs / "neuron.svg").read_text(encoding="utf-8") == pictures.neuron().svg()
+    assert (docs / "neuron.svg").read_text(encoding="utf-8") == pictures.neuron()[1].svg()
