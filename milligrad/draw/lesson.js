@@ -116,8 +116,7 @@
     Escape: () => tell(-1),
   };
   document.addEventListener("keydown", (event) => {
-    const own = { " ": "button, summary, select, [role=button]", "+": "select", "-": "select" };
-    const needed = own[event.key] ?? "select, input";
+    const needed = event.key === " " ? "button, summary, select, [role=button]" : "select";
     if (event.ctrlKey || event.altKey || event.metaKey || !(event.key in keys) || event.target.closest(needed)) return;
     event.preventDefault();
     keys[event.key]();

@@ -40,14 +40,7 @@ KEYS = {
 Change: TypeAlias = tuple[int, str, str]
 
 
-def lesson(
-    output: Value,
-    *,
-    model: Module | None = None,
-    direction: str = "LR",
-    precision: int = 4,
-    max_nodes: int | None = 300,
-) -> str:
+def lesson(output: Value, *, model: Module | None, direction: str, precision: int, max_nodes: int | None) -> str:
     """The page as HTML; `milligrad.draw.step_through` says what the options mean."""
     check_is(output, Value, "value")
     check_history(output)
