@@ -246,8 +246,10 @@ def test_step_through_writes_the_page(tmp_path, direction):
 
 
 def test_boxes_have_room_for_what_they_hold_at_any_step():
-    x = Value(1.234567e-200, "x")
-    page = Lesson((x * 1.0 - x) * x)
+    x = Value(2.0, "x")
+    page = Lesson(x * 1.234567e-200 - x * 1.234567e-200)
+    [*_, middle, end] = [text for step in page.steps for i, what, text in step["changes"] if (i, what) == (0, "grad")]
+    assert middle.endswith("1.235e−200") and end == "grad 0"
     svg = ET.fromstring(re.search(r"<svg.*</svg>", page.source, re.DOTALL)[0])
     for node, what in page.played():
         [g] = [g for g in svg.iter("{http://www.w3.org/2000/svg}g") if g.get("id") == f"n{node}"]
@@ -285,4 +287,6 @@ def test_the_limit_is_only_a_default():
         z = z * 0.99
     with pytest.raises(ValueError, match="got 401"):
         Lesson(z)
-    assert len(Lesson(z, max_nodes=None).steps) == 1 + 400 + 1 + 400 + 1
+    page = Lesson(z, max_nodes=None)
+    assert len(page.steps) == 1 + 400 + 1 + 400 + 1 and len(page.nodes) == 401
+    assert page.played()[0, "data"] == "data 0.5"
