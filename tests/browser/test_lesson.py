@@ -192,6 +192,7 @@ def test_what_is_told_of_a_node_stays_on_the_screen(visit, tmp_path, size):
     z = Value(0.5, "a name that is rather long, " * 3)
     for _ in range(12):
         z = z.tanh() * 0.9
+    z.name = "and one at the other end, " * 3
     step_through(z, tmp_path / "lesson.html")
     page = visit(tmp_path / "lesson.html", size)
     for i in (0, 12, 24):
@@ -199,6 +200,7 @@ def test_what_is_told_of_a_node_stays_on_the_screen(visit, tmp_path, size):
         box, window = page.get_by_role("tooltip").bounding_box(), page.viewport_size
         assert box["x"] >= 0 and box["x"] + box["width"] <= window["width"]
         assert box["y"] >= 0 and box["y"] + box["height"] <= window["height"]
+    assert box["width"] > 300  # though its node stands on the right
 
 
 def test_it_works_by_touch(visit, neuron):
