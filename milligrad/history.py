@@ -60,6 +60,59 @@ class History:
         """The row number i as one line of text: "epoch 3   loss 0.1234   val_loss 0.2   …"."""
         return "   ".join(f"{name} {_cell(name, x)}" for name, x in self.epochs[i].items())
 
+    def plot(self, *columns: str, ax: Any = None) -> Any:
+        """The curves of the columns over the epochs: a Chart with a panel for each, or drawn on axes of matplotlib.
+
+        columns:  a column brings its validation along, "loss" val_loss; none stands for loss, and accuracy or metric.
+        ax:       an Axes to draw on, or a sequence of as many as there are panels, and what is returned. On a single
+                  one, two panels share the epochs: the second has its numbers on the right.
+
+        Raises KeyError for a column that is not there, ValueError if there are no epochs or another number of axes.
+        """
+        from milligrad.charts import beside, lines
+        from milligrad.charts.lines import lines_on
+
+        panels = self._panels(columns)
+        if ax is None:
+            charts = [lines(**panel) for panel in panels]
+            return charts[0] if len(charts) == 1 else beside(charts, " and ".join(chart.title for chart in charts))
+        axes = _axes(ax, len(panels))
+        drawn: list[Any] = []
+        for own, panel in zip(axes, panels):
+            drawn += lines_on(own, **panel, first=len(drawn))
+            if not hasattr(ax, "plot"):
+                own.legend(handles=drawn)
+                drawn = []
+        if drawn:  # one for both panels, above them: they cross, and leave no corner free
+            axes[-1].legend(handles=drawn, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return ax
+
+    def _panels(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """What `charts.lines` is to draw: for each column itself and its validation."""
+        names = columns or [name for name in ("loss", "accuracy", "metric") if name in self.columns]
+        for name in names or ["loss"]:
+            if name not in self.columns:
+                raise KeyError(f"{name}: expected one of {', '.join(self.columns)}")
+        if not self.epochs:
+            raise ValueError("history: expected at least one epoch to plot, got none")
+        x = self["epoch"] if "epoch" in self.columns else range(1, len(self) + 1)
+        return [
+            {
+                "series": {k: ys for own in (name, f"val_{name}") for k, ys in self._series(own)},
+                "x": x,
+                "title": name,
+                "percent": name in ("accuracy", "val_accuracy"),
+            }
+            for name in names
+        ]
+
+    def _series(self, name: str) -> list[tuple[str, list[Any]]]:
+        """A column as one series, or as one for each group of parameters; none if there is no such column."""
+        column = self[name] if name in self.columns else []
+        if not any(isinstance(cell, list) for cell in column):
+            return [(name, column)] * bool(column)
+        return [(f"{name} of group {i}", list(ys)) for i, ys in enumerate(zip(*column))]
+
     def __repr__(self) -> str:
         """A table; of more than 20 epochs the first and the last 10."""
         cells = [[_cell(name, row[name]) for name in self.columns] for row in self.epochs]
@@ -68,6 +121,16 @@ class History:
         widths = [max(map(len, column)) for column in zip(self.columns, *cells)]
         lines = ["  ".join(f"{x:>{n}}" for x, n in zip(line, widths)) for line in [self.columns, *cells]]
         return "\n".join(lines + ["interrupted"] * self.interrupted)
+
+
+def _axes(ax: Any, panels: int) -> list[Any]:
+    """An Axes of matplotlib for each panel: those given, or one and its twin."""
+    if hasattr(ax, "plot") and panels <= 2:
+        return [ax, ax.twinx()] if panels == 2 else [ax]
+    axes = list(getattr(ax, "flat", ax if isinstance(ax, Sequence) else [ax]))
+    if len(axes) != panels or not all(hasattr(own, "plot") for own in axes):
+        raise ValueError(f"ax: expected {panels} Axes of matplotlib, one for each panel, got {ax!r:.60}")
+    return axes
 
 
 def _cell(name: str, x: Any) -> str:
