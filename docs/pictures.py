@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))
+sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "examples")]
+
+from decision_boundaries import PROBLEMS, boundary, learn  # noqa: E402
 
 from milligrad import Value, draw  # noqa: E402
+from milligrad.charts import beside  # noqa: E402
 
 
 def neuron():
@@ -18,5 +21,12 @@ def neuron():
     return draw(y, highlight=w)
 
 
+def boundaries():
+    """The three pictures of the example, in a row."""
+    charts = [boundary(learn(data, epochs=60), data, name) for name, data in PROBLEMS.items()]
+    return beside(charts, "What a network says all over the plane: moons, circles and spiral")
+
+
 if __name__ == "__main__":
+    boundaries().save(DOCS / "boundaries.svg")
     neuron().save(DOCS / "neuron.svg")
