@@ -89,11 +89,16 @@ def test_the_report_of_the_digits_is_what_was_printed(capsys, tmp_path):
 def test_the_report_of_xor_shows_where_it_says_what(capsys, tmp_path):
     file = tmp_path / "report.html"
     main(["xor", "--report", str(file)])
-    answers = [float(p) > 0.5 for p in re.findall(r"xor .: ([\d.]+)", capsys.readouterr().out)]
+    printed = capsys.readouterr().out
+    answers = [float(p) > 0.5 for p in re.findall(r"xor .: ([\d.]+)", printed)]
     assert answers == [False, True, True, False]
     page = Page(file.read_text(encoding="utf-8"))
     assert [text for tag, _, text in page.elements if tag == "desc"][1].startswith("4 points of 2 classes; 4 of them")
-    assert len([s for s in page.texts("title") if s.startswith("loss, epoch")]) == 200
+    losses = [float(s.split(": ")[1]) for s in page.texts("title") if s.startswith("loss, epoch")]
+    assert len(losses) == 200
+    for epoch, loss in re.findall(r"epoch +(\d+)/200   loss ([\d.]+)", printed):
+        assert losses[int(epoch) - 1] == pytest.approx(float(loss), abs=6e-5)
+    assert page.texts("dd") == [f"{losses[-1]:.4f}"]
     assert page.texts("h2") == ["How it learned", "What it has learned", "Options"]
 
 
