@@ -6,6 +6,7 @@ network and no script. Whatever comes in is shown as text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
 
     The colours are deepest from the size on that one weight in a hundred exceeds: a few large ones pale no others.
     """
-    sizes = sorted(abs(w) for row in rows for w in row)
+    sizes = sorted(abs(w) for row in rows for w in row if math.isfinite(w)) or [0.0]
     deepest = sizes[99 * (len(sizes) - 1) // 100] or 1.0
     about = "Each picture shows the weights of one hidden number: ink on blue raises it, ink on orange lowers it."
     if len(rows) > MOST:

@@ -88,6 +88,15 @@ def test_weights_that_are_all_0_are_pictures():
     assert len(weights([[0.0] * 4], (2, 2)).charts) == 1
 
 
+def test_a_model_that_has_come_to_nan_is_reported_on_too():
+    nan, inf = math.nan, math.inf
+    [chart] = weights([[nan, -1.0, inf, 0.5], [nan] * 4], (2, 2)).charts
+    first, second = ([p for row in pixels_of(image) for p in row] for image in of_class(parsed(chart), "picture"))
+    assert first[0] == first[2] == second[0] != first[1] != first[3] and len({*second}) == 1
+    section = mistakes([[nan, 0.5], [0.0, 1.0]], (1, 2), [1, 0], [[nan, nan], [0.25, 0.75]])
+    assert section.about.startswith("2 of 2 were misread.")
+
+
 def page_of(name="plain"):
     chart = lines({name: [1.0, 2.0]}, title=name)
     sections = [Section(name, name, [chart, chart]), Section("Second", "Without charts.", [])]

@@ -94,7 +94,7 @@ def _apart(lo: float, hi: float) -> tuple[float, float]:
 
 
 def _linear(lo: float, hi: float, most: int, least: float = 0.0) -> tuple[list[float], float]:
-    """Multiples of a step, 1, 2 or 5 times a power of ten, from below lo to above hi: at most so many steps."""
+    """Multiples of a step, 1, 2 or 5 times a power of ten, from below lo to above hi: about `most` of them."""
     power = math.floor(math.log10(hi / most - lo / most))
     for step in (float(f"{digit}e{e}") for e in range(power, power + 3) for digit in (1, 2, 5)):
         first, last = math.floor(lo / step), math.ceil(hi / step)

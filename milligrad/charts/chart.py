@@ -128,8 +128,8 @@ def titled(what: str, *parts: str, **attributes: str) -> str:
 
 
 # fmt: off
-MARKS = (  # of the radius 1, from the centre
-    ((0, -1), (0.7, -0.7), (1, 0), (0.7, 0.7), (0, 1), (-0.7, 0.7), (-1, 0), (-0.7, -0.7)),  # drawn as a circle
+CORNERS = (  # of marks of the radius 1, from the centre; a mark without corners is a circle
+    (),
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     ((0, -1.25), (1.15, 0.85), (-1.15, 0.85)),
     ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
@@ -140,10 +140,10 @@ MARKS = (  # of the radius 1, from the centre
 
 def mark(kind: int, x: float, y: float, r: float) -> str:
     """The path of a small figure about (x, y): each kind has a shape of its own, up to the fifth."""
-    kind %= len(MARKS)
-    if kind == 0:
+    corners = CORNERS[kind % len(CORNERS)]
+    if not corners:
         return f"M{x - r:.5g} {y:.5g}a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z"
-    return "M" + "L".join(f"{x + r * a:.5g} {y + r * b:.5g}" for a, b in MARKS[kind]) + "z"
+    return "M" + "L".join(f"{x + r * a:.5g} {y + r * b:.5g}" for a, b in corners) + "z"
 
 
 def hue(kind: int) -> str:

@@ -37,7 +37,7 @@ def lines(
     keys, top = legend([(_sample(i), name) for i, name in enumerate(columns)], WIDTH, TOP + 8)
     top += LEADING + 4 if log else 0
     axis = logarithmic(numbers) if log else values(numbers, percent=percent)
-    frame = Frame(span(xs, WIDTH - 80, whole=all(v == int(v) for v in xs)), axis, WIDTH, top, HEIGHT)
+    frame = Frame(span(xs, WIDTH - 80, whole=_is_whole(xs)), axis, WIDTH, top, HEIGHT)
     curves = [
         part
         for i, (name, ys) in enumerate(columns.items())
@@ -76,6 +76,8 @@ def lines_on(
         drawn += ax.plot(xs, [math.nan if y is None else y for y in ys], label=_plain(name), markersize=3, **style)
     if _is_log(columns, percent):
         ax.set_yscale("log")
+    if _is_whole(xs):
+        ax.locator_params(axis="x", integer=True)
     if percent:
         ax.yaxis.set_major_formatter("{x:.0%}")
     ax.set_xlabel(_plain(x_label))
@@ -119,6 +121,10 @@ def _finite(columns: Mapping[str, Sequence[float | None]]) -> list[float]:
 def _is_log(columns: Mapping[str, Sequence[float | None]], percent: bool) -> bool:
     numbers = _finite(columns)
     return bool(numbers) and not percent and is_far(numbers)
+
+
+def _is_whole(xs: Sequence[float]) -> bool:
+    return all(x == int(x) for x in xs)
 
 
 def _sample(i: int) -> str:

@@ -187,6 +187,14 @@ def test_axes_of_matplotlib_get_the_same_numbers_and_names(ax):
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("epoch", "loss", "log")
 
 
+def test_axes_of_matplotlib_show_whole_epochs(ax):
+    lines_on(ax, {"loss": [1.0, 0.5, 0.25]}, title="loss")
+    assert {*ax.get_xticks()} >= {1.0, 2.0, 3.0} and all(x == int(x) for x in ax.get_xticks())
+    ax.clear()
+    lines_on(ax, {"loss": [1.0, 0.5, 0.25]}, [0.0, 0.25, 0.5], title="loss", x_label="time")
+    assert any(x != int(x) for x in ax.get_xticks())
+
+
 def test_axes_of_matplotlib_show_percent(ax):
     lines_on(ax, {"accuracy": [0.5, 1.0]}, title="accuracy", percent=True)
     ax.figure.canvas.draw()
