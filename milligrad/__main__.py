@@ -223,7 +223,8 @@ def write_report(options: Namespace, title: str, figures: dict[str, str], histor
     from milligrad.report import Section, report
 
     columns = [name for name in ("loss", "accuracy") if name in history.columns]
-    about = f"{len(history)} epochs." + " The curves called val_ are those of the test samples." * (len(columns) > 1)
+    about = "1 epoch." if len(history) == 1 else f"{len(history)} epochs."
+    about += " The curves called val_ are those of the test samples." * ("val_loss" in history.columns)
     curves = Section("How it learned", about, [history.plot(name) for name in columns])
     asked = {name: value for name, value in vars(options).items() if name not in ("run", "report")}
     options.report.write_text(report(title, figures, asked, [curves, *sections]), encoding="utf-8")

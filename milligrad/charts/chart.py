@@ -26,6 +26,7 @@ RULES = {
     **{f" .hue{i}": f"--hue: var(--{name})" for i, name in enumerate(("blue", "orange", "green", "mark", "muted"))},
     " .heading": "font-weight: bold",
     " .label": "fill: var(--muted)",
+    " .note": "fill: var(--red)",
     " .tick": "fill: var(--muted); font-size: 11px",
     " .grid": "fill: none; stroke: var(--line); stroke-opacity: 0.5",
     " .curve": "fill: none; stroke: var(--hue); stroke-width: 1.8; stroke-linejoin: round",

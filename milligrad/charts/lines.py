@@ -38,22 +38,20 @@ def lines(
     top += LEADING + 4 if log else 0
     axis = logarithmic(numbers) if log else values(numbers, percent=percent)
     frame = Frame(span(xs, WIDTH - 80, whole=_is_whole(xs)), axis, WIDTH, top, HEIGHT)
-    curves = [
-        part
-        for i, (name, ys) in enumerate(columns.items())
-        for part in _curve(frame, i, name, xs, ys, x_label, percent)
-    ]
+    curves = [_curve(frame, i, name, xs, ys, x_label, percent) for i, (name, ys) in enumerate(columns.items())]
+    gaps = sum(ys.count(None) for ys in columns.values())
     return Chart(
         title,
         " ".join(_told(name, xs, ys, x_label, percent) for name, ys in columns.items()),
         WIDTH,
-        frame.bottom + 2.5 * LEADING,
+        frame.bottom + (3.5 if gaps else 2.5) * LEADING,
         [
             heading(title, WIDTH),
             *keys,
             *[label("logarithmic scale", 8, top - 13, "label")] * log,
             *frame.drawn(x_label),
             *curves,
+            *[label(f"not finite or missing: {gaps}", 8, frame.bottom + 3.2 * LEADING, "note")] * bool(gaps),
         ],
     )
 
@@ -170,7 +168,6 @@ def _told(name: str, xs: list[float], ys: list[float | None], x_label: str, perc
     if len(points) == 1:
         told = f"{name} is {_shown(y0, percent)} at {x_label} {shown(x0, 6)}"
     if gaps:
-        told += f"; no finite number at {x_label} {', '.join(gaps[:5])}" + f" and {len(gaps) - 5} more" * (
-            len(gaps) > 5
-        )
+        more = f" and {len(gaps) - 5} more" * (len(gaps) > 5)
+        told += f"; no finite number at {x_label} {', '.join(gaps[:5])}{more}"
     return told + "."

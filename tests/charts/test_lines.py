@@ -61,6 +61,13 @@ def test_points_stand_at_their_numbers_and_what_is_not_finite_leaves_a_gap(rows)
         assert [len(piece) for piece in vertices(group)] == [len(piece) for piece in pieces]
 
 
+def test_what_is_missing_is_counted_where_everybody_sees_it():
+    series = {"a": [1.0, None, math.inf, 2.0], "b": [math.nan, 1.0, 1.0, 1.0]}
+    assert words(parsed(lines(series, title="t")), "note") == ["not finite or missing: 3"]
+    assert_legible(lines(series, title="t"))
+    assert words(parsed(lines({"a": [1.0, 2.0]}, title="t")), "note") == []
+
+
 def test_a_line_is_straight_between_its_points_in_the_order_of_the_epochs():
     [group] = of_class(parsed(lines({"a": [1.0, 3.0, 2.0]}, title="t")), "series")
     [corners] = vertices(group)
