@@ -6,9 +6,12 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))
+sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "examples")]
+
+from decision_boundaries import PROBLEMS, boundary, learn  # noqa: E402
 
 from milligrad import Value, draw, step_through  # noqa: E402
+from milligrad.charts import beside  # noqa: E402
 
 
 def neuron():
@@ -37,6 +40,13 @@ def lesson(path):
         browser.close()
 
 
+def boundaries():
+    """The three pictures of the example, in a row."""
+    charts = [boundary(learn(data, epochs=60), data, name) for name, data in PROBLEMS.items()]
+    return beside(charts, "What a network says all over the plane: moons, circles and spiral")
+
+
 if __name__ == "__main__":
+    boundaries().save(DOCS / "boundaries.svg")
     neuron()[1].save(DOCS / "neuron.svg")
     lesson(DOCS / "lesson.png")

@@ -12,6 +12,7 @@ import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
 from random import Random
 from string import ascii_lowercase as LETTERS
@@ -37,7 +38,10 @@ from milligrad.functional import softmax
 from milligrad.optim.lr_scheduler import CosineAnnealingLR
 from milligrad.progress import progress
 from milligrad.trainer import BACKENDS
-from milligrad.typing import Any
+from milligrad.typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milligrad.report import Section
 
 END = len(LETTERS)  # the token before the first letter of a name and after its last; a letter is its place in LETTERS
 CONTEXT = 3  # how many tokens the next one is guessed from
@@ -50,8 +54,9 @@ def digits(options: Namespace) -> None:
     model = Sequential(Linear(64, options.hidden), ReLU(), Linear(options.hidden, 10))
     loss_fn, optimizer = CrossEntropyLoss(), SGD(model.parameters(), lr=options.lr, momentum=0.9)
     scheduler = CosineAnnealingLR(optimizer, options.epochs)
-    count = sum(p.numel() for p in model.parameters())
+    count = _count(model)
     print(f"{len(train)} digits to learn from, {len(test)} to test on; {count:,} parameters")
+    history = History(["epoch", "loss", "accuracy", "val_loss", "val_accuracy"])
 
     start = time.perf_counter()
     for epoch in range(1, options.epochs + 1):
@@ -68,8 +73,14 @@ def digits(options: Namespace) -> None:
             f"test: loss {test_loss:.4f}, accuracy {test_accuracy:6.2%}   {time.perf_counter() - start:5.1f} s",
             flush=True,
         )
+        figures = (epoch, train_loss, train_accuracy, test_loss, test_accuracy)
+        history.epochs.append(dict(zip(history.columns, figures)))
     save(model, options)
     print(f"\nTest accuracy: {test_accuracy:.2%}\n\n{table(confusion)}")
+    if options.report:
+        xs, ys = zip(*test)
+        with no_grad():
+            report_on_digits(options, history, model, xs, ys, [model(x) for x in xs])
 
 
 def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]]:
@@ -98,18 +109,28 @@ def xor_problem(options: Namespace) -> None:
     xs, ys = zip(*xor())
     model = Sequential(Linear(2, options.hidden), Tanh(), Linear(options.hidden, 1))
     loss_fn, optimizer = BCEWithLogitsLoss(), SGD(model.parameters(), lr=options.lr, momentum=0.9)
-    every = max(options.epochs // 10, 1)
+    history, every = History(["epoch", "loss"]), max(options.epochs // 10, 1)
     for epoch in progress(range(1, options.epochs + 1), "epoch"):
         loss = loss_fn([z for (z,) in model(xs)], ys)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        history.epochs.append({"epoch": epoch, "loss": loss.data})
         if epoch % every == 0:
             print(f"epoch {epoch:4}/{options.epochs}   loss {loss.data:.4f}", flush=True)
     print()
     for x, y, (z,) in zip(xs, ys, model(xs)):
         print(f"{x[0]:.0f} xor {x[1]:.0f}: {z.sigmoid().data:.4f}   (should be {y})")
     save(model, options)
+    if options.report:
+        from milligrad.charts import places, regions
+        from milligrad.report import Section
+
+        with no_grad():
+            ones = [z.sigmoid().data for (z,) in map(model, places(xs))]
+        plane = regions(xs, ys, [[1 - p, p] for p in ones], title="Its answer all over the plane", names=["0", "1"])
+        boundary = Section("What it has learned", "The surer it is of an answer, the deeper is the colour.", [plane])
+        write_report(options, "Exclusive or", {"Loss": f"{loss.data:.4f}"}, history, boundary)
 
 
 def names(options: Namespace) -> None:
@@ -124,10 +145,16 @@ def names(options: Namespace) -> None:
     )
     print(f"{len(train):,} letters to learn from, {len(test):,} to test on; {_count(model):,} parameters")
     trainer = _trainer(model, options)
-    _fit(trainer, train, test, options)
+    history = _fit(trainer, train, test, options)
     random = Random(options.seed)
-    print("\n" + "\n".join(make_up_name(trainer, random) for _ in range(20)))
+    made_up = [make_up_name(trainer, random) for _ in range(20)]
+    print("\n" + "\n".join(made_up))
     save(model, options)
+    if options.report:
+        from milligrad.report import Section
+
+        figures = {"Test loss": f"{history.val_loss[-1]:.4f}", "Letters guessed": f"{history.val_accuracy[-1]:.2%}"}
+        write_report(options, "First names", figures, history, Section("Names it made up", ", ".join(made_up), []))
 
 
 def _windows(some: Any) -> TensorDataset:
@@ -169,6 +196,39 @@ def mnist(options: Namespace) -> None:
     print(f"\nTest accuracy: {history.val_accuracy[-1]:.2%}")
     print(f"Total time: {time.perf_counter() - start:.1f} s, with reading the files and compiling")
     save(model, options)
+    if options.report:
+        xs, ys = test.tensors
+        report_on_digits(options, history, model, xs, ys, trainer.predict(test))
+
+
+def report_on_digits(
+    options: Namespace, history: History, model: Sequential, xs: Any, ys: Sequence[int], logits: Sequence[Any]
+) -> None:
+    """The report with what is in common to all digits: the mistakes among the test samples, and the first weights."""
+    from milligrad.report import mistakes, weights
+
+    side = isqrt(len(xs[0]))
+    probabilities = [[float(p) for p in softmax([float(z) for z in row])] for row in logits]
+    figures = {
+        "Test accuracy": f"{history.val_accuracy[-1]:.2%}",
+        "Test loss": f"{history.val_loss[-1]:.4f}",
+        "Parameters": f"{_count(model):,}",
+    }
+    sections = mistakes(xs, (side, side), ys, probabilities), weights(model[0].weight.data, (side, side))
+    write_report(options, "Handwritten digits", figures, history, *sections)
+
+
+def write_report(options: Namespace, title: str, figures: dict[str, str], history: History, *sections: Section) -> None:
+    """Write the page to the file given with --report: the figures, the curves, the sections and the options."""
+    from milligrad.report import Section, report
+
+    columns = [name for name in ("loss", "accuracy") if name in history.columns]
+    about = "1 epoch." if len(history) == 1 else f"{len(history)} epochs."
+    about += " The curves called val_ are those of the test samples." * ("val_loss" in history.columns)
+    curves = Section("How it learned", about, [history.plot(name) for name in columns])
+    asked = {name: value for name, value in vars(options).items() if name not in ("run", "report")}
+    options.report.write_text(report(title, figures, asked, [curves, *sections]), encoding="utf-8")
+    print(f"\nReport in {options.report}: open it in a browser.")
 
 
 def _count(model: Module) -> int:
@@ -228,11 +288,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"argument --{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
     if not 0 < options.lr < float("inf"):
         parser.error(f"argument --lr: expected a number > 0, got {options.lr}")
-    if options.save:
+    if options.save and options.save == options.report:
+        parser.error(f"argument --report: expected another file than that of --save, got {options.report}")
+    for name in ("save", "report"):
         try:
-            options.save.open("a").close()  # a minute of training is not to be lost for a folder that is not there
+            if path := getattr(options, name):
+                path.open("a").close()  # a minute of training is not to be lost for a folder that is not there
         except OSError as error:
-            parser.error(f"argument --save: {error}")
+            parser.error(f"argument --{name}: {error}")
     try:
         options.run(options)
     except KeyboardInterrupt:
@@ -252,6 +315,7 @@ def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hid
     command.add_argument("--lr", type=float, default=lr, help="learning rate at the start")
     command.add_argument("--seed", type=int, default=0, help="of the first weights, the split and the order")
     command.add_argument("--save", type=Path, metavar="model.json", help="file to write the trained model to")
+    command.add_argument("--report", type=Path, metavar="report.html", help="file to write a page with pictures to")
     command.set_defaults(run=run)
     return command
 

@@ -20,10 +20,11 @@ CELL = 0.62
 
 # fmt: off
 LIGHT = {"paper": "#ffffff", "panel": "#f5f6f8", "ink": "#1c2330", "muted": "#667085", "line": "#b8c0cc",
-         "blue":  "#2166ac", "orange": "#c2570c", "red": "#c4161c", "mark": "#8a4fd3"}
+         "blue":  "#2166ac", "orange": "#c2570c", "red": "#c4161c", "mark": "#8a4fd3", "green": "#1a7f52"}
 DARK  = {"paper": "#14181f", "panel": "#1e2530", "ink": "#e6e9ef", "muted": "#98a2b3", "line": "#465062",
-         "blue":  "#6db3f2", "orange": "#f59e4c", "red": "#ff6b6b", "mark": "#c39bff"}
+         "blue":  "#6db3f2", "orange": "#f59e4c", "red": "#ff6b6b", "mark": "#c39bff", "green": "#5ccb96"}
 # fmt: on
+ON_DARK = "@media screen and (prefers-color-scheme: dark)"  # paper is always light
 
 
 def colours(selector: str = ":root") -> str:
@@ -32,10 +33,7 @@ def colours(selector: str = ":root") -> str:
     Blue is positive, orange negative, red no finite number.
     """
     light, dark = (" ".join(f"--{name}: {colour};" for name, colour in c.items()) for c in (LIGHT, DARK))
-    return (
-        f"{selector} {{ color-scheme: light dark; {light} }}\n"
-        f"@media screen and (prefers-color-scheme: dark) {{ {selector} {{ {dark} }} }}\n"
-    )
+    return f"{selector} {{ color-scheme: light dark; {light} }}\n{ON_DARK} {{ {selector} {{ {dark} }} }}\n"
 
 
 def text(s: object) -> str:
@@ -66,7 +64,7 @@ def element(tag: str, *children: str, **attributes: Any) -> str:
     return f"<{tag}{pairs}>{content}</{tag}>" if content or tag not in EMPTY else f"<{tag}{pairs}/>"
 
 
-EMPTY = {"rect", "path", "polygon", "input"}  # the tags that are closed where they are opened
+EMPTY = {"rect", "path", "polygon", "image", "input"}  # the tags that are closed where they are opened
 
 
 def _value(x: Any) -> str:

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,8 @@ import milligrad.__main__ as command_line
 from milligrad import SGD, CrossEntropyLoss, Linear, ReLU, Sequential, manual_seed
 from milligrad.__main__ import END, LETTERS, evaluate, main, make_up_name, table
 from milligrad.data import DataLoader, load_digits, load_mnist, load_names
+from tests.charts.reading import pixels
+from tests.page import Page
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +46,60 @@ def test_digits_learns_in_one_epoch_prints_what_it_reached_and_saves_the_model(c
     model.load_state_dict(saved["state_dict"])
     digits = load_digits()
     assert evaluate(model, [digits[i] for i in range(50)])[1] > 0.7
+
+
+def test_the_report_of_the_digits_is_what_was_printed(capsys, tmp_path):
+    file, saved = tmp_path / "größe.html", tmp_path / "model.json"
+    main(["digits", "--epochs", "2", "--hidden", "8", "--seed", "3", "--report", str(file), "--save", str(saved)])
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"\nReport in {file}: open it in a browser.\n")
+    page = Page(file.read_text(encoding="utf-8"))
+    assert page.texts("h2") == ["How it learned", "Where it is wrong", "What it has learned", "Options"]
+    figures = dict(zip(page.texts("dt"), page.texts("dd")))
+    assert figures["Test accuracy"] == re.search(r"Test accuracy: (\S+)", printed)[1]
+    assert figures["Parameters"] == re.search(r"([\d,]+) parameters", printed)[1] == "610"
+    assert dict(zip(page.texts("th"), page.texts("td"))) == {
+        "epochs": "2", "hidden": "8", "lr": "0.1", "seed": "3", "save": str(saved)
+    }  # fmt: skip
+
+    told = page.texts("title")
+    for name, i in (("loss", 0), ("accuracy", 1), ("val_loss", 2), ("val_accuracy", 3)):
+        rows = re.findall(r"loss ([\d.]+), accuracy +([\d.]+%)   test: loss ([\d.]+), accuracy +([\d.]+%)", printed)
+        for epoch, row in enumerate(rows, 1):
+            [found] = [s for s in told if s.startswith(f"{name}, epoch {epoch}: ")]
+            number, expected = found.rsplit(" ", 1)[1], row[i]
+            assert number == expected if "%" in expected else float(number) == pytest.approx(float(expected), abs=6e-5)
+
+    confusion = re.findall(r"^  is +\d \|((?: +[\d.]+){10})$", printed, re.MULTILINE)
+    counts = [int(n) for cells in confusion for n in cells.replace(".", "0").split()]
+    assert [int(s.split(": ")[1].split(" of ")[0]) for s in told if re.match(r"is \d, read as \d: ", s)] == counts
+    misread = [s for s in told if re.fullmatch(r"is \d, read as \d, \d+% sure", s)]
+    wrong = sum(counts) - sum(counts[:: 10 + 1])
+    assert len(misread) == min(wrong, 40) and page.texts("p")[1].startswith(f"{wrong} of 359 were misread.")
+
+    model = Sequential(Linear(64, 8), ReLU(), Linear(8, 10))
+    model.load_state_dict(json.loads(saved.read_text())["state_dict"])
+    images = [attributes for tag, attributes, _ in page.elements if tag == "image"]
+    assert len(images) == len(misread) + 8
+    blue = [w > 0 for row in model[0].weight.data for w in row]
+    found = [p for image in images[-8:] for row in pixels(b64decode(image["href"].split(",")[1])) for p in row]
+    assert all((p[2] > p[0]) == b for p, b in zip(found, blue, strict=True) if p[3])
+
+
+def test_the_report_of_xor_shows_where_it_says_what(capsys, tmp_path):
+    file = tmp_path / "report.html"
+    main(["xor", "--report", str(file)])
+    printed = capsys.readouterr().out
+    answers = [float(p) > 0.5 for p in re.findall(r"xor .: ([\d.]+)", printed)]
+    assert answers == [False, True, True, False]
+    page = Page(file.read_text(encoding="utf-8"))
+    assert [text for tag, _, text in page.elements if tag == "desc"][1].startswith("4 points of 2 classes; 4 of them")
+    losses = [float(s.split(": ")[1]) for s in page.texts("title") if s.startswith("loss, epoch")]
+    assert len(losses) == 200
+    for epoch, loss in re.findall(r"epoch +(\d+)/200   loss ([\d.]+)", printed):
+        assert losses[int(epoch) - 1] == pytest.approx(float(loss), abs=6e-5)
+    assert page.texts("dd") == [f"{losses[-1]:.4f}"]
+    assert page.texts("h2") == ["How it learned", "What it has learned", "Options"]
 
 
 def test_the_same_seed_gives_the_same_run(capsys):
@@ -118,6 +175,12 @@ def test_the_table_shows_zeros_as_dots():
             "argument --save: [Errno 2] No such file or directory: 'no/such/folder/model.json'",
         ),
         (["xor", "--save", "."], "argument --save: [Errno 21] Is a directory"),
+        (["xor", "--report", "."], "argument --report: [Errno 21] Is a directory"),
+        (["digits", "--report", "no/such/folder/r.html"], "argument --report: [Errno 2] No such file or directory"),
+        (
+            ["xor", "--report", "x", "--save", "x"],
+            "argument --report: expected another file than that of --save, got x",
+        ),
         (["xor", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["names", "--batch-size", "0"], "argument --batch-size: expected at least 1, got 0"),
         (["names", "--backend", "gpu"], "argument --backend: invalid choice: 'gpu'"),
@@ -141,7 +204,8 @@ def few_names(monkeypatch):
 
 def test_names_learns_from_nine_tenths_prints_what_it_reached_and_makes_up_20(few_names, capsys, tmp_path):
     file = tmp_path / "model.json"
-    main(["names", "--epochs", "3", "--hidden", "8", "--lr", "0.1", "--backend", "eager", "--save", str(file)])
+    arguments = ["--hidden", "8", "--lr", "0.1", "--backend", "eager", "--save", str(file)]
+    main(["names", "--epochs", "3", *arguments, "--report", str(tmp_path / "report.html")])
     lines = capsys.readouterr().out.splitlines()
     learned, tested, parameters = map(int, re.findall(r"(\d+) (?:letters|to test|parameters)", lines[0]))
     assert learned + tested == sum(len(name) + 1 for name in load_names()[::200]) and 6 * tested < learned
@@ -151,6 +215,11 @@ def test_names_learns_from_nine_tenths_prints_what_it_reached_and_makes_up_20(fe
     made = lines[5:25]
     assert all(set(name) <= set(LETTERS) and len(name) <= 15 for name in made) and len({*made}) > 10
     assert len(json.loads(file.read_text())["state_dict"]["0.weight"]) == 27
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.texts("h2") == ["How it learned", "Names it made up", "Options"]
+    assert page.texts("p")[1].split(", ") == made
+    last = re.search(r"val_loss ([\d.]+)   val_accuracy (\S+)", lines[3])
+    assert float(page.texts("dd")[0]) == pytest.approx(float(last[1]), abs=1e-3) and page.texts("dd")[1] == last[2]
 
 
 def test_the_windows_of_a_name_are_each_three_tokens_and_the_next_one():
@@ -198,7 +267,10 @@ def write_mnist(folder, train=100, test=40):
 def test_mnist_is_the_loop_that_one_would_write(tmp_path, capsys):
     folder, file = write_mnist(tmp_path), tmp_path / "model.json"
     arguments = ["--hidden", "8", "--epochs", "2", "--batch-size", "16", "--lr", "0.02", "--seed", "3"]
-    main(["mnist", "--data", str(folder), "--backend", "eager", "--save", str(file), *arguments])
+    report = tmp_path / "report.html"
+    main(
+        ["mnist", "--data", str(folder), "--backend", "eager", "--save", str(file), "--report", str(report), *arguments]
+    )
     printed = capsys.readouterr().out
 
     manual_seed(3)
@@ -219,6 +291,11 @@ def test_mnist_is_the_loop_that_one_would_write(tmp_path, capsys):
     assert float(last[1]) == pytest.approx(loss, rel=1e-3)
     assert f"Test accuracy: {accuracy:.2%}\n" in printed and float(last[2]) == pytest.approx(100 * accuracy, abs=0.01)
     assert re.search(r"Total time: [\d.]+ s", printed)
+    _, _, confusion = evaluate(model, test)
+    page = Page(report.read_text(encoding="utf-8"))
+    told = [s for s in page.texts("title") if re.match(r"is \d, read as \d: ", s)]
+    assert [int(s.split(": ")[1].split(" of ")[0]) for s in told] == [n for row in confusion for n in row]
+    assert page.texts("dd")[0] == f"{accuracy:.2%}"
     saved = json.loads(file.read_text())["state_dict"]["2.weight"]
     assert [x for row in saved for x in row] == pytest.approx(
         [p.data for row in model[2].weight for p in row], rel=1e-9

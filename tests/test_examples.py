@@ -1,15 +1,20 @@
-"""The examples run, and compute what they say. names_gpt: against the same network in plain floats."""
+"""The examples run, and compute what they say. names_gpt: against the same network in plain floats.
+
+decision_boundaries: the pictures are read back, and compared with the network and the points.
+"""
 
 import importlib.util
 import math
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from milligrad import Trainer, manual_seed, nn
+from milligrad import Trainer, manual_seed, nn, no_grad
 from milligrad.data import load_names
 from milligrad.optim import Adam
+from tests.charts.reading import dots, frame_of, ground, inverse, parsed, ticks, words
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -173,3 +178,64 @@ def test_the_losses_are_the_same_on_every_backend(backend):
 
     eager = losses("eager")
     assert len(eager) == 12 and losses(backend) == pytest.approx(eager, rel=1e-9)
+
+
+D = load("decision_boundaries")
+
+
+def test_the_boundaries_are_drawn_in_two_pages_of_code():
+    assert len((EXAMPLES / "decision_boundaries.py").read_text(encoding="utf-8").splitlines()) < 120
+    assert [*D.PROBLEMS] == ["moons", "circles", "spiral"]
+
+
+@pytest.mark.parametrize("name", D.PROBLEMS)
+def test_a_boundary_is_what_the_network_says_and_most_points_lie_on_their_side_of_it(name):
+    data = D.PROBLEMS[name]
+    trainer = D.learn(data, epochs=40)
+    assert trainer.evaluate(data).accuracy > 0.9
+    root = parsed(D.boundary(trainer, data, name))
+    assert words(root, "heading") == [name]
+    x_of, y_of = (inverse(ticks(root, axis)) for axis in "xy")
+    left, top, across, down = frame_of(root)
+    points, labels = data.tensors
+    seen = sorted((kind, x_of(x), y_of(y)) for kind, (x, y), _ in dots(root))
+    for (kind, *point), (label, x, y) in zip(seen, sorted((k, *p) for k, p in zip(labels, points)), strict=True):
+        assert kind == label and point == pytest.approx([x, y], abs=0.1)
+    cells, right = ground(root), 0
+    for (i, j), (kind, _) in [*cells.items()][::37]:
+        with no_grad():
+            scores = trainer.model([x_of(left + (j + 0.5) * across), y_of(top + (i + 0.5) * down)])
+        assert max(scores) - scores[kind] < 1.0  # the middle of a cell is known to a thousandth; the rest is its slope
+        right += scores[kind] == max(scores)
+    assert right > 0.97 * len([*cells][::37])
+    own = [cells[int((y - top) / down), int((x - left) / across)][0] == kind for kind, (x, y), _ in dots(root)]
+    assert sum(own) > 0.9 * len(points)
+
+
+def test_the_example_writes_three_pictures_and_says_how_well_it_reads(tmp_path, capsys):
+    folder = tmp_path / "new" / "pictures"
+    D.main([str(folder), "--epochs", "2", "--backend", "eager"])
+    assert sorted(path.name for path in folder.iterdir()) == ["circles.svg", "moons.svg", "spiral.svg"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "accuracy"] for name in D.PROBLEMS]
+    for line in lines:
+        path = Path(line.split()[-1])
+        assert words(ET.fromstring(path.read_text(encoding="utf-8")), "heading") == [path.stem]
+
+
+def test_the_picture_of_the_readme_shows_boundaries_that_were_learned():
+    docs = EXAMPLES.parent / "docs" / "boundaries.svg"
+    assert docs.stat().st_size < 150_000
+    root = ET.fromstring(docs.read_text(encoding="utf-8"))
+    panels = [g for g in root if (g.get("transform") or "").startswith("translate")]
+    assert [words(g, "heading") for g in panels] == [[name] for name in D.PROBLEMS]
+    for panel, data in zip(panels, D.PROBLEMS.values()):
+        points, labels = data.tensors
+        x_of, y_of = (inverse(ticks(panel, axis)) for axis in "xy")
+        left, top, across, down = frame_of(panel)
+        cells, found = ground(panel), dots(panel)
+        seen = sorted((kind, x_of(x), y_of(y)) for kind, (x, y), _ in found)
+        for (kind, *point), (label, x, y) in zip(seen, sorted((k, *p) for k, p in zip(labels, points)), strict=True):
+            assert kind == label and point == pytest.approx([x, y], abs=0.1)
+        own = [cells[int((y - top) / down), int((x - left) / across)][0] == kind for kind, (x, y), _ in found]
+        assert sum(own) > 0.9 * len(points)

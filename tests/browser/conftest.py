@@ -56,6 +56,15 @@ def fits(page):
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def eventually(page, holds):
+    """Whether something holds within two seconds: a browser scrolls, and tells of it, in a frame to come."""
+    for _ in range(100):
+        if holds():
+            return True
+        page.wait_for_timeout(20)
+    return False
+
+
 def violations(page):
     """What axe-core finds against the guidelines for accessible pages (WCAG), as (rule, the elements)."""
     from axe_playwright_python.sync_playwright import Axe

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from milligrad import Linear, Sequential, Tanh, Value, step_through
-from tests.browser.conftest import fits, violations
+from tests.browser.conftest import eventually, fits, violations
 from tests.draw.graphs import NASTY
 
 NAMES = ["x", "w", "v1", "b", "v2", "y"]
@@ -195,12 +195,16 @@ def test_what_is_told_of_a_node_stays_on_the_screen(visit, tmp_path, size):
     z.name = "and one at the other end, " * 3
     step_through(z, tmp_path / "lesson.html")
     page = visit(tmp_path / "lesson.html", size)
+    window = page.viewport_size
+
+    def box():
+        return page.get_by_role("tooltip").bounding_box()
+
     for i in (0, 12, 24):
         page.focus(f"#n{i}")
-        box, window = page.get_by_role("tooltip").bounding_box(), page.viewport_size
-        assert box["x"] >= 0 and box["x"] + box["width"] <= window["width"]
-        assert box["y"] >= 0 and box["y"] + box["height"] <= window["height"]
-    assert box["width"] > 300  # though its node stands on the right
+        assert eventually(page, lambda: box()["x"] >= 0 and box()["x"] + box()["width"] <= window["width"])
+        assert eventually(page, lambda: box()["y"] >= 0 and box()["y"] + box()["height"] <= window["height"])
+    assert eventually(page, lambda: box()["width"] > 300)  # though its node stands on the right
 
 
 def test_it_works_by_touch(visit, neuron):

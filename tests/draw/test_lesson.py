@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from milligrad import Linear, Sequential, Tanh, Value, dot, record_lines, step_through
 from milligrad.markup import shown
 from tests.draw.graphs import NASTY, graphs
-from tests.draw.test_graph import Page
+from tests.page import Page
 
 
 class Lesson(Page):

@@ -1,0 +1,173 @@
+"""Lines: series of numbers over epochs, as SVG or on axes of matplotlib that were handed in.
+
+A number that is missing, NaN or infinite leaves a gap. Series differ in colour, in dashes and in their marks.
+matplotlib itself is never imported: its Axes object has all that is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
+from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, titled
+from milligrad.markup import element, elided, shown
+from milligrad.typing import Any
+
+DASHES = ("none", "6 4", "2 3", "9 3 2 3")
+HEIGHT = 180.0
+MANY = 40  # points: more of them are not marked, but still tell about themselves when pointed at
+
+
+def lines(
+    series: Mapping[str, Sequence[float | None]],
+    x: Sequence[float] | None = None,
+    *,
+    title: str,
+    x_label: str = "epoch",
+    percent: bool = False,
+) -> Chart:
+    """Each series by its name over the numbers x (None: 1, 2, 3 …).
+
+    The axis is logarithmic if all numbers are above 0 and the largest is more than 50 times the smallest, but never
+    with `percent`. Raises ValueError if there is no series, or one that is empty or not as long as x.
+    """
+    xs, columns = _checked(series, x)
+    log, numbers = _is_log(columns, percent), _finite(columns)
+    keys, top = legend([(_sample(i), name) for i, name in enumerate(columns)], WIDTH, TOP + 8)
+    top += LEADING + 4 if log else 0
+    axis = logarithmic(numbers) if log else values(numbers, percent=percent)
+    frame = Frame(span(xs, WIDTH - 80, whole=_is_whole(xs)), axis, WIDTH, top, HEIGHT)
+    curves = [_curve(frame, i, name, xs, ys, x_label, percent) for i, (name, ys) in enumerate(columns.items())]
+    gaps = sum(ys.count(None) for ys in columns.values())
+    return Chart(
+        title,
+        " ".join(_told(name, xs, ys, x_label, percent) for name, ys in columns.items()),
+        WIDTH,
+        frame.bottom + (3.5 if gaps else 2.5) * LEADING,
+        [
+            heading(title, WIDTH),
+            *keys,
+            *[label("logarithmic scale", 8, top - 13, "label")] * log,
+            *frame.drawn(x_label),
+            *curves,
+            *[label(f"not finite or missing: {gaps}", 8, frame.bottom + 3.2 * LEADING, "note")] * bool(gaps),
+        ],
+    )
+
+
+def lines_on(
+    ax: Any,
+    series: Mapping[str, Sequence[float | None]],
+    x: Sequence[float] | None = None,
+    *,
+    title: str,
+    x_label: str = "epoch",
+    percent: bool = False,
+    first: int = 0,
+) -> list[Any]:
+    """The same on an Axes of matplotlib; returns its lines. `first` is the number of the first colour."""
+    xs, columns = _checked(series, x)
+    drawn = []
+    for i, (name, ys) in enumerate(columns.items()):
+        style = {"color": f"C{first + i}", "linestyle": ("-", "--", ":", "-.")[i % 4], "marker": "os^Dv"[i % 5]}
+        drawn += ax.plot(xs, [math.nan if y is None else y for y in ys], label=_plain(name), markersize=3, **style)
+    if _is_log(columns, percent):
+        ax.set_yscale("log")
+    if _is_whole(xs):
+        ax.locator_params(axis="x", integer=True)
+    if percent:
+        ax.yaxis.set_major_formatter("{x:.0%}")
+    ax.set_xlabel(_plain(x_label))
+    ax.set_ylabel(_plain(title))
+    return drawn
+
+
+def _plain(s: str) -> str:
+    """A text that matplotlib does not take for a formula."""
+    return s.replace("$", r"\$")
+
+
+def _checked(
+    series: Mapping[str, Sequence[float | None]], x: Sequence[float] | None
+) -> tuple[list[float], dict[str, list[float | None]]]:
+    """The numbers of x and of each series, None for those that are not finite."""
+    if not series:
+        raise ValueError("series: expected at least one, got none")
+    n = len(next(iter(series.values()))) if x is None else len(x)
+    xs = list(range(1, n + 1)) if x is None else [_number(v, f"x[{i}]") for i, v in enumerate(x)]
+    if not n or None in xs:
+        raise ValueError(f"x: expected at least one number, all of them finite, got {xs!r:.60}")
+    columns = {name: [_number(y, f"{name}[{i}]") for i, y in enumerate(ys)] for name, ys in series.items()}
+    for name, ys in columns.items():
+        if len(ys) != n:
+            raise ValueError(f"series: expected {n} numbers in {name!r:.60}, one for each of x, got {len(ys)}")
+    return xs, columns  # type: ignore[return-value]
+
+
+def _number(y: Any, name: str) -> float | None:
+    try:
+        return float(y) if y is not None and math.isfinite(y) else None
+    except (TypeError, OverflowError):
+        raise TypeError(f"{name}: expected a number or None, got {type(y).__name__} {y!r:.60}") from None
+
+
+def _finite(columns: Mapping[str, Sequence[float | None]]) -> list[float]:
+    return [y for ys in columns.values() for y in ys if y is not None]
+
+
+def _is_log(columns: Mapping[str, Sequence[float | None]], percent: bool) -> bool:
+    numbers = _finite(columns)
+    return bool(numbers) and not percent and is_far(numbers)
+
+
+def _is_whole(xs: Sequence[float]) -> bool:
+    return all(x == int(x) for x in xs)
+
+
+def _sample(i: int) -> str:
+    line = element("path", class_="curve", d="M0 0H24", stroke_dasharray=DASHES[i % len(DASHES)])
+    return element("g", line, element("path", class_="dot", d=mark(i, 12, 0, 3.5)), class_=hue(i))
+
+
+def _curve(
+    frame: Frame, i: int, name: str, xs: list[float], ys: list[float | None], x_label: str, percent: bool
+) -> str:
+    """The line, broken at its gaps, and a mark on each number: what stands alone is always seen."""
+    places = [None if y is None else frame.at(x, y) for x, y in zip(xs, ys)]
+    d, dots, pen = [], [], "M"
+    for k, (place, x, y) in enumerate(zip(places, xs, ys)):
+        if place is None or y is None:
+            pen = "M"
+            continue
+        d.append(f"{pen}{place[0]:.6g} {place[1]:.6g}")
+        alone = pen == "M" and (k + 1 == len(places) or places[k + 1] is None)
+        pen = "L"
+        seen = "dot" if len(xs) <= MANY or alone else "dot unseen"
+        about = f"{elided(name, 60)}, {x_label} {shown(x, 6)}: {_shown(y, percent, 6)}"
+        dots.append(titled(about, element("path", class_=seen, d=mark(i, *place, 3.5))))
+    line = element("path", class_="curve", d="".join(d), stroke_dasharray=DASHES[i % len(DASHES)])
+    return element("g", *[line] * bool(d), *dots, class_=f"series {hue(i)}")
+
+
+def _shown(y: float, percent: bool, precision: int = 4) -> str:
+    return f"{y:.2%}" if percent else shown(y, precision)
+
+
+def _told(name: str, xs: list[float], ys: list[float | None], x_label: str, percent: bool) -> str:
+    """In words what a line shows: "loss falls from 2.31 to 0.12 from epoch 1 to epoch 15."."""
+    points = [(x, y) for x, y in zip(xs, ys) if y is not None]
+    gaps = [shown(x, 6) for x, y in zip(xs, ys) if y is None]
+    name = elided(name, 60)
+    if not points:
+        return f"{name} has no finite number."
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    course = "falls" if y1 < y0 else "rises" if y1 > y0 else "goes"
+    told = f"{name} {course} from {_shown(y0, percent)} to {_shown(y1, percent)}"
+    told += f" from {x_label} {shown(x0, 6)} to {x_label} {shown(x1, 6)}"
+    if len(points) == 1:
+        told = f"{name} is {_shown(y0, percent)} at {x_label} {shown(x0, 6)}"
+    if gaps:
+        more = f" and {len(gaps) - 5} more" * (len(gaps) > 5)
+        told += f"; no finite number at {x_label} {', '.join(gaps[:5])}{more}"
+    return told + "."

@@ -1,0 +1,63 @@
+"""Matrix: a confusion matrix with a count in each cell, so coloured that mistakes are seen beside what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, titled
+from milligrad.markup import CELL, element, elided, width
+
+FAINTEST, DEEPEST = 0.15, 0.5  # of a cell's colour: a single mistake is seen, and a count legible, in light and in dark
+LONGEST = 12  # cells of a name beside a row
+MARGIN = 8.0
+
+
+def matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | None = None, *, title: str) -> Chart:
+    """Row i, column j: how often class i was read as class j. Names are 0, 1, 2 … if not given.
+
+    What was read right is blue, a mistake orange: the deeper, the larger its share of the row. One mistake in a hundred
+    is seen, too: the depth begins well above nothing and grows with the square root of the share. Raises ValueError if
+    the rows are not as long as there are rows, or names are missing.
+    """
+    n = len(counts)
+    names = [str(i) for i in range(n)] if names is None else list(names)
+    if not n or any(len(row) != n for row in counts):
+        raise ValueError(f"counts: expected n rows of n numbers, got rows of {[len(row) for row in counts]!r:.60}")
+    if len(names) != n:
+        raise ValueError(f"names: expected {n}, one for each row of counts, got {len(names)}")
+    short = [elided(name, LONGEST) for name in names]
+    digits = max(len(str(count)) for row in counts for count in row)
+    side = max(30.0, (digits + 1) * CELL * SIZE, *(min(width(s) + 1, 7) * CELL * SIZE for s in short))
+    left = MARGIN + 2 * CELL * SIZE + 10 + max(map(width, short)) * CELL * SIZE + 6
+    top = TOP + 2 * LEADING
+    wide = max(left + n * side + MARGIN, 200.0)
+    middle = left + n * side / 2
+    parts = [heading(title, wide), label("read as", middle, TOP + 10, "label middle")]
+    parts.append(label("is", MARGIN, top + n * side / 2 + 4, "label"))
+    for i, row in enumerate(counts):
+        total = sum(row) or 1
+        parts.append(label(short[i], left - 6, top + (i + 0.5) * side + 4, "tick end"))
+        parts.append(label(elided(names[i], 6), left + (i + 0.5) * side, top - 6, "tick middle"))
+        for j, count in enumerate(row):
+            about = f"is {elided(names[i], 60)}, read as {elided(names[j], 60)}: {count} of {sum(row)}"
+            parts.append(_cell(count, count / total, i == j, left + j * side, top + i * side, side, about))
+    return Chart(title, _told(counts, names), wide, top + n * side + MARGIN, parts)
+
+
+def _cell(count: int, share: float, right: bool, x: float, y: float, side: float, about: str) -> str:
+    depth = FAINTEST + (DEEPEST - FAINTEST) * share**0.5 if count else 0.0
+    box = element("rect", class_="cell", x=x, y=y, width=side, height=side, fill_opacity=depth)
+    number = label(str(count) if count else "·", x + side / 2, y + side / 2 + 4, "middle" if count else "label middle")
+    return titled(about, box, number, class_=f"count hue{0 if right else 1}")
+
+
+def _told(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """In words: how many were read right, and the most frequent mistakes."""
+    total, right = sum(map(sum, counts)), sum(row[i] for i, row in enumerate(counts))
+    wrong = [(count, i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count]
+    worst = sorted(wrong, key=lambda mistake: -mistake[0])[:3]
+    told = f"{right} of {total} were read right."
+    if worst:
+        often = "; ".join(f"{elided(names[i], 30)} as {elided(names[j], 30)}, {count} times" for count, i, j in worst)
+        told += f" The most frequent mistakes: {often}."
+    return told

@@ -1,0 +1,138 @@
+"""Regions: what a model says all over a plane, as a coloured ground behind the points that it was taught with.
+
+`places` says where to ask, the caller asks a model there, and `regions` draws the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from milligrad.charts.axes import Frame, span
+from milligrad.charts.chart import LEADING, TOP, Chart, heading, hue, legend, mark, titled
+from milligrad.markup import element, elided, shown
+from milligrad.typing import TypeAlias
+
+CELLS = 64  # in a row and in a column
+MARGIN = 0.15  # how much farther than the points the plane reaches, on each side
+LEVELS = 4  # how many depths of colour tell how sure an answer is
+FAINTEST, DEEPEST = 0.1, 0.42
+SIDE = 300.0
+Point: TypeAlias = "Sequence[float]"
+
+
+def places(points: Sequence[Point]) -> list[list[float]]:
+    """The middles of 64 × 64 cells on and a little around the points: the lowest row first, each from left to right."""
+    (x0, x1), (y0, y1) = _window(points)
+    middles = [(i + 0.5) / CELLS for i in range(CELLS)]
+    return [[x0 + a * (x1 - x0), y0 + b * (y1 - y0)] for b in middles for a in middles]
+
+
+def regions(
+    points: Sequence[Point],
+    labels: Sequence[int],
+    answers: Sequence[Sequence[float]],
+    *,
+    title: str,
+    names: Sequence[str] | None = None,
+) -> Chart:
+    """The points, each with the mark of its class, over the class that the answer at each of the `places` speaks for.
+
+    An answer has a probability for each class; the surer, the deeper the colour. Raises ValueError for a number of
+    labels, answers or names that does not fit, or a label that is no class.
+    """
+    classes = len(answers[0]) if len(answers) else 0
+    names = [f"class {i}" for i in range(classes)] if names is None else list(names)
+    _check(points, labels, answers, names, classes)
+    keys, top = legend([(_sample(i), name) for i, name in enumerate(names)], SIDE, TOP + 8)
+    horizontal, vertical = _window(points)
+    frame = Frame(span(horizontal, SIDE - 60), span(vertical, SIDE - 60), SIDE, top, SIDE - 60)
+    right = sum(1 for point, i in zip(points, labels) if _best(answers[_cell(point, horizontal, vertical)]) == i)
+    return Chart(
+        title,
+        f"{len(points)} points of {classes} classes; {right} of them lie in the region of their own.",
+        SIDE,
+        frame.bottom + 1.5 * LEADING,
+        [heading(title, SIDE), *keys, *frame.drawn(), *_ground(answers, frame), *_dots(points, labels, names, frame)],
+    )
+
+
+def _check(
+    points: Sequence[Point],
+    labels: Sequence[int],
+    answers: Sequence[Sequence[float]],
+    names: Sequence[str],
+    classes: int,
+) -> None:
+    if len(labels) != len(points):
+        raise ValueError(f"labels: expected {len(points)}, one for each point, got {len(labels)}")
+    if len(answers) != CELLS * CELLS:
+        raise ValueError(f"answers: expected {CELLS * CELLS}, one for each of the places, got {len(answers)}")
+    if len(names) != classes:
+        raise ValueError(f"names: expected {classes}, one for each probability of an answer, got {len(names)}")
+    for i, k in enumerate(labels):
+        if k not in range(classes):
+            raise ValueError(f"labels[{i}]: expected a class from 0 to {classes - 1}, got {k!r:.60}")
+
+
+def _window(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From where to where the plane reaches, in x and in y."""
+    if not len(points) or any(len(point) != 2 for point in points):
+        raise ValueError(f"points: expected at least one, each of two numbers, got {points!r:.60}")
+    low, high = [min(c) for c in zip(*points)], [max(c) for c in zip(*points)]
+    margins = [MARGIN * (b - a) or 1.0 for a, b in zip(low, high)]
+    x, y = ((a - margin, b + margin) for a, b, margin in zip(low, high, margins))
+    return x, y
+
+
+def _cell(point: Point, *window: tuple[float, float]) -> int:
+    """The number of the place that is nearest to a point."""
+    column, row = (int((v - lo) / (hi - lo) * CELLS) for v, (lo, hi) in zip(point, window))
+    return row * CELLS + column
+
+
+def _best(answer: Sequence[float]) -> int:
+    return max(range(len(answer)), key=answer.__getitem__)
+
+
+def _tone(answer: Sequence[float]) -> tuple[int, int]:
+    """The class that an answer speaks for, and how sure it is: from 0, no surer than chance, to LEVELS - 1."""
+    best, chance = _best(answer), 1 / len(answer)
+    sure = (answer[best] - chance) / (1 - chance) if chance < 1 else 1.0
+    return best, min(max(int(LEVELS * sure), 0), LEVELS - 1)
+
+
+def _ground(answers: Sequence[Sequence[float]], frame: Frame) -> list[str]:
+    """One path for all cells of the same class and depth, each a run of neighbours in a row."""
+    runs: dict[tuple[int, int], list[str]] = {}
+    for i in range(CELLS):
+        tones, x = [_tone(answer) for answer in answers[i * CELLS : (i + 1) * CELLS]], 0
+        for tone, cells in groupby(tones):
+            n = len([*cells])
+            runs.setdefault(tone, []).append(f"M{x} {CELLS - 1 - i}h{n}v1h-{n}z")
+            x += n
+    paths = [
+        element(
+            "path",
+            class_=f"region {hue(best)}",
+            fill_opacity=FAINTEST + (DEEPEST - FAINTEST) * level / (LEVELS - 1),
+            d="".join(d),
+        )
+        for (best, level), d in sorted(runs.items())
+    ]
+    across, down = (frame.right - frame.left) / CELLS, (frame.bottom - frame.top) / CELLS
+    place = f"translate({frame.left:.6g} {frame.top:.6g}) scale({across:.6g} {down:.6g})"
+    return [element("g", *paths, transform=place, shape_rendering="crispEdges")]
+
+
+def _dots(points: Sequence[Point], labels: Sequence[int], names: Sequence[str], frame: Frame) -> list[str]:
+    groups: dict[int, list[str]] = {}
+    for (x, y), i in zip(points, labels):
+        about = f"{elided(names[i], 30)} at ({shown(x, 3)}, {shown(y, 3)})"
+        groups.setdefault(i, []).append(titled(about, element("path", d=mark(i, *frame.at(x, y), 3.2))))
+    return [element("g", *dots, class_=f"dot {hue(i)}") for i, dots in sorted(groups.items())]
+
+
+def _sample(i: int) -> str:
+    ground = element("rect", class_="region", fill_opacity=DEEPEST, x=0, y=-7, width=24, height=14)
+    return element("g", ground, element("path", class_="dot", d=mark(i, 12, 0, 3.5)), class_=hue(i))

@@ -1,0 +1,182 @@
+"""What a History shows of what it recorded: as a table and as curves."""
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from milligrad import History
+from tests.charts.reading import S, centre, hover, inverse, number, of_class, parsed, ticks, words
+
+
+def test_the_history_is_shown_as_a_table():
+    history = History(["epoch", "loss", "accuracy", "lr", "seconds"])
+    assert repr(history) == "epoch  loss  accuracy  lr  seconds"
+    history.epochs = [
+        {"epoch": i, "loss": 1 / i, "accuracy": 0.5, "lr": [0.1, 0.25], "seconds": 1.234} for i in range(1, 4)
+    ]
+    assert repr(history).splitlines() == [
+        "epoch    loss  accuracy        lr  seconds",
+        "    1       1    50.00%  0.1/0.25     1.23",
+        "    2     0.5    50.00%  0.1/0.25     1.23",
+        "    3  0.3333    50.00%  0.1/0.25     1.23",
+    ]
+    assert history.line() == "epoch 3   loss 0.3333   accuracy 50.00%   lr 0.1/0.25   seconds 1.23"
+    history.epochs *= 100
+    history.interrupted = True
+    lines = repr(history).splitlines()
+    assert len(lines) == 1 + 10 + 1 + 10 + 1
+    assert lines[11].split() == ["…"] * 5 and lines[-1] == "interrupted"
+
+
+def recorded(epochs=3, **columns):
+    """A history with these columns, each a function of the epoch."""
+    history = History(["epoch", *columns])
+    history.epochs = [{"epoch": i, **{k: f(i) for k, f in columns.items()}} for i in range(1, epochs + 1)]
+    return history
+
+
+def classified(epochs=3):
+    return recorded(
+        epochs,
+        loss=lambda i: 2.0 / i,
+        accuracy=lambda i: 1 - 0.5 / i,
+        val_loss=lambda i: 3.0 / i,
+        val_accuracy=lambda i: 0.9 - 0.5 / i,
+        lr=lambda i: [0.1 / i, 0.2],
+        seconds=lambda i: 1.5,
+    )
+
+
+def shown(chart):
+    """Every point by the name of its series: {"loss": {1: 2.0, 2: 1.0 …}}, read from what the points tell."""
+    points = {}
+    for group in of_class(parsed(chart), "series"):
+        for about in (hover(g) for g in group if g.tag == f"{S}g"):
+            name, epoch, y = re.fullmatch(r"(.*), epoch (\d+): (\S+)", about).groups()
+            points.setdefault(name, {})[int(epoch)] = number(y)
+    return points
+
+
+def test_a_plot_has_a_panel_for_the_loss_and_one_for_the_accuracy():
+    history = classified()
+    chart = history.plot()
+    found = shown(chart)
+    assert [*found] == ["loss", "val_loss", "accuracy", "val_accuracy"]
+    for name, points in found.items():
+        assert [points[i] for i in (1, 2, 3)] == pytest.approx(history[name], rel=1e-4, abs=5e-5)
+    assert chart.title == "loss and accuracy" and words(parsed(chart), "heading") == ["loss", "accuracy"]
+    root = parsed(chart)
+    [first, second] = [g for g in root if g.tag == f"{S}g"]
+    for panel, name in ((first, "loss"), (second, "accuracy")):
+        y_of = inverse(ticks(panel, "y"))
+        marks = [centre(g[1])[1] for g in of_class(panel, "series")[0] if g.tag == f"{S}g"]
+        assert [y_of(y) for y in marks] == pytest.approx(history[name], abs=0.01)
+        assert words(panel, "tick", "y")[0].endswith("%") == (name == "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (["loss"], ["loss", "val_loss"]),
+        (["val_loss"], ["val_loss"]),
+        (["lr"], ["lr of group 0", "lr of group 1"]),
+        (["seconds", "loss"], ["seconds", "loss", "val_loss"]),
+    ],
+)
+def test_a_column_brings_its_validation_along_and_a_group_is_a_line(columns, names):
+    assert [*shown(classified().plot(*columns))] == names
+
+
+def test_a_metric_and_a_loss_alone_are_plotted_too():
+    assert [*shown(recorded(loss=float, metric=float, val_metric=float).plot())] == ["loss", "metric", "val_metric"]
+    assert shown(recorded(loss=float).plot("loss")) == {"loss": {1: 1.0, 2: 2.0, 3: 3.0}}
+
+
+def test_the_epochs_are_those_of_the_history_or_counted():
+    history = classified()
+    for row in history.epochs:
+        row["epoch"] += 6
+    assert [*shown(history.plot("loss"))["loss"]] == [7, 8, 9]
+    history = History(["loss"])
+    history.epochs = [{"loss": 1.0}, {"loss": math.nan}, {"loss": 0.5}]
+    assert shown(history.plot()) == {"loss": {1: 1.0, 3: 0.5}}
+
+
+def test_what_can_not_be_plotted_is_explained():
+    with pytest.raises(KeyError, match="los: expected one of epoch, loss, accuracy"):
+        classified().plot("los")
+    with pytest.raises(KeyError, match="loss: expected one of epoch, cost"):
+        recorded(cost=float).plot()
+    with pytest.raises(ValueError, match="history: expected at least one epoch to plot, got none"):
+        History(["epoch", "loss"]).plot()
+
+
+@pytest.fixture
+def pyplot():
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def drawn(ax):
+    return {line.get_label(): ([*line.get_xdata()], [*line.get_ydata()]) for line in ax.lines}
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_one_axes_of_matplotlib_takes_both_panels(pyplot):
+    history, (figure, ax) = classified(), pyplot.subplots()
+    assert history.plot(ax=ax) is ax
+    figure.canvas.draw()
+    _, twin = figure.axes
+    assert drawn(ax) == {name: ([1, 2, 3], history[name]) for name in ("loss", "val_loss")}
+    assert drawn(twin) == {name: ([1, 2, 3], history[name]) for name in ("accuracy", "val_accuracy")}
+    assert (ax.get_ylabel(), twin.get_ylabel(), ax.get_xlabel()) == ("loss", "accuracy", "epoch")
+    assert labels(twin) == ["loss", "val_loss", "accuracy", "val_accuracy"] and ax.get_legend() is None
+    assert len({line.get_color() for line in (*ax.lines, *twin.lines)}) == 4
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_several_axes_take_a_panel_each(pyplot, as_list):
+    history, (figure, axes) = classified(), pyplot.subplots(1, 2)
+    given = list(axes) if as_list else axes
+    assert history.plot(ax=given) is given
+    figure.canvas.draw()
+    assert [[*drawn(ax)] for ax in axes] == [["loss", "val_loss"], ["accuracy", "val_accuracy"]]
+    assert [labels(ax) for ax in axes] == [[*drawn(ax)] for ax in axes] and len(figure.axes) == 2
+    assert axes[0].lines[0].get_color() == axes[1].lines[0].get_color()
+
+
+def test_a_single_panel_takes_one_axes(pyplot):
+    history, (figure, ax) = classified(), pyplot.subplots()
+    assert history.plot("lr", ax=ax) is ax and history.plot("lr", ax=[ax]) == [ax]
+    assert drawn(ax)["lr of group 0"] == ([1, 2, 3], [row["lr"][0] for row in history])
+    assert figure.axes == [ax]
+
+
+@pytest.mark.parametrize("columns", [(), ("loss", "lr", "seconds")])
+def test_another_number_of_axes_is_refused_before_anything_is_drawn(pyplot, columns):
+    figure, axes = pyplot.subplots(1, 4)
+    wrong = [axes, list(axes), "ax", [axes[0], 3], 3] + [axes[0]] * (len(columns) > 2)
+    for ax in wrong:
+        with pytest.raises(ValueError, match=r"ax: expected \d Axes of matplotlib, one for each panel, got"):
+            classified().plot(*columns, ax=ax)
+    assert not any(ax.lines for ax in axes) and len(figure.axes) == 4
+
+
+def test_matplotlib_is_never_imported():
+    code = (
+        "import sys; from milligrad import History; h = History(['loss']); h.epochs = [{'loss': 1.0}]; h.plot().svg()"
+    )
+    code += "; print('matplotlib' in sys.modules)"
+    root = Path(__file__).parent.parent
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
+    assert printed == "False\n"
