@@ -36,13 +36,10 @@ def report(
     ]
     return page(
         elided(title, 120),
-        element(
-            "main",
-            element("h1", text(title)),
-            element("dl", *terms),
-            *[_section(section) for section in sections],
-            element("section", element("h2", "Options"), element("table", element("tbody", *rows))),
-        ),
+        element("h1", text(title)),
+        element("dl", *terms),
+        *[_section(section) for section in sections],
+        element("section", element("h2", "Options"), element("table", element("tbody", *rows))),
         style=STYLE,
     )
 
@@ -71,9 +68,7 @@ def mistakes(
     wrong = [i for i, (target, row) in enumerate(zip(targets, probabilities, strict=True)) if _best(row) != target]
     wrong.sort(key=lambda i: -max(probabilities[i]))
     shown = wrong[:MOST]
-    captions = [
-        [f"is {targets[i]}", f"read as {_best(probabilities[i])}", f"{max(probabilities[i]):.0%} sure"] for i in shown
-    ]
+    captions = [[f"is {targets[i]}", f"read as {_best(probabilities[i])}", _sure(max(probabilities[i]))] for i in shown]
     about = f"{len(wrong):,} of {len(targets):,} were misread."
     if len(wrong) > MOST:
         about += f" These are the {MOST} that the model was surest of; {len(wrong) - MOST:,} are left out."
@@ -85,6 +80,11 @@ def mistakes(
     return Section("Where it is wrong", about, charts)
 
 
+def _sure(probability: float) -> str:
+    """Nothing that is wrong was quite certain."""
+    return "over 99% sure" if 0.99 < probability < 1 else f"{probability:.0%} sure"
+
+
 def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
     """The weights of each unit of a first layer as a picture of the shape of its input.
 
@@ -92,14 +92,14 @@ def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
     """
     sizes = sorted(abs(w) for row in rows for w in row if math.isfinite(w)) or [0.0]
     deepest = sizes[99 * (len(sizes) - 1) // 100] or 1.0
-    about = "Each picture shows the weights of one hidden number: ink on blue raises it, ink on orange lowers it."
+    about = "Each picture shows the weights of one hidden unit: ink on blue raises it, ink on orange lowers it."
     if len(rows) > MOST:
         about += f" These are the first {MOST} of {len(rows):,}; {len(rows) - MOST:,} are left out."
     charts = []
     for first in range(0, len(rows[:MOST]), HALF):
         some = rows[first : first + HALF]
         captions = [[str(first + i)] for i in range(len(some))]
-        title = f"Weights of hidden numbers {first} to {first + len(some) - 1}"
+        title = f"Weights of hidden units {first} to {first + len(some) - 1}"
         charts.append(images(some, shape, captions, title=title, deepest=deepest, across=5))
     return Section("What it has learned", about, charts)
 

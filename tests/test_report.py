@@ -148,3 +148,9 @@ def test_every_chart_of_a_report_is_narrow_enough_for_a_phone():
 def test_a_probability_for_each_sample_is_needed():
     with pytest.raises(ValueError, match="zip"):
         mistakes([[0.0]], (1, 1), [0, 1], [[1.0, 0.0]])
+
+
+def test_a_mistake_is_never_said_to_have_been_quite_sure():
+    section = mistakes([[0.0]] * 3, (1, 1), [1, 1, 1], [[0.996, 0.004], [0.99, 0.01], [0.6, 0.4]])
+    captions = [e.text for e in ET.fromstring(section.charts[1].svg()).iter("{http://www.w3.org/2000/svg}text")]
+    assert [s for s in captions if "sure" in s] == ["over 99% sure", "99% sure", "60% sure"]
