@@ -97,6 +97,13 @@ def elided(s: str, cells: int) -> str:
     return s + "…"
 
 
+def printable(s: str, cells: int) -> str:
+    """`s` on one line, not too long, and with nothing that would move a terminal's cursor."""
+    if len(s) <= cells and s.isascii() and s.isprintable():
+        return s
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in elided(s, cells))
+
+
 def page(title: str, *body: str, style: str = "") -> str:
     """One HTML file that needs no other: no network, no server, no script; its policy forbids any request."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

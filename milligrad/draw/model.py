@@ -147,6 +147,11 @@ def _check(x: object, kind: type, name: str) -> None:
 Group = list[Value]
 
 
+def by_layer(output: Value, model: Module | None = None) -> list[Group]:
+    """The Values behind `output` as a folded picture groups them: see `_Graph.by_layer`."""
+    return _Graph(output, model, 1).by_layer()
+
+
 class _Graph:
     """The Values behind an output, and the ways to show them."""
 

@@ -1,0 +1,257 @@
+"""Every path from a Value to the loss, with the product of the local derivatives along it: the chain rule, taken apart.
+
+The sum of the products is the gradient. There can be exponentially many paths, so they are counted without being
+walked, and only the largest are: whoever knows, for every Value, the largest product from the source to it, goes along
+the best path at once, and needs only to remember the detours that were passed on the way.
+
+    step     from an input to what was computed of it, with the local derivative
+    steps    those of each Value that lie on a path, inputs first; the first Value is the source
+    size     of a product: how it ranks among others, without overflow
+    choices  a path, from the output back to the source: which of its steps each Value was reached by
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from milligrad.engine import Value, adjoints, partials_as_numbers, place, topological_order
+from milligrad.explain.document import Block, Explanation, Paragraph, Table
+from milligrad.explain.subject import Subject, close, derivatives_of, many
+from milligrad.markup import shown
+from milligrad.typing import Any, TypeAlias
+
+Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]
+Size: TypeAlias = tuple[int, int, float]
+Choices: TypeAlias = list[tuple[Value, int]]
+
+ENDS = 3  # of a path too long for a line: so many Values are shown at each end
+LONG = 10  # so many Values of a path are no longer shown one by one
+NOTHING = 0, 0, 0.0  # the size of a product of no factors: 1
+LISTED = 24  # steps that are explained one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """nodes: from the source to the output. derivatives: of each by the one before. product: of the derivatives."""
+
+    nodes: tuple[Value, ...]
+    derivatives: tuple[float, ...]
+    product: float
+
+
+def paths(source: Value, output: Value, most: int) -> tuple[int, list[Path]]:
+    """How many paths lead from source to output, and those with the largest |product|, at most so many.
+
+    Values that are used twice by one operation, as in x * x, lie on two paths.
+    """
+    steps = _steps(source, output)
+    if output not in steps:
+        return 0, []
+    return _count(steps, output), _largest(steps, output, most)
+
+
+def _steps(source: Value, output: Value) -> Steps:
+    steps: Steps = {source: []}
+    for z in reversed(topological_order([output])):
+        if z is not source and any(type(x) is not float and x in steps for x in z.inputs):
+            pairs = zip(z.inputs, derivatives_of(z), strict=True)
+            steps[z] = [(x, float(d)) for x, d in pairs if type(x) is not float and x in steps]
+    return steps
+
+
+def _count(steps: Steps, output: Value) -> int:
+    """Exactly. A number is dropped when it has been handed on: in a deep graph each can have thousands of digits."""
+    to_output = {output: 1}
+    n = 0
+    for z in reversed(steps):
+        n = to_output.pop(z, 0)
+        for x, _ in steps[z]:
+            to_output[x] = to_output.get(x, 0) + n
+    return n  # of the source, which is the last
+
+
+# Sizes: they add up along a path as logarithms do, and compare from left to right.
+
+
+def _size(derivative: float) -> Size:
+    """How often it is NaN, how often infinite rather than 0, and the logarithm of what is neither."""
+    if derivative != derivative:
+        return 1, 0, 0.0
+    if not derivative or math.isinf(derivative):
+        return 0, 1 if derivative else -1, 0.0
+    return 0, 0, math.log(abs(derivative))
+
+
+def _plus(a: Size, b: Size) -> Size:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _best(steps: Steps) -> dict[Value, tuple[Size, int]]:
+    """For each Value the largest size of a path from the source to it, and by which of its steps."""
+    best: dict[Value, tuple[Size, int]] = {}
+    for z, into in steps.items():
+        sizes = [_plus(best[x][0], _size(d)) for x, d in into] or [NOTHING]
+        k = max(range(len(sizes)), key=sizes.__getitem__)
+        best[z] = sizes[k], k
+    return best
+
+
+def _largest(steps: Steps, output: Value, most: int) -> list[Path]:
+    """The best path, then the best of all detours from paths that were found, and so on.
+
+    A detour keeps the beginning of a path, takes another step there, and goes on along the best way. Each path is a
+    detour from exactly one other, so none comes twice. Of one path at most `most` detours can be among the largest.
+    """
+    best = _best(steps)
+    found: list[Path] = []
+    serial = 0  # of a detour: it keeps equals in order, and lists from being compared
+    detours: list[tuple[Size, int, Choices, Choices, Size]] = [(NOTHING, 0, [], [], NOTHING)]
+    while detours and len(found) < most:
+        _, _, beginning, turn, size = heapq.heappop(detours)
+        choices = [*beginning, *turn]
+        passed: list[tuple[Size, int, int, int, Size]] = []
+        z = steps[choices[-1][0]][choices[-1][1]][0] if choices else output
+        while into := steps[z]:
+            k = best[z][1]
+            for i, (x, d) in enumerate(into):
+                if i != k:
+                    serial += 1
+                    so_far = _plus(size, _size(d))
+                    passed.append((_negative(_plus(so_far, best[x][0])), serial, len(choices), i, so_far))
+            choices.append((z, k))
+            z, d = into[k]
+            size = _plus(size, _size(d))
+        found.append(_path(steps, choices))
+        for rank, number, n, i, so_far in heapq.nsmallest(most - len(found), passed):
+            heapq.heappush(detours, (rank, number, choices[:n], [(choices[n][0], i)], so_far))
+    return sorted(found, key=lambda path: (path.product == path.product, -abs(path.product)))
+
+
+def _negative(size: Size) -> Size:
+    return -size[0], -size[1], -size[2]
+
+
+def _path(steps: Steps, choices: Choices) -> Path:
+    if not choices:
+        source = next(iter(steps))
+        return Path((source,), (), 1.0)
+    taken = [steps[z][k] for z, k in choices]
+    product = math.prod((d for _, d in taken), start=1.0)  # from the output back, as the adjoint is computed
+    nodes = [x for x, _ in reversed(taken)]
+    return Path((*nodes, choices[0][0]), tuple(d for _, d in reversed(taken)), product)
+
+
+# As an explanation.
+
+
+def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
+    """All paths from wrt to the loss, their sum, and what `.grad` says."""
+    loss = subject.loss
+    count, largest = paths(wrt, loss, max_paths)
+    try:
+        total = adjoints({loss: 1.0}, partials_as_numbers).get(wrt, 0.0)
+    except (ValueError, ArithmeticError):
+        total = math.nan
+    y, x = subject.name(loss), subject.name(wrt)
+    derivative = f"∂{y}/∂{x}"
+    value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"
+    title = f"{value}: how {subject.value(loss)} moves with {subject.value(wrt)}"
+    if not count:
+        text = (
+            f"No path leads from {x} to {y}: {y} was not computed of {x}, or only through constants (detach, no_grad)."
+        )
+        return Explanation(title, [Paragraph(text), Paragraph(_about_grad(subject, wrt, total))], total=total)
+    blocks: list[Block] = [Paragraph(_headline(count, largest, x, y)), _table(subject, count, largest, total)]
+    if missing := subject.without_derivative():
+        blocks += [
+            Paragraph(f"{derivative} does not exist: {subject.with_numbers(z)} has {why}, and backward() stops there.")
+            for z, why in missing[:3]
+        ]
+    blocks += [*_step_by_step(subject, largest), Paragraph(_about_grad(subject, wrt, total))]
+    return Explanation(title, blocks, paths=largest, total=total)
+
+
+def _headline(count: int, largest: list[Path], x: str, y: str) -> str:
+    if count == 1:
+        return f"One path leads from {x} to {y}. Its local derivatives, multiplied:"
+    shown = "the largest first" if count == len(largest) else f"these {len(largest):,} are the largest"
+    return f"{many(count)} paths lead from {x} to {y}; {shown}. Along each, the local derivatives are multiplied:"
+
+
+def _table(subject: Subject, count: int, largest: list[Path], total: float) -> Table:
+    rows = [(_nodes(subject, p), _derivatives(subject, p), subject.number(p.product)) for p in largest]
+    if count > len(largest):
+        rest = total - math.fsum(p.product for p in largest) if _all_finite(largest) else math.nan
+        more = f"and {many(count - len(largest))} more path{'s' * (count - len(largest) > 1)}"
+        rows.append((more, "which add up to", subject.number(rest)))
+    if count > 1:
+        rows.append(("the sum of all", "", subject.number(total)))
+    return Table("paths", ("path", "local derivatives", "product"), rows, right=(2,))
+
+
+def _all_finite(largest: list[Path]) -> bool:
+    return all(math.isfinite(p.product) for p in largest)
+
+
+def _nodes(subject: Subject, path: Path) -> str:
+    nodes = [subject.name(z) for z in _ends(path.nodes)]
+    if len(path.nodes) >= LONG:
+        nodes.insert(ENDS, f"… {len(path.nodes) - 2 * ENDS:,} more …")
+    return " → ".join(nodes)
+
+
+def _derivatives(subject: Subject, path: Path) -> str:
+    factors = [subject.factor(d) for d in _ends(path.derivatives)]
+    if len(path.derivatives) >= LONG:
+        inner = path.derivatives[ENDS:-ENDS]
+        factors.insert(ENDS, f"({len(inner):,} more: {shown(math.prod(inner), subject.precision)})")
+    return " · ".join(factors)
+
+
+def _ends(items: Sequence[Any]) -> list[Any]:
+    """The items of a path at both of its ends, if it is too long to show all."""
+    return [*items] if len(items) < LONG else [*items[:ENDS], *items[-ENDS:]]
+
+
+def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
+    """What each step on the paths is, in the order of computing; unless there are too many to read."""
+    steps: dict[Value, dict[Value, list[float]]] = {}
+    for path in largest:
+        for (x, z), d in zip(pairwise(path.nodes), path.derivatives, strict=True):
+            seen = steps.setdefault(z, {}).setdefault(x, [])
+            if d not in seen:
+                seen.append(d)
+    if not 0 < sum(map(len, steps.values())) <= LISTED:
+        return []
+    rows: list[tuple[str, str, str]] = []
+    for z in sorted(steps, key=subject.order.index):
+        what, where = subject.made(z), place(z)
+        for x, derivatives in steps[z].items():
+            for d in derivatives:
+                rows.append((what, f"∂{subject.name(z)}/∂{subject.name(x)} = {subject.number(d)}", where))
+                what = where = ""  # said once
+    columns = 3 if any(row[2] for row in rows) else 2
+    head = ("what was computed", "and how it moves", "where")
+    return [Paragraph("Step by step:"), Table("steps", head[:columns], [row[:columns] for row in rows])]
+
+
+def _about_grad(subject: Subject, wrt: Value, total: float) -> str:
+    """Whether `wrt.grad` is what the paths add up to, and if not, why."""
+    x, y = subject.name(wrt), subject.name(subject.loss)
+    runs, expected = subject.loss.grad, subject.loss.grad * total
+    grad = f"{x}.grad is {subject.number(wrt.grad)}"
+    if total != total:
+        return f"{grad}."
+    if close(wrt.grad, total) and (runs or total):
+        return f"{grad}, too."
+    if not runs and not wrt.grad:
+        return f"{grad}: {y}.backward() has not run yet, or gradients were zeroed since."
+    if runs > 1 and runs % 1 == 0 and close(wrt.grad, expected):
+        return f"{grad}, {runs:g} times as much: {y}.backward() ran {runs:g} times, and gradients add up."
+    if runs and close(wrt.grad, expected):
+        return f"{grad}: backward began with {y}.grad = {subject.number(runs)}."
+    return f"{grad}, which is not from {y} alone: gradients add up until zero_grad(), or were changed since."

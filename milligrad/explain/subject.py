@@ -1,0 +1,188 @@
+"""What is to be explained: the loss, and what its Values are called and shown as. Nothing is judged here.
+
+A loss that is given as a function is computed here; if its arithmetic fails, that is what there is to explain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from milligrad.draw.formulas import formula
+from milligrad.draw.naming import inputs_first, names_in, names_of
+from milligrad.engine import Value, apply, partials_as_numbers, place, record_lines
+from milligrad.explain.document import Explanation, Finding
+from milligrad.markup import printable, shown
+from milligrad.nn.layers import size
+from milligrad.nn.module import Module
+from milligrad.places import shown as shown_line
+from milligrad.places import users_line_of
+from milligrad.typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+NAME = 24  # cells of a name
+SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
+
+
+def explained(
+    loss: Value | Callable[[], Value], *, wrt: Value | None, model: Module | None, max_paths: int, precision: int
+) -> Explanation:
+    """The Explanation of a loss; `milligrad.explain` says what the options mean."""
+    from milligrad.explain.paths import explain_paths
+    from milligrad.explain.trouble import explain_failure, explain_trouble
+
+    size(max_paths, "max_paths")
+    size(precision, "precision")
+    _check(model, Module | None, "model")
+    _check(wrt, Value | None, "wrt")
+    if not isinstance(loss, Value):
+        try:
+            loss = _computed(loss)
+        except (ValueError, ArithmeticError) as error:
+            if not _is_of_arithmetic(error):
+                raise
+            return explain_failure(_failure(error, precision))
+    if wrt is None:
+        return explain_trouble(Subject(loss, model, precision))
+    if not wrt.requires_grad:
+        raise ValueError(f"wrt: expected a Value that requires a gradient, got {wrt!r:.200}")
+    if not loss.requires_grad:
+        raise RuntimeError(f"no gradient of {loss!r:.200}: it is a constant, or computed from constants or in no_grad")
+    return explain_paths(Subject(loss, model, precision, wrt), wrt, max_paths)
+
+
+def _check(x: object, kind: Any, name: str) -> None:
+    if not isinstance(x, kind):
+        what = "a Value" if name == "wrt" else "a Module"
+        raise TypeError(f"{name}: expected {what} or None, got {type(x).__name__} {x!r:.60}")
+
+
+def _computed(f: Any) -> Value:
+    if not callable(f):
+        raise TypeError(f"loss: expected a Value or a function that returns one, got {type(f).__name__} {f!r:.60}")
+    with record_lines():
+        loss = f()
+    if not isinstance(loss, Value):
+        raise TypeError(
+            f"loss: expected a function that returns a Value; it returned {type(loss).__name__} {loss!r:.60}"
+        )
+    return loss
+
+
+# Of a function whose arithmetic failed.
+
+
+def _is_of_arithmetic(error: Exception) -> bool:
+    """Whether a number made no sense, rather than an argument: a ValueError means that where an operation raised it."""
+    return isinstance(error, ArithmeticError) or _innermost(error).tb_frame.f_code is apply.__code__
+
+
+def _innermost(error: Exception) -> TracebackType:
+    """Where the error was raised."""
+    at: Any = error.__traceback__
+    while at.tb_next is not None:
+        at = at.tb_next
+    return at  # type: ignore[no-any-return]
+
+
+def _failure(error: Exception, precision: int) -> Finding:
+    """The operation that raised the error, its inputs and how these were computed."""
+    at = _innermost(error).tb_frame
+    line = users_line_of(error)
+    where = [shown_line(line)] if line else []
+    if at.f_code is not apply.__code__:
+        return Finding("error", f"{type(error).__name__}: {error}", where)
+    op, inputs = at.f_locals["op"], at.f_locals["inputs"]
+    values = [x for x in inputs if isinstance(x, Value)]
+    for x in values[:4]:
+        subject = Subject(x, None, precision)
+        made = f"{subject.with_numbers(x)}"
+        where.append(f"its input {made}{f', computed in {place(x)}' * bool(place(x))}")
+    reason = str(error).rpartition(": ")[2]
+    numbers = ", ".join(shown(x.real, precision) for x in inputs[:8]) + ", …" * (len(inputs) > 8)
+    what = f"{op.name} of {numbers} raised {type(error).__name__}: {reason}"
+    return Finding("error", what, where, values=values)
+
+
+# Of a loss.
+
+
+class Subject:
+    """A loss, the Values behind it (inputs first), and how they are shown: as text of the user's names and numbers.
+
+    loss, order:   the loss, and all that it was computed from, each Value after its inputs
+    places:        where each Value stands in the model: "hidden.weight[0][1]"
+    """
+
+    def __init__(self, loss: Value, model: Module | None, precision: int, also: Value | None = None) -> None:
+        self.loss, self.model, self.precision = loss, model, precision
+        self.order = inputs_first(loss)
+        self.places = names_in(model) if model is not None else {}
+        known = self.order if also is None or also in {*self.order} else [*self.order, also]
+        self.names = names_of(known, model)
+
+    def name(self, x: Value) -> str:
+        """What x is called, at most NAME cells of it."""
+        return printable(self.names[x], NAME)
+
+    def number(self, x: float) -> str:
+        """A number with as many digits as were asked for."""
+        return shown(x, self.precision)
+
+    def factor(self, x: float) -> str:
+        """A number among others that are multiplied."""
+        return f"({shown(x, self.precision)})" if x < 0 else shown(x, self.precision)
+
+    def value(self, x: Value) -> str:
+        """`w = 0.5`"""
+        return f"{self.name(x)} = {self.number(x.data)}"
+
+    def made(self, z: Value) -> str:
+        """`v1 = x * w`"""
+        return f"{self.name(z)} = {formula(z, self.names)}"
+
+    def with_numbers(self, z: Value) -> str:
+        """`v1 = x * w = 0.5 * (-1.2) = −0.6`; of a leaf its number."""
+        if z.op is None:
+            return self.value(z)
+        numbers = {x: self._in_formula(x.data) for x in z.inputs if isinstance(x, Value)}
+        return f"{self.made(z)} = {formula(z, numbers)} = {self.number(z.data)}"
+
+    def _in_formula(self, x: float) -> str:
+        return f"{x:.{self.precision}g}" if x >= 0 or x != x else f"({x:.{self.precision}g})"
+
+    def without_derivative(self) -> list[tuple[Value, str]]:
+        """The Values that have no derivative, and why."""
+        missing = []
+        for z in self.order:
+            if is_computed(z):
+                try:
+                    partials_as_numbers(z)
+                except (ValueError, ArithmeticError) as error:
+                    missing.append((z, str(error).rpartition(": ")[2]))
+        return missing
+
+
+def is_computed(z: Value) -> bool:
+    """Whether it remembers what it was computed of."""
+    return z.op is not None and z.requires_grad
+
+
+def derivatives_of(z: Value) -> Sequence[float]:
+    """∂z/∂x for each input x, NaN where there is none."""
+    try:
+        return partials_as_numbers(z)  # type: ignore[no-any-return]
+    except (ValueError, ArithmeticError):
+        return [math.nan] * len(z.inputs)
+
+
+def close(x: float, y: float) -> bool:
+    """Whether two gradients are the same but for rounding; NaN is the same as NaN."""
+    return math.isclose(x, y, rel_tol=SAME) or (x != x and y != y)
+
+
+def many(n: int) -> str:
+    """A number of things, exactly, unless nobody could read it."""
+    return f"{n:,}" if n < 10**30 else f"about 10^{math.log10(n):.0f}"
