@@ -147,9 +147,9 @@ def _check(x: object, kind: type, name: str) -> None:
 Group = list[Value]
 
 
-def by_layer(output: Value, model: Module | None = None) -> list[Group]:
+def by_layer(output: Value) -> list[Group]:
     """The Values behind `output` as a folded picture groups them: see `_Graph.by_layer`."""
-    return _Graph(output, model, 1).by_layer()
+    return _Graph(output, None, 1).by_layer()
 
 
 class _Graph:

@@ -138,6 +138,14 @@ class Finding:
         return element("section", heading, *[block.html() for block in self._below()])
 
 
+SHOWN = 5  # examples of one finding; the rest is counted
+
+
+def few(lines: Sequence[str], n: int) -> list[str]:
+    """The first lines, and how many more there are of n."""
+    return [*lines[:SHOWN], *[f"and {n - SHOWN:,} more like this"] * (n > SHOWN)]
+
+
 Block: TypeAlias = Paragraph | Items | Table | Finding
 
 

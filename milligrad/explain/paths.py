@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from milligrad.engine import Value, adjoints, partials_as_numbers, place, topological_order
-from milligrad.explain.document import Block, Explanation, Paragraph, Table
+from milligrad.engine import Value, place, topological_order
+from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
 from milligrad.explain.subject import Subject, close, derivatives_of, many
 from milligrad.markup import shown
 from milligrad.typing import Any, TypeAlias
@@ -152,10 +152,7 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     """All paths from wrt to the loss, their sum, and what `.grad` says."""
     loss = subject.loss
     count, largest = paths(wrt, loss, max_paths)
-    try:
-        total = adjoints({loss: 1.0}, partials_as_numbers).get(wrt, 0.0)
-    except (ValueError, ArithmeticError):
-        total = math.nan
+    total = math.nan if subject.missing else subject.adjoint.get(wrt, 0.0)
     y, x = subject.name(loss), subject.name(wrt)
     derivative = f"∂{y}/∂{x}"
     value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"
@@ -166,11 +163,9 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
         )
         return Explanation(title, [Paragraph(text), Paragraph(_about_grad(subject, wrt, total))], total=total)
     blocks: list[Block] = [Paragraph(_headline(count, largest, x, y)), _table(subject, count, largest, total)]
-    if missing := subject.without_derivative():
-        blocks += [
-            Paragraph(f"{derivative} does not exist: {subject.with_numbers(z)} has {why}, and backward() stops there.")
-            for z, why in missing[:3]
-        ]
+    for z, why in subject.missing[:SHOWN]:
+        text = f"{derivative} does not exist: {subject.where(z)} has {why}, and backward() stops there."
+        blocks.append(Paragraph(text))
     blocks += [*_step_by_step(subject, largest), Paragraph(_about_grad(subject, wrt, total))]
     return Explanation(title, blocks, paths=largest, total=total)
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from milligrad.draw.formulas import formula
+from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
-from milligrad.engine import Value, apply, partials_as_numbers, place, record_lines
-from milligrad.explain.document import Explanation, Finding
+from milligrad.engine import Value, adjoints, apply, partials_as_numbers, place, record_lines
+from milligrad.explain.document import SHOWN, Explanation, Finding, few
 from milligrad.markup import printable, shown
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
@@ -22,7 +24,7 @@ from milligrad.typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
-NAME = 24  # cells of a name
+NAME = 40  # cells of a name
 SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
 
 
@@ -88,22 +90,19 @@ def _innermost(error: Exception) -> TracebackType:
 
 
 def _failure(error: Exception, precision: int) -> Finding:
-    """The operation that raised the error, its inputs and how these were computed."""
-    at = _innermost(error).tb_frame
-    line = users_line_of(error)
+    """The operation that raised the error, its inputs, and how these were computed."""
+    line, frame = users_line_of(error), _innermost(error).tb_frame
     where = [shown_line(line)] if line else []
-    if at.f_code is not apply.__code__:
-        return Finding("error", f"{type(error).__name__}: {error}", where)
-    op, inputs = at.f_locals["op"], at.f_locals["inputs"]
+    kind = type(error).__name__
+    if frame.f_code is not apply.__code__:  # plain numbers, which remember nothing
+        return Finding("error", f"{kind}: {error}", where)
+    op, inputs = frame.f_locals["op"], frame.f_locals["inputs"]
     values = [x for x in inputs if isinstance(x, Value)]
-    for x in values[:4]:
-        subject = Subject(x, None, precision)
-        made = f"{subject.with_numbers(x)}"
-        where.append(f"its input {made}{f', computed in {place(x)}' * bool(place(x))}")
+    where += few([f"its input {Subject(x, None, precision).where(x)}" for x in values[:SHOWN]], len(values))
+    numbers = ", ".join(shown(x.real, precision) for x in inputs[:SHOWN]) + ", …" * (len(inputs) > SHOWN)
+    advice = "Keep the input away from there: with clamp(), a small number that is added, or another formula."
     reason = str(error).rpartition(": ")[2]
-    numbers = ", ".join(shown(x.real, precision) for x in inputs[:8]) + ", …" * (len(inputs) > 8)
-    what = f"{op.name} of {numbers} raised {type(error).__name__}: {reason}"
-    return Finding("error", what, where, values=values)
+    return Finding("error", f"{op.name} of {numbers} raised {kind}: {reason}", where, advice, values)
 
 
 # Of a loss.
@@ -153,16 +152,36 @@ class Subject:
     def _in_formula(self, x: float) -> str:
         return f"{x:.{self.precision}g}" if x >= 0 or x != x else f"({x:.{self.precision}g})"
 
-    def without_derivative(self) -> list[tuple[Value, str]]:
+    def where(self, z: Value) -> str:
+        """The same, and the line that computed it, if it was recorded."""
+        return f"{self.with_numbers(z)}{f', in {place(z)}' * bool(place(z))}"
+
+    def listed(self, values: Sequence[Value]) -> list[str]:
+        """Where the first few Values were computed, and how many there are more."""
+        return few([self.where(z) for z in values[:SHOWN]], len(values))
+
+    @cached_property
+    def missing(self) -> list[tuple[Value, str]]:
         """The Values that have no derivative, and why."""
         missing = []
-        for z in self.order:
-            if is_computed(z):
-                try:
-                    partials_as_numbers(z)
-                except (ValueError, ArithmeticError) as error:
-                    missing.append((z, str(error).rpartition(": ")[2]))
+        for z in filter(is_computed, self.order):
+            try:
+                partials_as_numbers(z)
+            except (ValueError, ArithmeticError) as error:
+                missing.append((z, str(error).rpartition(": ")[2]))
         return missing
+
+    @cached_property
+    def adjoint(self) -> dict[Value, float]:
+        """∂loss/∂x of each Value x; empty if the loss is a constant, or backward would raise an error."""
+        if self.missing or not self.loss.requires_grad:
+            return {}
+        return adjoints({self.loss: 1.0}, partials_as_numbers)
+
+    @cached_property
+    def groups(self) -> list[list[Value]]:
+        """The Values by layer, as a folded picture shows them."""
+        return by_layer(self.loss)
 
 
 def is_computed(z: Value) -> bool:
