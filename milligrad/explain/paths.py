@@ -193,23 +193,20 @@ def _all_finite(largest: list[Path]) -> bool:
 
 
 def _nodes(subject: Subject, path: Path) -> str:
-    nodes = [subject.name(z) for z in _ends(path.nodes)]
-    if len(path.nodes) >= LONG:
-        nodes.insert(ENDS, f"… {len(path.nodes) - 2 * ENDS:,} more …")
-    return " → ".join(nodes)
+    if len(path.nodes) < LONG:
+        return " → ".join(map(subject.name, path.nodes))
+    first, last = (" → ".join(map(subject.name, part)) for part in (path.nodes[:ENDS], path.nodes[-ENDS:]))
+    return f"{first} → … {len(path.nodes) - 2 * ENDS:,} more … → {last}"
 
 
 def _derivatives(subject: Subject, path: Path) -> str:
-    factors = [subject.factor(d) for d in _ends(path.derivatives)]
-    if len(path.derivatives) >= LONG:
-        inner = path.derivatives[ENDS:-ENDS]
-        factors.insert(ENDS, f"({len(inner):,} more: {shown(math.prod(inner), subject.precision)})")
-    return " · ".join(factors)
-
-
-def _ends(items: Sequence[Any]) -> list[Any]:
-    """The items of a path at both of its ends, if it is too long to show all."""
-    return [*items] if len(items) < LONG else [*items[:ENDS], *items[-ENDS:]]
+    if len(path.nodes) < LONG:
+        return " · ".join(map(subject.factor, path.derivatives))
+    inner = path.derivatives[ENDS:-ENDS]
+    first, last = (
+        " · ".join(map(subject.factor, part)) for part in (path.derivatives[:ENDS], path.derivatives[-ENDS:])
+    )
+    return f"{first} · ({len(inner):,} more: {subject.number(math.prod(inner))}) · {last}"
 
 
 def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:

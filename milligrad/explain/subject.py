@@ -119,7 +119,7 @@ class Subject:
         self.loss, self.model, self.precision = loss, model, precision
         self.order = inputs_first(loss)
         self.places = names_in(model) if model is not None else {}
-        known = self.order if also is None or also in {*self.order} else [*self.order, also]
+        known = self.order if also is None or also in {*self.order} else [also, *self.order]
         self.names = names_of(known, model)
 
     def name(self, x: Value) -> str:

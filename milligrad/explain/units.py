@@ -136,9 +136,7 @@ def _about_dead(subject: Subject, layer: str | int, units: list[Unit], n: int) -
 
 
 def _about_off(subject: Subject, layer: str | int, units: list[Unit], n: int) -> Finding:
-    text = (
-        f"{_so_many(units, n, 'relu')} of {_layer_name(layer)} off for all {len(units[0].nodes):,} samples of this loss"
-    )
+    text = f"{_so_many(units, n, 'relu', layer)} off for all {len(units[0].nodes):,} samples of this loss"
     advice = "No gradient comes back through it from them. That may be chance; if others never turn it on, it is dead."
     return Finding("dead relu", text, _inputs(subject, units), advice, _nodes(units), trouble=False)
 
