@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from milligrad.engine import Value, place, topological_order
 from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
 from milligrad.explain.subject import Subject, close, derivatives_of, many
-from milligrad.markup import shown
-from milligrad.typing import Any, TypeAlias
+from milligrad.typing import TypeAlias
 
 Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]
 Size: TypeAlias = tuple[int, int, float]

@@ -33,10 +33,12 @@ class Unit:
 
     name:   "unit 3 of layer 0" in a model, else the leaf that it is known by
     layer:  what it belongs to: the module's path, or a number without a meaning of its own
+    index:  its place in the layer, if a model says so
     """
 
     name: str
     layer: str | int
+    index: int
     nodes: list[Value] = field(default_factory=list)
 
 
@@ -57,10 +59,10 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
                 if module is not None
                 else f"the unit of {subject.name(leaf or z)}"
             )
-            units[key] = Unit(name, layer[z] if module is None else module)
+            units[key] = Unit(name, layer[z] if module is None else module, int(index or 0))
         units[key].nodes.append(z)
     layers: dict[str | int, list[Unit]] = {}
-    for unit in units.values():
+    for unit in sorted(units.values(), key=lambda unit: unit.index):
         layers.setdefault(unit.layer, []).append(unit)
     return layers
 
@@ -166,10 +168,13 @@ def _so_many(units: list[Unit], n: int, op: str, layer: str | int) -> str:
     return f"{len(units):,} of {count(n, f'{op} unit')} of {_layer_name(layer)} {'is' if len(units) == 1 else 'are'}"
 
 
+RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+
+
 def saturated(subject: Subject) -> list[Finding]:
     """Sigmoid and tanh units that are flat for each sample, or layers of which half is."""
     found = []
-    for op in ("sigmoid", "tanh"):
+    for op in RANGE:
         for layer, units in _units(subject, op).items():
             nodes = _nodes(units)
             flat = _flat(subject, nodes)
@@ -186,18 +191,42 @@ def saturated(subject: Subject) -> list[Finding]:
 
 
 def _flat(subject: Subject, nodes: list[Value]) -> set[Value]:
-    """Those that lose the gradient: something comes back to them, and the step after does not make up for the loss.
+    """Those with hardly any derivative; of a network's answers only those that the loss wants elsewhere."""
+    flat = {z for z in nodes if abs(partials_as_numbers(z)[0]) < FLAT}
+    if not flat:
+        return flat
+    inner = _before_parameters(subject)
+    return {z for z in flat if z in inner or len(nodes) * _gain(subject, z) >= FLAT} - _made_up_for(
+        subject, flat - inner
+    )
 
-    The derivative of binary cross entropy does, by 1 / (p·(1 - p)); and where the answer is right, nothing comes back.
-    """
-    derivative = {z: abs(partials_as_numbers(z)[0]) for z in nodes}
-    flat = {z for z, d in derivative.items() if d < FLAT}
-    if not flat or sum(abs(subject.adjoint.get(z, 0.0)) for z in nodes) < FLAT:
-        return set()
+
+def _before_parameters(subject: Subject) -> set[Value]:
+    """The Values that go through further parameters on their way to the loss: the others are the network's answers."""
+    inner: set[Value] = set()
+    for z in reversed(subject.order):
+        if is_computed(z):
+            inputs = [x for x in z.inputs if type(x) is not float]
+            if z in inner or any(x.op is None and x.requires_grad for x in inputs):
+                inner.update(inputs)
+    return inner
+
+
+def _gain(subject: Subject, z: Value) -> float:
+    """How much smaller the loss would be, by its slope, with z at the end of its range that the loss wants it at."""
+    least, most = RANGE[z.op.name]  # type: ignore[union-attr]
+    g = subject.adjoint.get(z, 0.0)
+    return g * (z.data - least) if g > 0 else -g * (most - z.data)
+
+
+def _made_up_for(subject: Subject, flat: set[Value]) -> set[Value]:
+    """Those whose next step is as steep as they are flat: binary cross entropy divides by p·(1 - p)."""
+    found: set[Value] = set()
     for z in filter(is_computed, subject.order):
         if not flat.isdisjoint([x for x in z.inputs if type(x) is not float]):
-            flat -= {x for x, d in zip(z.inputs, derivatives_of(z)) if x in flat and abs(d) * derivative[x] >= FLAT}
-    return flat
+            pairs = [(x, d) for x, d in zip(z.inputs, derivatives_of(z)) if type(x) is not float and x in flat]
+            found.update(x for x, d in pairs if abs(d * partials_as_numbers(x)[0]) >= FLAT)
+    return found
 
 
 def _about_saturated(subject: Subject, text: str, lines: list[str], nodes: list[Value]) -> Finding:
