@@ -210,10 +210,8 @@ def _others(subject: Subject, expected: dict[Value, float]) -> Finding:
         text = f"Each .grad is {subject.number(factor)} times what this loss gives: clipped or scaled"
         return Finding("scaled", text, _compared(subject, off), "", off, trouble=False)
     times = f"{subject.number(factor)} times" if common else "not"
-    text = (
-        f"The gradients were accumulated: {count(len(off), '.grad')} {'is' if len(off) == 1 else 'are'} {times} what "
-    )
-    text += f"{subject.name(subject.loss)} gives"
+    verb = "is" if len(off) == 1 else "are"
+    text = f"The gradients were accumulated: {count(len(off), '.grad')} {verb} {times} what this loss gives"
     advice = "Something is left of an earlier backward(): call zero_grad() before it, unless losses are to add up."
     return Finding("accumulated", text, _compared(subject, off), advice, off)
 

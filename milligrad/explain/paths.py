@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from milligrad.engine import Value, place, topological_order
+from milligrad.engine import Value, adjoints, place, topological_order
 from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
 from milligrad.explain.subject import Subject, close, derivatives_of, many
 from milligrad.typing import TypeAlias
@@ -55,7 +55,7 @@ def paths(source: Value, output: Value, most: int) -> tuple[int, list[Path]]:
 def _steps(source: Value, output: Value) -> Steps:
     steps: Steps = {source: []}
     for z in reversed(topological_order([output])):
-        if z is not source and any(type(x) is not float and x in steps for x in z.inputs):
+        if any(type(x) is not float and x in steps for x in z.inputs):
             pairs = zip(z.inputs, derivatives_of(z), strict=True)
             steps[z] = [(x, float(d)) for x, d in pairs if type(x) is not float and x in steps]
     return steps
@@ -150,7 +150,8 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     """All paths from wrt to the loss, their sum, and what `.grad` says."""
     loss = subject.loss
     count, largest = paths(wrt, loss, max_paths)
-    total = math.nan if subject.missing else subject.adjoint.get(wrt, 0.0)
+    adjoint = adjoints({loss: 1.0}, derivatives_of) if subject.missing else subject.adjoint
+    total = adjoint.get(wrt, 0.0)
     y, x = subject.name(loss), subject.name(wrt)
     derivative = f"∂{y}/∂{x}"
     value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"
@@ -162,8 +163,8 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
         return Explanation(title, [Paragraph(text), Paragraph(_about_grad(subject, wrt, total))], total=total)
     blocks: list[Block] = [Paragraph(_headline(count, largest, x, y)), _table(subject, count, largest, total)]
     for z, why in subject.missing[:SHOWN]:
-        text = f"{derivative} does not exist: {subject.where(z)} has {why}, and backward() stops there."
-        blocks.append(Paragraph(text))
+        what = f"{derivative} does not exist" if total != total else f"{x}.grad cannot be had"
+        blocks.append(Paragraph(f"{what}: {subject.where(z)} has {why}, and backward() stops there."))
     blocks += [*_step_by_step(subject, largest), Paragraph(_about_grad(subject, wrt, total))]
     return Explanation(title, blocks, paths=largest, total=total)
 

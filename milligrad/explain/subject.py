@@ -19,7 +19,7 @@ from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.places import shown as shown_line
 from milligrad.places import users_line_of
-from milligrad.typing import TYPE_CHECKING, Any
+from milligrad.typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,12 +47,12 @@ def explained(
                 raise
             return explain_failure(_failure(error, precision))
     if wrt is None:
-        return explain_trouble(Subject(loss, model, precision))
+        return explain_trouble(Subject(loss, model, precision).with_loss_named())
     if not wrt.requires_grad:
         raise ValueError(f"wrt: expected a Value that requires a gradient, got {wrt!r:.200}")
     if not loss.requires_grad:
         raise RuntimeError(f"no gradient of {loss!r:.200}: it is a constant, or computed from constants or in no_grad")
-    return explain_paths(Subject(loss, model, precision, wrt), wrt, max_paths)
+    return explain_paths(Subject(loss, model, precision, wrt).with_loss_named(), wrt, max_paths)
 
 
 def _check(x: object, kind: Any, name: str) -> None:
@@ -121,6 +121,12 @@ class Subject:
         self.places = names_in(model) if model is not None else {}
         known = self.order if also is None or also in {*self.order} else [also, *self.order]
         self.names = names_of(known, model)
+
+    def with_loss_named(self) -> Self:
+        """The same, where the loss is called so if it was computed and has no name of its own."""
+        if self.loss.op is not None and self.loss.name is None and "loss" not in self.names.values():
+            self.names[self.loss] = "loss"
+        return self
 
     def name(self, x: Value) -> str:
         """What x is called, at most NAME cells of it."""

@@ -245,7 +245,7 @@ def test_a_forgotten_zero_grad_is_found():
     second.backward()
     finding = found("accumulated", second, model=model)
     assert {*finding.values} == {x for p in model.parameters() for x in p.values()}
-    assert "what v" in finding.text
+    assert "are not what this loss gives" in finding.text
     assert "zero_grad()" in finding.advice
 
 
@@ -272,10 +272,10 @@ def test_before_backward_nothing_is_compared():
     x = Value(2.0, "x")
     z = x * x
     finding = found("no backward", z)
-    assert (finding.text, finding.trouble) == ("v1.backward() has not run yet: each .grad is 0", False)
+    assert (finding.text, finding.trouble) == ("loss.backward() has not run yet: each .grad is 0", False)
     x.grad = 5.0
     finding = found("no backward", z)
-    assert finding.text == "v1.backward() has not run yet, but 1 .grad is not 0"
+    assert finding.text == "loss.backward() has not run yet, but 1 .grad is not 0"
     assert finding.where == ["x.grad is 5"]
     assert "zero_grad()" in finding.advice
 
@@ -304,7 +304,7 @@ def test_a_scaled_backward_is_only_noted():
     z.backward(0.25)
     finding = found("scaled", z)
     assert not finding.trouble
-    assert "v1.grad = 0.25" in finding.text
+    assert "loss.grad = 0.25" in finding.text
 
 
 def test_rounding_is_no_difference():

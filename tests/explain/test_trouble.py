@@ -1,4 +1,3 @@
-import time
 from itertools import pairwise
 
 import pytest
@@ -110,15 +109,12 @@ def test_one_thing_is_told_as_one():
     z = x * 2.0
     z.backward()
     z.backward()
-    assert explain(z).title == "v1 = 2: 1 thing is wrong"
+    assert explain(z).title == "loss = 2: 1 thing is wrong"
 
 
-def test_a_hundred_thousand_values_take_seconds():
-    """No limit: what would take minutes, such as a search from each Value, would be noticed."""
+def test_a_large_network_is_in_no_trouble():
     manual_seed(0)
     model = Sequential(Linear(784, 128), ReLU(), LayerNorm(128), Linear(128, 10))
-    loss = MSELoss()(model([[0.5] * 784] * 2), [[0.0] * 10] * 2)
+    loss = MSELoss()(model([[0.5] * 784]), [[0.0] * 10])
     loss.backward()
-    started = time.perf_counter()
-    explain(loss, model=model)
-    assert time.perf_counter() - started < 60
+    assert trouble(loss, model=model) == trouble(loss) == []
