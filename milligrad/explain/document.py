@@ -122,19 +122,21 @@ class Finding:
     values: Sequence[Value] = ()
     trouble: bool = True
 
+    def _headline(self) -> str:
+        return f"{'✗' if self.trouble else '•'} {self.text}"
+
     def _below(self) -> list[Block]:
         return [*[Items(self.where)] * bool(self.where), *[Paragraph(self.advice)] * bool(self.advice)]
 
     def lines(self) -> list[str]:
-        mark = "✗ " if self.trouble else "• "
         below = [f"  {line}" for block in self._below() for line in block.lines()]
-        return [*_wrapped(self.text, mark, "  "), *below]
+        return [*_wrapped(self._headline(), "", "  "), *below]
 
     def markdown(self) -> str:
-        return "\n\n".join([f"### {_escaped(self.text)}", *[block.markdown() for block in self._below()]])
+        return "\n\n".join([f"### {_escaped(self._headline())}", *[block.markdown() for block in self._below()]])
 
     def html(self) -> str:
-        heading = element("h2", _text(self.text))
+        heading = element("h2", _text(self._headline()))
         return element("section", heading, *[block.html() for block in self._below()])
 
 
@@ -185,7 +187,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return element("div", element("h3", _text(self.title)), *[block.html() for block in self.blocks])
+        return element("div", element("h2", _text(self.title)), *[block.html() for block in self.blocks])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it in the format that the name ends in: .txt, .md or .html. There is never half of the file."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -177,14 +178,13 @@ def _headline(count: int, largest: list[Path], x: str, y: str) -> str:
 
 
 def _table(subject: Subject, count: int, largest: list[Path], total: float) -> Table:
-    rows = [(_nodes(subject, p), _derivatives(subject, p), subject.number(p.product)) for p in largest]
-    if count > len(largest):
+    rows = [(subject.number(p.product), _nodes(subject, p), _derivatives(subject, p)) for p in largest]
+    if more := count - len(largest):
         rest = total - math.fsum(p.product for p in largest) if _all_finite(largest) else math.nan
-        more = f"and {many(count - len(largest))} more path{'s' * (count - len(largest) > 1)}"
-        rows.append((more, "which add up to", subject.number(rest)))
+        rows.append((subject.number(rest), f"{many(more)} more path{'s, together' * (more > 1)}", ""))
     if count > 1:
-        rows.append(("the sum of all", "", subject.number(total)))
-    return Table("paths", ("path", "local derivatives", "product"), rows, right=(2,))
+        rows.append((subject.number(total), "the sum of all", ""))
+    return Table("paths", ("product", "path", "local derivatives"), rows, right=(0,))
 
 
 def _all_finite(largest: list[Path]) -> bool:
@@ -200,12 +200,15 @@ def _nodes(subject: Subject, path: Path) -> str:
 
 def _derivatives(subject: Subject, path: Path) -> str:
     if len(path.nodes) < LONG:
-        return " · ".join(map(subject.factor, path.derivatives))
-    inner = path.derivatives[ENDS:-ENDS]
-    first, last = (
-        " · ".join(map(subject.factor, part)) for part in (path.derivatives[:ENDS], path.derivatives[-ENDS:])
-    )
-    return f"{first} · ({len(inner):,} more: {subject.number(math.prod(inner))}) · {last}"
+        return _multiplied(subject, path.derivatives)
+    first, inner, last = path.derivatives[:ENDS], path.derivatives[ENDS:-ENDS], path.derivatives[-ENDS:]
+    middle = f"({len(inner):,} more: {subject.number(math.prod(inner))})"
+    return f"{_multiplied(subject, first)} · {middle} · {' · '.join(map(subject.factor, last))}"
+
+
+def _multiplied(subject: Subject, derivatives: Sequence[float]) -> str:
+    """`−0.5 · 1 · (−2)`"""
+    return " · ".join([*map(subject.number, derivatives[:1]), *map(subject.factor, derivatives[1:])])
 
 
 def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:

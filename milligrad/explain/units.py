@@ -128,8 +128,8 @@ def _most(unit: Unit) -> float:
 
 def _about_dead(subject: Subject, layer: str | int, units: list[Unit], n: int) -> Finding:
     samples = len(units[0].nodes)
-    text = f"{_so_many(units, n, 'relu', layer)} dead: 0 for {'all' if samples > 1 else 'the'} "
-    text += f"{count(samples, 'sample') if samples > 1 else 'only sample'} of this loss"
+    seen = f"all {samples:,} samples" if samples > 1 else "the only sample"
+    text = f"{_so_many(units, n, 'relu', layer)} dead: relu gives 0 for {seen} of this loss"
     advice = (
         "Where relu's input is not positive its derivative is 0: no gradient reaches the weights before it, and it "
         "stays off. A smaller learning rate, another start or LeakyReLU keep it from that."

@@ -12,6 +12,7 @@ from milligrad import (
     Tanh,
     Value,
     compile,
+    logsumexp,
     manual_seed,
     record_lines,
     where,
@@ -131,6 +132,12 @@ def test_the_infinities_of_a_mask_are_no_trouble():
     assert trouble(loss, model=model) == []
 
 
+def test_the_infinities_of_a_sum_with_a_mask_are_no_trouble():
+    xs = [Value(1.0), Value(2.0), Value(3.0)]
+    masked = [x + m for x, m in zip(xs, [0.0, -math.inf, 0.0])]
+    assert trouble(logsumexp(masked)) == []
+
+
 def test_numbers_that_were_not_chosen_are_no_trouble():
     x, c = Value(1.0, "x"), Value(math.inf, "c", requires_grad=False)
     assert trouble(where(True, x, c) * 2.0) == []
@@ -159,7 +166,8 @@ def test_a_derivative_that_does_not_exist():
 
 
 def test_a_gradient_that_overflows_is_found_where_it_does():
-    x, y = Value(1e-320, "x"), Value(1e300, "y")
+    x, y = Value(1e-320, "x") * 1.0 * 1.0, Value(1e300, "y")
+    x.name = "x"
     quotient = x / 1e-320  # ∂/∂x is too large
     quotient.name = "q"
     finding = found("inf gradient", quotient * y)

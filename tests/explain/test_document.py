@@ -117,7 +117,7 @@ def test_names_are_text_to_a_reader_of_markdown(name):
     page, other = (Page(md.render(document(n).markdown())) for n in (name, "plain"))
     assert [tag for tag, *_ in page.elements] == [tag for tag, *_ in other.elements]
     if len(name) < 1_000:
-        for text in (page.texts("p")[0], page.texts("h2")[0]):
+        for text in (page.texts("p")[0], page.texts("h3")[0].removeprefix("✗ ")):
             assert " ".join(text.split()).startswith(plain(name).strip())
 
 
@@ -138,9 +138,9 @@ def test_a_finding_in_three_ways():
     finding = Finding("nan", "It is NaN", ["here", "there"], "Look.")
     assert finding.lines() == ["✗ It is NaN", "    - here", "    - there", "  Look."]
     assert Finding("note", "It is so", trouble=False).lines() == ["• It is so"]
-    assert finding.markdown() == "### It is NaN\n\n- here\n- there\n\nLook."
+    assert finding.markdown() == "### ✗ It is NaN\n\n- here\n- there\n\nLook."
     page = Page(finding.html())
-    assert (page.texts("h2"), page.texts("li"), page.texts("p")) == (["It is NaN"], ["here", "there"], ["Look."])
+    assert (page.texts("h2"), page.texts("li"), page.texts("p")) == (["✗ It is NaN"], ["here", "there"], ["Look."])
 
 
 def test_text_is_wrapped_at_spaces():
@@ -183,7 +183,7 @@ def test_it_shows_itself():
     assert page.texts("title") == page.texts("h1") == [explanation.title]
     assert not page.texts("script")
     assert [a for tag, a, _ in page.elements if tag == "meta" and a.get("name") == "viewport"]
-    assert Page(explanation._repr_html_()).texts("h3") == [explanation.title]
+    assert Page(explanation._repr_html_()).texts("h2") == [explanation.title]
 
 
 def test_a_long_name_is_elided_everywhere():

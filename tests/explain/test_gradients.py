@@ -19,6 +19,7 @@ from milligrad import (
 )
 from milligrad.explain import explain
 from milligrad.explain.gradients import EXPLODED, VANISHED
+from milligrad.nested import leaves
 from milligrad.nn.utils import clip_grad_norm_
 from tests.explain.networks import batch, digit_classifier, found, line_of, small_network, trouble
 
@@ -79,9 +80,31 @@ def test_a_vanished_gradient_is_found_with_the_operation_that_shrinks_it():
     assert "12 steps of sigmoid multiply it by" in route
     assert f"test_gradients.py:{line_of(deep_sigmoids, '# forward')}: " in route
     [z] = finding.values
+    leaf = strongest(model, loss, min(sizes, key=sizes.get))
+    assert f"On the strongest path from {leaf} to the loss" in route
     assert f"the smallest is {shown(z.data * (1 - z.data))}, of " in route
     verdicts = {path: row[-1] for path, row in rows(explain(loss, model=model)).items()}
     assert verdicts == {path: "vanished" if path in tiny else "" for path in sizes}
+
+
+def strongest(model, loss, path):
+    """The name of the parameter at `path` whose gradient is largest."""
+    loss().backward()
+    numbers = dict(leaves(dict(model.named_parameters())[path], path))
+    name = max(numbers, key=lambda name: abs(numbers[name].grad))
+    model.zero_grad()
+    return name
+
+
+def test_the_smallest_factor_is_named():
+    v = Value(1.0, "v")
+    w = Value(0.0, "w")
+    first = w.tanh()
+    second = (first + 4.0).tanh()
+    third = (second + 3.0).tanh()
+    finding = found("vanished", third * 1.0 + v)
+    assert finding.values == [min([first, second, third], key=lambda t: 1 - t.data**2)]
+    assert "3 steps of tanh multiply it by" in finding.where[-1]
 
 
 def test_a_vanished_gradient_is_found_without_a_model():
@@ -129,7 +152,7 @@ def test_large_targets_explode_the_gradient():
 
 def test_an_exploded_layer_does_not_make_the_others_vanish():
     a, b = Value(1.0, "a"), Value(1.0, "b")
-    findings = explain(a * 1e9 + b * 1.0).findings
+    findings = explain(a * 1e9 + b).findings
     assert [f.kind for f in findings if f.trouble] == ["exploded"]
 
 

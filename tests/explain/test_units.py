@@ -8,6 +8,7 @@ from milligrad import (
     Linear,
     Module,
     MSELoss,
+    Parameter,
     ReLU,
     Sequential,
     Sigmoid,
@@ -43,7 +44,7 @@ def test_a_dead_relu_is_found(with_model):
     where = "unit 3 of layer 0" if with_model else "the unit of b3"
     assert finding.where == [f"{where}: its input lies between −{-min(inputs):.4g} and −{-max(inputs):.4g}"]
     layer = "layer 0" if with_model else "one layer"
-    assert finding.text == f"1 of 8 relu units of {layer} is dead: 0 for all 16 samples of this loss"
+    assert finding.text == f"1 of 8 relu units of {layer} is dead: relu gives 0 for all 16 samples of this loss"
 
 
 def test_a_unit_that_is_on_once_is_not_dead():
@@ -120,7 +121,7 @@ def test_but_of_a_whole_layer_it_does(with_model):
     finding = found("dead relu", lambda: model(x)[0] * 1.0, **({"model": model} if with_model else {}))
     assert finding.trouble
     assert "8 of 8 relu units" in finding.text
-    assert "0 for the only sample" in finding.text
+    assert "relu gives 0 for the only sample" in finding.text
     assert "and 3 more like this" in finding.where
 
 
@@ -138,6 +139,14 @@ def test_units_are_told_apart_also_where_sums_are_written_out():
     assert len(finding.values) == 5
 
 
+def test_without_a_bias_a_weight_tells_units_apart_where_sums_are_written_out():
+    w, v, a = Value(-9.0, "w"), Value(-8.0, "v"), Value(1.0, "a")
+    terms = [relu(w * x + v * y) + relu(a * x - a * y) for x, y in [(1, 2), (3, 1), (1, 0.5), (2, 0.5), (1, 1)]]
+    [finding] = [f for f in explain(sum(terms)).findings if f.kind == "dead relu"]
+    assert len(finding.values) == 5
+    assert finding.where[0].startswith("the unit of v: ") or finding.where[0].startswith("the unit of w: ")
+
+
 def test_the_windows_of_a_convolution_share_their_unit():
     manual_seed(0)
     model = Sequential(Conv2d(1, 3, 2, padding=1), ReLU())
@@ -148,8 +157,20 @@ def test_the_windows_of_a_convolution_share_their_unit():
         return sum([x for image in model(images) for plane in image for row in plane for x in row])
 
     finding = found("dead relu", loss, model=model)
-    assert finding.text.startswith("1 of 3 relu units of layer 0 is dead: 0 for all 50 samples")
+    assert finding.text.startswith("1 of 3 relu units of layer 0 is dead: relu gives 0 for all 50 samples")
     assert finding.where[0].startswith("unit 1 of layer 0: ")
+
+
+def test_windows_at_the_edge_have_fewer_weights_and_the_same_unit():
+    manual_seed(0)
+    model = Sequential(Conv2d(1, 2, 3, padding=1, bias=False), ReLU())
+    for w in Parameter(model[0].weight[1]).values():
+        w.data = -50.0
+    image = [[[1.0, 2.0, 1.0], [1.0, 1.0, 1.0], [1.0, 3.0, 1.0]]]
+    loss = sum([x for plane in model(image) for row in plane for x in row])
+    dead = [f for f in explain(loss, model=model).findings if "unit 1 of layer 0" in str(f.where)]
+    assert [len(f.values) for f in dead] == [9]
+    assert "of 2 relu units" in dead[0].text
 
 
 def test_without_a_bias_the_weights_name_the_unit():
@@ -199,6 +220,25 @@ def test_one_sample_that_saturates_is_no_trouble():
     assert "saturated" not in trouble(lambda: MSELoss()([model(x)[0] for x in inputs], [0.3] * 16), model=model)
 
 
+def test_one_unit_of_one_sample_is_no_trouble():
+    model, _ = small_network(Sigmoid(), Tanh())
+    model[0].bias[2].data = 30.0
+    [x] = batch(1)
+    assert "saturated" not in trouble(lambda: MSELoss()(model(x), [0.3]), model=model)
+
+
+@pytest.mark.parametrize("large, expected", [(3, []), (5, ["saturated"])])
+def test_half_of_a_layer_is_trouble(large, expected):
+    v = Value(1.0, "v")
+    ws = [Value(1.0, f"w{i}") for i in range(4)]
+    inputs = [[30.0 if (i + k) % 8 < large else 0.1 for k in range(4)] for i in range(8)]
+    loss = sum([(w * x).tanh() * v for row in inputs for w, x in zip(ws, row)])
+    findings = [f for f in explain(loss).findings if f.trouble]
+    assert [f.kind for f in findings] == expected
+    for finding in findings:
+        assert finding.text == f"{4 * large} of 32 tanhs of one layer are saturated"
+
+
 def test_a_loss_that_makes_up_for_it_is_no_trouble():
     """Of binary cross entropy the derivative is p - y again, however flat the sigmoid is."""
     w = Value(1.0, "w")
@@ -217,7 +257,7 @@ def test_an_answer_that_is_right_is_no_trouble():
 def test_a_hidden_unit_is_saturated_wherever_the_loss_wants_it():
     for sign in (1.0, -1.0):
         w, v = Value(1.0, "w"), Value(sign, "v")
-        loss = sum([(w * x).sigmoid() * v for x in (12.0, 14.0, 11.0)])
+        loss = sum([(w * x).sigmoid() * 2.0 * v for x in (12.0, 14.0, 11.0)])
         assert "saturated" in trouble(loss)
 
 
