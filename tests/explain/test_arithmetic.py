@@ -166,7 +166,7 @@ def test_a_derivative_that_does_not_exist():
 
 
 def test_a_gradient_that_overflows_is_found_where_it_does():
-    x, y = Value(1e-320, "x") * 1.0 * 1.0, Value(1e300, "y")
+    x, y = Value(1e-320, "given") * 1.0 * 1.0, Value(1e300, "y")
     x.name = "x"
     quotient = x / 1e-320  # ∂/∂x is too large
     quotient.name = "q"
