@@ -1,6 +1,8 @@
 """Where the arithmetic of a loss breaks: NaN and inf, forward and backward, and derivatives that do not exist.
 
-birth   where a number stopped being one: NaN or inf, made of numbers that were still all right
+Only the first numbers that are none are reported: what was computed of them is counted.
+
+    birth   where a number stopped being one: NaN or inf, made of numbers that were still all right
 """
 
 from __future__ import annotations

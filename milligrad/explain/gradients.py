@@ -1,7 +1,9 @@
 """What comes back to the parameters: too much, too little, nothing, or not only this loss's.
 
-adjoint  ∂loss/∂x: what `.grad` would be after one backward of this loss alone
-layer    parameters that belong together: one Parameter of the model, or else leaves that are used alike
+Parameters are judged by layer, with the gradient that this loss gives, whatever their `.grad` holds.
+
+    adjoint  ∂loss/∂x: what `.grad` would be after one backward of this loss alone
+    layer    parameters that belong together: one Parameter of the model, or else leaves that are used alike
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Units that pass nothing on: dead relus, saturated sigmoids and tanhs.
 
-unit    the activations that share their weights: one neuron, seen once for each sample of a batch
-layer   the units that belong together: by the model's names, or else by their place in the graph
+One batch cannot prove that a unit is dead, so what may be chance is noted, and only what can hardly be is trouble.
+
+    unit    the activations that share their weights: one neuron, seen once for each sample of a batch
+    layer   the units that belong together: by the model's names, or else by their place in the graph
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Unit:
 
     name: str
     layer: str | int
-    index: int
+    index: int = 0
     nodes: list[Value] = field(default_factory=list)
 
 
@@ -48,19 +50,16 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     if not nodes:
         return {}
     layer = {z: i for i, group in enumerate(subject.groups) for z in group}
-    units: dict[object, Unit] = {}
+    units: dict[Value, Unit] = {}
     for z in nodes:
-        leaf = _leaf_of(z)
-        module, index = _place(subject, leaf)
-        key: object = (module, index) if module is not None else leaf or z
-        if key not in units:
-            name = (
-                f"unit {index} of {_layer_name(module)}"
-                if module is not None
-                else f"the unit of {subject.name(leaf or z)}"
-            )
-            units[key] = Unit(name, layer[z] if module is None else module, int(index or 0))
-        units[key].nodes.append(z)
+        leaf = _leaf_of(z) or z
+        if leaf not in units:
+            module, index = _place(subject, leaf)
+            if module is None:
+                units[leaf] = Unit(f"the unit of {subject.name(leaf)}", layer[z])
+            else:
+                units[leaf] = Unit(f"unit {index} of {_layer_name(module)}", module, int(index))
+        units[leaf].nodes.append(z)
     layers: dict[str | int, list[Unit]] = {}
     for unit in sorted(units.values(), key=lambda unit: unit.index):
         layers.setdefault(unit.layer, []).append(unit)
@@ -85,9 +84,9 @@ def _leaf_of(z: Value) -> Value | None:
     return None
 
 
-def _place(subject: Subject, leaf: Value | None) -> tuple[str | None, str]:
+def _place(subject: Subject, leaf: Value) -> tuple[str | None, str]:
     """The module and the unit that a parameter belongs to: "0.bias[3]" and "0.weight[3][1]" to unit 3 of module 0."""
-    place = subject.places.get(leaf) if leaf is not None else None
+    place = subject.places.get(leaf)
     if place is None:
         return None, ""
     parameter, _, index = place.partition("[")
@@ -195,10 +194,9 @@ def _flat(subject: Subject, nodes: list[Value]) -> set[Value]:
     flat = {z for z in nodes if abs(partials_as_numbers(z)[0]) < FLAT}
     if not flat:
         return flat
-    inner = _before_parameters(subject)
-    return {z for z in flat if z in inner or len(nodes) * _gain(subject, z) >= FLAT} - _made_up_for(
-        subject, flat - inner
-    )
+    answers = flat - _before_parameters(subject)
+    wrong = {z for z in answers if len(nodes) * _gain(subject, z) >= FLAT}
+    return (flat - answers) | (wrong - _made_up_for(subject, wrong))
 
 
 def _before_parameters(subject: Subject) -> set[Value]:

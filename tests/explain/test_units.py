@@ -242,8 +242,9 @@ def test_half_of_a_layer_is_trouble(large, expected):
 def test_a_loss_that_makes_up_for_it_is_no_trouble():
     """Of binary cross entropy the derivative is p - y again, however flat the sigmoid is."""
     w = Value(1.0, "w")
-    loss = BCELoss()([(w * x).sigmoid() for x in (12.0, 14.0, -11.0)], [0.0, 1.0, 0.0])
-    assert trouble(loss) == []
+    for targets in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]):
+        loss = BCELoss()([(w * x).sigmoid() for x in (12.0, 14.0, -11.0)], targets)
+        assert trouble(loss) == []
 
 
 def test_an_answer_that_is_right_is_no_trouble():
