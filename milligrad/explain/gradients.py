@@ -175,6 +175,8 @@ def accumulated(subject: Subject) -> list[Finding]:
     """Whether each leaf's `.grad` is what this loss gives; and if not, what else is in it."""
     runs, name = subject.loss.grad, subject.name(subject.loss)
     leaves = [x for x in subject.adjoint if x.op is None and x is not subject.loss]
+    if subject.fresh:
+        return []
     if not runs:
         return [_not_run(subject, name, [x for x in leaves if x.grad])]
     expected = {x: runs * subject.adjoint[x] for x in leaves}

@@ -161,12 +161,12 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
         text = (
             f"No path leads from {x} to {y}: {y} was not computed of {x}, or only through constants (detach, no_grad)."
         )
-        return Explanation(title, [Paragraph(text), Paragraph(_about_grad(subject, wrt, total))], total=total)
+        return Explanation(title, [Paragraph(text), *_about_grad(subject, wrt, total)], total=total)
     blocks: list[Block] = [Paragraph(_headline(count, largest, x, y)), _table(subject, count, largest, total)]
     for z, why in subject.missing[:SHOWN]:
         what = f"{derivative} does not exist" if total != total else f"{x}.grad cannot be had"
         blocks.append(Paragraph(f"{what}: {subject.where(z)} has {why}, and backward() stops there."))
-    blocks += [*_step_by_step(subject, largest), Paragraph(_about_grad(subject, wrt, total))]
+    blocks += [*_step_by_step(subject, largest), *_about_grad(subject, wrt, total)]
     return Explanation(title, blocks, paths=largest, total=total)
 
 
@@ -233,8 +233,12 @@ def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
     return [Paragraph("Step by step:"), Table("steps", head[:columns], [row[:columns] for row in rows])]
 
 
-def _about_grad(subject: Subject, wrt: Value, total: float) -> str:
-    """Whether `wrt.grad` is what the paths add up to, and if not, why."""
+def _about_grad(subject: Subject, wrt: Value, total: float) -> list[Block]:
+    """Whether `wrt.grad` is what the paths add up to, and if not, why; of a fresh loss there is nothing to say."""
+    return [] if subject.fresh else [Paragraph(_compared(subject, wrt, total))]
+
+
+def _compared(subject: Subject, wrt: Value, total: float) -> str:
     x, y = subject.name(wrt), subject.name(subject.loss)
     runs, expected = subject.loss.grad, subject.loss.grad * total
     grad = f"{x}.grad is {subject.number(wrt.grad)}"

@@ -39,6 +39,7 @@ def explained(
     size(precision, "precision")
     _check(model, Module | None, "model")
     _check(wrt, Value | None, "wrt")
+    fresh = not isinstance(loss, Value)
     if not isinstance(loss, Value):
         try:
             loss = _computed(loss)
@@ -47,12 +48,12 @@ def explained(
                 raise
             return explain_failure(_failure(error, precision))
     if wrt is None:
-        return explain_trouble(Subject(loss, model, precision).with_loss_named())
+        return explain_trouble(Subject(loss, model, precision, fresh=fresh).with_loss_named())
     if not wrt.requires_grad:
         raise ValueError(f"wrt: expected a Value that requires a gradient, got {wrt!r:.200}")
     if not loss.requires_grad:
         raise RuntimeError(f"no gradient of {loss!r:.200}: it is a constant, or computed from constants or in no_grad")
-    return explain_paths(Subject(loss, model, precision, wrt).with_loss_named(), wrt, max_paths)
+    return explain_paths(Subject(loss, model, precision, wrt, fresh).with_loss_named(), wrt, max_paths)
 
 
 def _check(x: object, kind: Any, name: str) -> None:
@@ -112,11 +113,14 @@ class Subject:
     """A loss, the Values behind it (inputs first), and how they are shown: as text of the user's names and numbers.
 
     loss, order:   the loss, and all that it was computed from, each Value after its inputs
+    fresh:         whether it was computed only to be explained, so that no backward of it can have run
     places:        where each Value stands in the model: "hidden.weight[0][1]"
     """
 
-    def __init__(self, loss: Value, model: Module | None, precision: int, also: Value | None = None) -> None:
-        self.loss, self.model, self.precision = loss, model, precision
+    def __init__(
+        self, loss: Value, model: Module | None, precision: int, also: Value | None = None, fresh: bool = False
+    ) -> None:
+        self.loss, self.model, self.precision, self.fresh = loss, model, precision, fresh
         self.order = inputs_first(loss)
         self.places = names_in(model) if model is not None else {}
         known = self.order if also is None or also in {*self.order} else [also, *self.order]

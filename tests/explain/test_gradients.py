@@ -303,6 +303,14 @@ def test_before_backward_nothing_is_compared():
     assert "zero_grad()" in finding.advice
 
 
+def test_of_a_loss_computed_for_it_no_gradient_is_compared():
+    model, loss = small_network(Tanh(), Tanh())
+    loss().backward()
+    assert explain(loss, model=model).findings == []
+    assert ".grad is" not in str(explain(loss, wrt=model[0].bias[0]))
+    assert ".grad is" in str(explain(loss(), wrt=model[0].bias[0]))
+
+
 def test_clipped_gradients_are_only_noted():
     model, loss = small_network(Tanh(), Tanh())
     z = loss()
