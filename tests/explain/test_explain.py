@@ -184,3 +184,11 @@ def test_names_of_modules_are_text_too():
     page = Page(explanation.html())
     assert not page.texts("script")
     assert len(str(explanation)) < 3_000
+
+
+def test_it_stands_above_the_pictures_and_knows_nothing_of_the_compiler():
+    package = Path(milligrad.__file__).parent
+    for file in (package / "explain").glob("*.py"):
+        assert "milligrad.compiler" not in file.read_text(encoding="utf-8")
+    for file in (package / "draw").glob("*.py"):
+        assert "milligrad.explain" not in file.read_text(encoding="utf-8")

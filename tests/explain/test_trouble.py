@@ -1,6 +1,9 @@
+import math
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from milligrad import (
     GELU,
@@ -18,7 +21,10 @@ from milligrad import (
     SiLU,
     Tanh,
     Value,
+    grad,
+    logsumexp,
     manual_seed,
+    where,
 )
 from milligrad.explain import explain
 from tests.explain.networks import batch, digit_classifier, normalised, small_network, trouble, xor
@@ -118,3 +124,57 @@ def test_a_large_network_is_in_no_trouble():
     loss = MSELoss()(model([[0.5] * 784]), [[0.0] * 10])
     loss.backward()
     assert trouble(loss, model=model) == trouble(loss) == []
+
+
+ODD = [0.0, -1.0, 1e-320, 1e200, -1e308, math.inf, -math.inf, math.nan]
+FUNCTIONS = [
+    lambda x, y: x + y,
+    lambda x, y: x - y,
+    lambda x, y: x * y,
+    lambda x, y: x / y,
+    lambda x, y: x.sqrt(),
+    lambda x, y: x.exp(),
+    lambda x, y: x.log(),
+    lambda x, y: x.relu(),
+    lambda x, y: x.tanh(),
+    lambda x, y: x.sigmoid(),
+    lambda x, y: where(x > y, x, y),
+    lambda x, y: logsumexp([x, y]),
+    lambda x, y: x.sin(),
+]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(ODD) | st.floats(-3, 3), min_size=2, max_size=4),
+    st.lists(st.tuples(st.sampled_from(FUNCTIONS), st.integers(0, 20), st.integers(0, 20)), max_size=15),
+    st.booleans(),
+)
+def test_whatever_the_numbers_are_it_answers(data, steps, changed):
+    values = [Value(x) for x in data]
+
+    def loss():
+        for f, i, j in steps:
+            values.append(f(values[i % len(values)], values[j % len(values)]))
+        return values[-1]
+
+    explanation = explain(loss)
+    assert str(explanation) and explanation.markdown() and explanation.html()
+    z = values[-1]
+    if changed:
+        values[0].data = 0.5
+    broken = [f for f in explain(z).findings if f.trouble]
+    assert broken or math.isfinite(z.data)
+    total = explain(z, wrt=values[0]).total
+    try:
+        expected = grad(z, values[0], create_graph=False).data
+    except (ValueError, ArithmeticError):
+        return
+    assert total == expected or (math.isnan(total) and math.isnan(expected))
+
+
+@pytest.mark.parametrize("data", [2.0, math.nan])
+def test_a_loss_that_nothing_computed(data):
+    x = Value(data, "x")
+    assert trouble(x) == (["nan"] if data != data else [])
+    assert trouble(x.detach()) == (["nan", "constant"] if data != data else ["constant"])
