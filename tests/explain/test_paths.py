@@ -359,3 +359,19 @@ def test_the_total_is_the_sum_without_rounding(case):
     built, i = case
     scale = math.fsum(abs(math.prod(ds)) for _, ds in all_paths(built, i))
     assert explain(built.output, wrt=built.values[i]).total == pytest.approx(exact(built, i), rel=0, abs=1e-12 * scale)
+
+
+def test_a_derivative_that_is_missing_elsewhere_stops_backward_too():
+    x, y = Value(0.0, "x"), Value(3.0, "y")
+    explanation = explain(x.sqrt() + y * y, wrt=y)
+    assert explanation.total == 6.0
+    text = " ".join(str(explanation).split())
+    assert "y.grad cannot be had: v2 = sqrt(x) = sqrt(0) = 0 has no finite derivative" in text
+    assert "does not exist" not in text
+
+
+def test_the_loss_is_called_so_unless_it_has_a_name():
+    x = Value(2.0, "x")
+    assert str(explain(x * 3.0, wrt=x)).startswith("∂loss/∂x = 3: how loss = 6 moves")
+    assert str(explain(x * Value(3.0, "loss"), wrt=x)).startswith("∂v1/∂x = 3")
+    assert str(explain(x, wrt=x)).startswith("∂x/∂x = 1")
