@@ -1,4 +1,4 @@
-"""How long pictures take: `python benchmarks/draw.py` prints the tables of README.md.
+"""How long pictures and explanations take: `python benchmarks/draw.py` prints the tables of README.md.
 
 A time is from the Value to the finished text, with the making of the picture in it; medians over the rounds. For scale,
 Graphviz's `dot -Tsvg` gets the same graph as our own SVG, if it is installed.
@@ -23,6 +23,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.engine import processor  # noqa: E402
 from milligrad import Linear, ReLU, Sequential, Tanh, Value, manual_seed, sum  # noqa: E402
 from milligrad.draw import draw  # noqa: E402
+from milligrad.draw.naming import inputs_first  # noqa: E402
+from milligrad.explain import explain  # noqa: E402
 
 LARGE_GOAL = 3.0  # seconds for text or DOT of 100,000 nodes
 SMALL_GOAL = 1.0  # and for the SVG of 300
@@ -125,6 +127,19 @@ def graphvizs(source: str, ours: float, rounds: int) -> list[str]:
     return [f"{seconds:.2f} s", f"{ours / seconds:.2f}"]
 
 
+def explanations(rounds: int) -> None:
+    """Of the large graphs: what is wrong with them, and the largest paths from their first leaf."""
+    print("\n| graph | Values | explain(loss) | explain(loss, wrt=leaf) | must take at most |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, build in LARGE.items():
+        z = build()
+        order = inputs_first(z)
+        leaf = next(x for x in order if x.op is None and x.requires_grad)
+        trouble = median(lambda: str(explain(z)), rounds)  # noqa: B023
+        paths = median(lambda: str(explain(z, wrt=leaf)), rounds)  # noqa: B023
+        print(f"| {name} | {len(order):,} | {trouble:.2f} s | {paths:.2f} s | {LARGE_GOAL:g} s |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -134,6 +149,7 @@ def main() -> None:
     print(f"{processor()}; {platform.system()}; CPython {platform.python_version()}\n")
     large_graphs(rounds)
     small_graphs(rounds)
+    explanations(rounds)
 
 
 if __name__ == "__main__":

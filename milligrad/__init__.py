@@ -11,6 +11,7 @@ print(x.grad)  # 4.0
 from milligrad import data, functional, nn, optim, transforms
 from milligrad.draw import draw, step_through
 from milligrad.engine import TraceError, Value, enable_grad, grad, no_grad, record_lines
+from milligrad.explain import explain
 from milligrad.gradcheck import gradcheck, gradgradcheck
 from milligrad.nn import *  # noqa: F403
 from milligrad.nn import __all__ as _nn
@@ -40,6 +41,7 @@ __all__ = [
     "data",
     "draw",
     "enable_grad",
+    "explain",
     "functional",
     "grad",
     "gradcheck",

@@ -23,7 +23,7 @@ from itertools import chain
 from types import MethodType
 
 from milligrad.nested import Nested, elementwise, leaves
-from milligrad.places import text as line_text
+from milligrad.places import shown as shown_line
 from milligrad.places import users_line
 from milligrad.typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
@@ -512,11 +512,7 @@ def record_lines() -> Mode:
 def place(z: Value) -> str:
     """The line that computed z, as text: `model.py:12: y = x * w`. "" if none was recorded, see `record_lines`."""
     line = getattr(z, "line", None)
-    if line is None:
-        return ""
-    file = line[0].replace("\\", "/").rpartition("/")[2]
-    text = line_text(line)
-    return f"{file}:{line[1]}{f': {text}' * bool(text)}"
+    return "" if line is None else shown_line(line)
 
 
 def check_history(output: Value) -> None:

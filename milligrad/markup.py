@@ -37,13 +37,8 @@ def colours(selector: str = ":root") -> str:
 
 
 def text(s: object) -> str:
-    """`s` as text inside an element."""
-    return escape(allowed(str(s)), quote=False)
-
-
-def allowed(s: str) -> str:
-    """`s` with � for each character that XML has no place for."""
-    return "".join(c if _allowed(c) else "\ufffd" for c in s)
+    """`s` as text inside an element. Characters that XML has no place for are shown as �."""
+    return escape("".join(c if _allowed(c) else "\ufffd" for c in str(s)), quote=False)
 
 
 def _allowed(c: str) -> bool:
@@ -100,6 +95,13 @@ def elided(s: str, cells: int) -> str:
     while width(s) > cells - 1:
         s = s[:-1]
     return s + "…"
+
+
+def printable(s: str, cells: int) -> str:
+    """`s` on one line, not too long, and with nothing that would move a terminal's cursor."""
+    if len(s) <= cells and s.isascii() and s.isprintable():
+        return s
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in elided(s, cells))
 
 
 def page(title: str, *body: str, style: str = "", script: str = "") -> str:

@@ -22,6 +22,17 @@ def users_line() -> tuple[str, int] | None:
     return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
+def users_line_of(error: BaseException) -> tuple[str, int] | None:
+    """The file and the number of the line in which an error was raised, or None if no code but milligrad's is in it."""
+    line = None
+    at = error.__traceback__
+    while at is not None:
+        if not _is_ours(at.tb_frame.f_code.co_filename):
+            line = at.tb_frame.f_code.co_filename, at.tb_lineno
+        at = at.tb_next
+    return line
+
+
 def _is_ours(file: str) -> bool:
     if file not in _ours:
         _ours[file] = os.path.abspath(file).startswith(_LIBRARY)
@@ -33,3 +44,10 @@ def text(line: tuple[str, int]) -> str:
     import linecache
 
     return linecache.getline(*line).strip()
+
+
+def shown(line: tuple[str, int]) -> str:
+    """The line and what stands in it: `model.py:12: y = x * w`."""
+    file = line[0].replace("\\", "/").rpartition("/")[2]
+    code = text(line)
+    return f"{file}:{line[1]}{f': {code}' * bool(code)}"

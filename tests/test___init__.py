@@ -18,7 +18,7 @@ abs acos asin atan clamp cos cosh dot erf exp expm1 log log1p logsumexp max maxi
 sin sinh softplus sqrt sum tan tanh where
 grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad value_and_grad
 data functional nn optim transforms
-draw record_lines step_through
+draw explain record_lines step_through
 AvgPool2d BCELoss BCEWithLogitsLoss Conv2d CrossEntropyLoss Dropout ELU Embedding Flatten GELU GRU HuberLoss KLDivLoss
 L1Loss LSTM LayerNorm LeakyReLU Linear LogSoftmax MSELoss MaxPool2d Module ModuleDict ModuleList MultiheadAttention
 NLLLoss Parameter RMSNorm RNN ReLU Sequential SiLU Sigmoid SmoothL1Loss Softmax Softplus Tanh

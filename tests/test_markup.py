@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milligrad.markup import DARK, LIGHT, colours, element, elided, page, shown, text, width
+from milligrad.markup import DARK, LIGHT, colours, element, elided, page, printable, shown, text, width
 
 FORBIDDEN = st.characters(categories=["Cc", "Cs"])
 
@@ -92,3 +92,18 @@ def test_a_page_asks_for_nothing_and_has_what_a_phone_needs():
     assert "default-src 'none'" in attributes[3]["content"] and "script-src" not in attributes[3]["content"]
     assert attributes[4] == {"name": "viewport", "content": "width=device-width, initial-scale=1"}
     assert attributes[5]["href"] == "data:,"
+
+
+@pytest.mark.parametrize(
+    "s, expected",
+    [
+        ("plain", "plain"),
+        ("two\nlines\tand more", "two lines and more"),
+        ("bell\x07 \x1b[31m", "bell\ufffd \ufffd[31m"),
+        ("lone \ud800", "lone \ufffd"),
+        ("名前 🎉", "名前 🎉"),
+        ("n" * 10_000, "n" * 19 + "…"),
+    ],
+)
+def test_what_is_printed_stays_on_its_line(s, expected):
+    assert printable(s, 20) == expected

@@ -21,7 +21,7 @@ from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.draw.svg import svg
 from milligrad.engine import Value, check_history, place, topological_order
-from milligrad.markup import allowed, element, elided, page, shown, text
+from milligrad.markup import element, elided, page, printable, shown, text
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
@@ -247,7 +247,7 @@ def _keys() -> str:
 def _data(picture: Picture, steps: _Steps) -> str:
     """What the script needs, as JSON. No "<" stands in it, so that nothing in it can end the element."""
     told = [
-        [elided(allowed(node.name), 300), *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
+        [printable(node.name, 300), *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
         for node, z in zip(picture.nodes, steps.order)
     ]
     kinds = ["constant" if node.kind == "constant" else "" for node in picture.nodes]

@@ -143,10 +143,21 @@ def picture_of_value(
 Group = list[Value]
 
 
+def by_layer(output: Value) -> list[Group]:
+    """The Values behind `output` as a folded picture groups them: see `_Graph.by_layer`."""
+    return _Graph(output).by_layer()
+
+
 class _Graph:
     """The Values behind an output, and the ways to show them."""
 
-    def __init__(self, output: Value, model: Module | None, precision: int, gradient: Callable[[Value], float]) -> None:
+    def __init__(
+        self,
+        output: Value,
+        model: Module | None = None,
+        precision: int = 4,
+        gradient: Callable[[Value], float] = attrgetter("grad"),
+    ) -> None:
         self.gradient = gradient
         self.order = inputs_first(output)
         self.output, self.precision = output, precision

@@ -35,7 +35,7 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
     """
     if model is not None:
         check_is(model, Module, "model")
-    of_model = _names_in(model) if model is not None else {}
+    of_model = names_in(model) if model is not None else {}
     names: dict[Value, str] = {}
     taken: set[str] = set()
     given: dict[str, int] = {}
@@ -60,7 +60,8 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
     return names
 
 
-def _names_in(model: Module) -> dict[Value, str]:
+def names_in(model: Module) -> dict[Value, str]:
+    """The place of each parameter: "hidden.weight[0][1]"."""
     names: dict[Value, Any] = {}
     for path, parameter in model.named_parameters():
         for place, x in leaves(parameter, path):

@@ -8,11 +8,10 @@ children below them.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import deque
 
 from milligrad.draw.model import Edge, Node, Picture
-from milligrad.markup import elided, shown, width
+from milligrad.markup import printable, shown, width
 from milligrad.typing import TypeAlias
 
 DEPTH = 12  # of a tree, in levels: no line begins behind column 39
@@ -29,7 +28,7 @@ def text(picture: Picture, precision: int = 4) -> str:
 def _lines(picture: Picture, precision: int) -> list[Line]:
     """All lines, top down, by a walk that keeps what is still to come on a stack."""
     nodes, below = picture.nodes, _below(picture)
-    names = [_printable(node.name, 40 if node.count > 1 else 24) for node in nodes]
+    names = [printable(node.name, 40 if node.count > 1 else 24) for node in nodes]
     lines: list[Line] = []
     done: set[int] = set()
     roots = deque([_top(picture)])
@@ -51,7 +50,7 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
                 data = grad = place = ""
             else:
                 done.add(i)
-                label, place = _label(nodes[i], names[i]), _printable(nodes[i].place, 80)
+                label, place = _label(nodes[i], names[i]), printable(nodes[i].place, 80)
                 cells = width(label)
                 data, grad = _numbers(nodes[i], precision)
                 for k, (child, way) in enumerate(reversed(below[i])):
@@ -83,9 +82,9 @@ def _below(picture: Picture) -> list[list[tuple[int, Edge]]]:
 def _label(node: Node, name: str) -> str:
     """`y = x * w`, `x`, or `0: Linear(in_features=2)`."""
     if node.kind == "module":
-        name = f"{name}: {_printable(node.op, 40)}({_printable(node.formula, 80)})"
+        name = f"{name}: {printable(node.op, 40)}({printable(node.formula, 80)})"
     elif node.formula:
-        name = f"{name} = {_printable(node.formula, 60)}"
+        name = f"{name} = {printable(node.formula, 60)}"
     elif node.kind == "constant":
         name = f"{name} (constant)"
     return f"{name} ◄" if node.highlighted else name
@@ -103,13 +102,6 @@ def _of_edge(edge: Edge, nodes: list[Node], names: list[str], precision: int) ->
         return edge.label
     source = "…" if nodes[edge.source].kind == "cut" else names[edge.source]
     return f"∂{names[edge.target]}/∂{source} = {shown(edge.derivative, precision)}"
-
-
-def _printable(name: str, cells: int) -> str:
-    """On one line, not too long, and with nothing that would move a terminal's cursor."""
-    if len(name) <= cells and name.isascii() and name.isprintable():
-        return name
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in elided(name, cells))
 
 
 def _aligned(lines: list[Line]) -> list[str]:

@@ -1,0 +1,157 @@
+"""Where the arithmetic of a loss breaks: NaN and inf, forward and backward, and derivatives that do not exist.
+
+Only the first numbers that are none are reported: what was computed of them is counted.
+
+    birth   where a number stopped being one: NaN or inf, made of numbers that were still all right
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from milligrad.draw.model import count
+from milligrad.engine import Value
+from milligrad.explain.document import SHOWN, Finding, few
+from milligrad.explain.subject import Subject, derivatives_of, is_computed
+
+
+def changed(subject: Subject) -> list[Finding]:
+    """Values that would come out otherwise if they were computed now: an optimizer changed what they were made of."""
+    stale = [z for z in subject.order if is_computed(z) and not _is_current(z)]
+    if not stale:
+        return []
+    n = f"{len(stale):,} of {count(len(subject.order), 'Value')}"
+    return [
+        Finding(
+            "changed",
+            f"The numbers changed after the loss was computed: {n} would come out otherwise now",
+            few([f"{subject.made(z)} is still {subject.number(z.data)}" for z in stale[:SHOWN]], len(stale)),
+            "Call explain before optimizer.step(), or compute the loss anew. What is said below of gradients mixes old "
+            "numbers with new ones.",
+            stale,
+        )
+    ]
+
+
+def _is_current(z: Value) -> bool:
+    try:
+        data = z.op.value(*[x.real for x in z.inputs])  # type: ignore[union-attr]
+    except TypeError:
+        return True  # of compiled code, which is not a formula of its inputs
+    except (ValueError, ArithmeticError):
+        return False
+    return data == z.data or (data != data and z.data != z.data)
+
+
+def born(subject: Subject) -> list[Finding]:
+    """Where NaN and inf came in, or were computed of numbers; and how far they got."""
+    bad = [z for z in subject.order if not math.isfinite(z.data)]
+    if not bad:
+        return []
+    given = [x for x in bad if not is_computed(x)]
+    leaves = [x for x in given if x.requires_grad]
+    births = [z for z in bad if is_computed(z) and _is_birth(z)]
+    if math.isfinite(subject.loss.data) and all(map(math.isfinite, subject.adjoint.values())):
+        births = [z for z in births if all(type(x) is not float or math.isfinite(x) for x in z.inputs)]
+        given = []  # what was given as infinite did no harm: a mask is made so
+    elif leaves or births:
+        given = leaves  # a constant may have been detached from what became NaN, so it is no cause of its own
+    found = [_came_in(subject, kind, [x for x in given if _kind(x) == kind], bad) for kind in ("inf", "nan")]
+    found += [_made(subject, kind, [z for z in births if _kind(z) == kind], bad) for kind in ("inf", "nan")]
+    return [finding for finding in found if finding is not None]
+
+
+def _kind(x: Value) -> str:
+    return "nan" if x.data != x.data else "inf"
+
+
+def _is_birth(z: Value) -> bool:
+    """Whether the Values among its inputs were still numbers; of NaN, whether none was NaN: inf - inf is one, too."""
+    inputs = [x.data for x in z.inputs if type(x) is not float]
+    return all(x == x for x in inputs) if z.data != z.data else all(map(math.isfinite, inputs))
+
+
+def _came_in(subject: Subject, kind: str, given: Sequence[Value], bad: Sequence[Value]) -> Finding | None:
+    if not given:
+        return None
+    word = "NaN" if kind == "nan" else "infinite"
+    who = f"{subject.name(given[0])} was" if len(given) == 1 else f"{len(given):,} Values were"
+    advice = "Nothing computed it: it came with the data."
+    if given[0].requires_grad:
+        advice = (
+            "Nothing computed it: it came so, or an optimizer's step made it. Look at the steps before: a learning "
+            "rate that is too large does that, and clip_grad_norm_ keeps a step small."
+        )
+    return Finding(
+        kind, f"{who} {word} from the start", subject.listed(given), advice + _spread(subject, given, bad), given
+    )
+
+
+def _made(subject: Subject, kind: str, births: Sequence[Value], bad: Sequence[Value]) -> Finding | None:
+    if not births:
+        return None
+    ops = sorted({z.op.name for z in births if z.op})
+    text = f"{'NaN' if kind == 'nan' else 'inf'} was born in {', '.join(ops)}"
+    return Finding(kind, text, subject.listed(births), _why(kind, births[0]) + _spread(subject, births, bad), births)
+
+
+def _spread(subject: Subject, first: Sequence[Value], bad: Sequence[Value]) -> str:
+    """How many Values after the first ones are no numbers, either."""
+    n = len(bad) - bad.index(first[0]) - len(first)
+    return f" {n:,} of {count(len(subject.order), 'Value')} became NaN or infinite after that." * (n > 0)
+
+
+def _why(kind: str, z: Value) -> str:
+    """What makes of these inputs a number that is none."""
+    given = [x for x in z.inputs if type(x) is float and not math.isfinite(x)]
+    if given and (kind == "inf" or any(map(math.isnan, given))):
+        return "One of its inputs was given so: look where the data comes from."
+    if kind == "inf":
+        return "The result is too large for a float, of which the largest is 1.8e308. Scale the inputs down."
+    if all(math.isfinite(x.real) for x in z.inputs):
+        return "A part of it was too large for a float, and inf - inf is no number. Scale the inputs down."
+    return "inf - inf, 0 · inf and inf / inf are no numbers: look where the inf came from."
+
+
+def undefined(subject: Subject) -> list[Finding]:
+    """Where backward would raise an error."""
+    if not subject.missing:
+        return []
+    values = [z for z, _ in subject.missing]
+    lines = [f"{subject.where(z)}: {why}" for z, why in subject.missing[:SHOWN]]
+    who = f"{subject.name(values[0])} has" if len(values) == 1 else f"{len(values):,} Values have"
+    advice = (
+        "backward() stops there with an error. Keep the input away from that point: add a small number, as in "
+        "sqrt(x + 1e-12), or choose another branch with where()."
+    )
+    return [Finding("no derivative", f"{who} no derivative", few(lines, len(values)), advice, values)]
+
+
+def born_backward(subject: Subject) -> list[Finding]:
+    """The first adjoints, from the loss back, that are no numbers although all before were."""
+    bad = {x for x, g in subject.adjoint.items() if not math.isfinite(g)}
+    if not bad:
+        return []
+    values, lines = [], []
+    for z in reversed(subject.order):
+        if not is_computed(z) or z in bad:
+            continue
+        for x, d in zip(z.inputs, derivatives_of(z)):
+            if type(x) is not float and x in bad:
+                values.append(z)
+                lines.append(_step_back(subject, z, x, d))
+    is_nan = any(math.isnan(subject.adjoint[x]) for x in bad)
+    text = f"On the way back {count(len(bad), 'gradient')} became {'NaN' if is_nan else 'infinite'}"
+    advice = (
+        "All numbers of the loss are finite, but derivatives times what came back are not: a product or a sum of them "
+        "was too large for a float, or 0 · inf. Keep the inputs away from where a derivative is infinite, or scale the "
+        "loss down."
+    )
+    return [Finding("nan gradient" if is_nan else "inf gradient", text, few(lines, len(lines)), advice, values)]
+
+
+def _step_back(subject: Subject, z: Value, x: Value, derivative: float) -> str:
+    name, number = subject.name, subject.number
+    came = f"{number(subject.adjoint.get(z, 0.0))}, which came back to {name(z)}"
+    return f"{subject.where(z)}: ∂{name(z)}/∂{name(x)} = {number(derivative)} times {came}"

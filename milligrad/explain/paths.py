@@ -1,0 +1,262 @@
+"""Every path from a Value to the loss, with the product of the local derivatives along it: the chain rule, taken apart.
+
+The sum of the products is the gradient. There can be exponentially many paths, so they are counted without being
+walked, and only the largest are: whoever knows, for every Value, the largest product from the source to it, goes along
+the best path at once, and needs only to remember the detours that were passed on the way.
+
+    step     from an input to what was computed of it, with the local derivative
+    steps    those of each Value that lie on a path, inputs first; the first Value is the source
+    size     of a product: how it ranks among others, without overflow
+    choices  a path, from the output back to the source: which of its steps each Value was reached by
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from milligrad.draw.formulas import derivatives
+from milligrad.engine import Value, adjoints, place, topological_order
+from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
+from milligrad.explain.subject import Subject, close, derivatives_of, many
+from milligrad.typing import TypeAlias
+
+Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]
+Size: TypeAlias = tuple[int, int, float]
+Choices: TypeAlias = list[tuple[Value, int]]
+
+ENDS = 3  # of a path too long for a line: so many Values are shown at each end
+LONG = 10  # so many Values of a path are no longer shown one by one
+NOTHING = 0, 0, 0.0  # the size of a product of no factors: 1
+LISTED = 24  # steps that are explained one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """nodes: from the source to the output. derivatives: of each by the one before. product: of the derivatives."""
+
+    nodes: tuple[Value, ...]
+    derivatives: tuple[float, ...]
+    product: float
+
+
+def paths(source: Value, output: Value, most: int) -> tuple[int, list[Path]]:
+    """How many paths lead from source to output, and those with the largest |product|, at most so many.
+
+    Values that are used twice by one operation, as in x * x, lie on two paths.
+    """
+    steps = _steps(source, output)
+    if output not in steps:
+        return 0, []
+    return _count(steps, output), _largest(steps, output, most)
+
+
+def _steps(source: Value, output: Value) -> Steps:
+    steps: Steps = {source: []}
+    for z in reversed(topological_order([output])):
+        if any(type(x) is not float and x in steps for x in z.inputs):
+            pairs = zip(z.inputs, derivatives_of(z), strict=True)
+            steps[z] = [(x, float(d)) for x, d in pairs if type(x) is not float and x in steps]
+    return steps
+
+
+def _count(steps: Steps, output: Value) -> int:
+    """Exactly. A number is dropped when it has been handed on: in a deep graph each can have thousands of digits."""
+    to_output = {output: 1}
+    n = 0
+    for z in reversed(steps):
+        n = to_output.pop(z, 0)
+        for x, _ in steps[z]:
+            to_output[x] = to_output.get(x, 0) + n
+    return n  # of the source, which is the last
+
+
+# Sizes: they add up along a path as logarithms do, and compare from left to right.
+
+
+def _size(derivative: float) -> Size:
+    """How often it is NaN, how often infinite rather than 0, and the logarithm of what is neither."""
+    if derivative != derivative:
+        return 1, 0, 0.0
+    if not derivative or math.isinf(derivative):
+        return 0, 1 if derivative else -1, 0.0
+    return 0, 0, math.log(abs(derivative))
+
+
+def _plus(a: Size, b: Size) -> Size:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _best(steps: Steps) -> dict[Value, tuple[Size, int]]:
+    """For each Value the largest size of a path from the source to it, and by which of its steps."""
+    best: dict[Value, tuple[Size, int]] = {}
+    for z, into in steps.items():
+        sizes = [_plus(best[x][0], _size(d)) for x, d in into] or [NOTHING]
+        k = max(range(len(sizes)), key=sizes.__getitem__)
+        best[z] = sizes[k], k
+    return best
+
+
+def _largest(steps: Steps, output: Value, most: int) -> list[Path]:
+    """The best path, then the best of all detours from paths that were found, and so on.
+
+    A detour keeps the beginning of a path, takes another step there, and goes on along the best way. Each path is a
+    detour from exactly one other, so none comes twice. Of one path at most `most` detours can be among the largest.
+    """
+    best = _best(steps)
+    found: list[Path] = []
+    serial = 0  # of a detour: it keeps equals in order, and lists from being compared
+    detours: list[tuple[Size, int, Choices, Choices, Size]] = [(NOTHING, 0, [], [], NOTHING)]
+    while detours and len(found) < most:
+        _, _, beginning, turn, size = heapq.heappop(detours)
+        choices = [*beginning, *turn]
+        passed: list[tuple[Size, int, int, int, Size]] = []
+        z = steps[choices[-1][0]][choices[-1][1]][0] if choices else output
+        while into := steps[z]:
+            k = best[z][1]
+            for i, (x, d) in enumerate(into):
+                if i != k:
+                    serial += 1
+                    so_far = _plus(size, _size(d))
+                    passed.append((_negative(_plus(so_far, best[x][0])), serial, len(choices), i, so_far))
+            choices.append((z, k))
+            z, d = into[k]
+            size = _plus(size, _size(d))
+        found.append(_path(steps, choices))
+        for rank, number, n, i, so_far in heapq.nsmallest(most - len(found), passed):
+            heapq.heappush(detours, (rank, number, choices[:n], [(choices[n][0], i)], so_far))
+    return sorted(found, key=lambda path: (path.product == path.product, -abs(path.product)))
+
+
+def _negative(size: Size) -> Size:
+    return -size[0], -size[1], -size[2]
+
+
+def _path(steps: Steps, choices: Choices) -> Path:
+    if not choices:
+        source = next(iter(steps))
+        return Path((source,), (), 1.0)
+    taken = [steps[z][k] for z, k in choices]
+    product = math.prod((d for _, d in taken), start=1.0)  # from the output back, as the adjoint is computed
+    nodes = [x for x, _ in reversed(taken)]
+    return Path((*nodes, choices[0][0]), tuple(d for _, d in reversed(taken)), product)
+
+
+# As an explanation.
+
+
+def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
+    """All paths from wrt to the loss, their sum, and what `.grad` says."""
+    loss = subject.loss
+    count, largest = paths(wrt, loss, max_paths)
+    adjoint = adjoints({loss: 1.0}, derivatives_of) if subject.missing else subject.adjoint
+    total = adjoint.get(wrt, 0.0)
+    y, x = subject.name(loss), subject.name(wrt)
+    derivative = f"∂{y}/∂{x}"
+    value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"
+    title = f"{value}: how {subject.value(loss)} moves with {subject.value(wrt)}"
+    if not count:
+        text = (
+            f"No path leads from {x} to {y}: {y} was not computed of {x}, or only through constants (detach, no_grad)."
+        )
+        return Explanation(title, [Paragraph(text), *_about_grad(subject, wrt, total)], total=total)
+    blocks: list[Block] = [Paragraph(_headline(count, largest, x, y)), _table(subject, count, largest, total)]
+    for z, why in subject.missing[:SHOWN]:
+        what = f"{derivative} does not exist" if total != total else f"{x}.grad cannot be had"
+        blocks.append(Paragraph(f"{what}: {subject.where(z)} has {why}, and backward() stops there."))
+    blocks += [*_step_by_step(subject, largest), *_about_grad(subject, wrt, total)]
+    return Explanation(title, blocks, paths=largest, total=total)
+
+
+def _headline(count: int, largest: list[Path], x: str, y: str) -> str:
+    if count == 1:
+        return f"One path leads from {x} to {y}. Its local derivatives, multiplied:"
+    shown = "the largest first" if count == len(largest) else f"these {len(largest):,} are the largest"
+    return f"{many(count)} paths lead from {x} to {y}; {shown}. Along each, the local derivatives are multiplied:"
+
+
+def _table(subject: Subject, count: int, largest: list[Path], total: float) -> Table:
+    rows = [(subject.number(p.product), _nodes(subject, p), _derivatives(subject, p)) for p in largest]
+    if more := count - len(largest):
+        rest = total - math.fsum(p.product for p in largest) if _all_finite(largest) else math.nan
+        rows.append((subject.number(rest), f"{many(more)} more path{'s, together' * (more > 1)}", ""))
+    if count > 1:
+        rows.append((subject.number(total), "the sum of all", ""))
+    return Table("paths", ("product", "path", "local derivatives"), rows, right=(0,))
+
+
+def _all_finite(largest: list[Path]) -> bool:
+    return all(math.isfinite(p.product) for p in largest)
+
+
+def _nodes(subject: Subject, path: Path) -> str:
+    if len(path.nodes) < LONG:
+        return " → ".join(map(subject.name, path.nodes))
+    first, last = (" → ".join(map(subject.name, part)) for part in (path.nodes[:ENDS], path.nodes[-ENDS:]))
+    return f"{first} → … {len(path.nodes) - 2 * ENDS:,} more … → {last}"
+
+
+def _derivatives(subject: Subject, path: Path) -> str:
+    if len(path.nodes) < LONG:
+        return _multiplied(subject, path.derivatives)
+    first, inner, last = path.derivatives[:ENDS], path.derivatives[ENDS:-ENDS], path.derivatives[-ENDS:]
+    middle = f"({len(inner):,} more: {subject.number(math.prod(inner))})"
+    return f"{_multiplied(subject, first)} · {middle} · {' · '.join(map(subject.factor, last))}"
+
+
+def _multiplied(subject: Subject, derivatives: Sequence[float]) -> str:
+    """`−0.5 · 1 · (−2)`"""
+    return " · ".join([*map(subject.number, derivatives[:1]), *map(subject.factor, derivatives[1:])])
+
+
+def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
+    """What each step on the paths is, in the order of computing; unless there are too many to read."""
+    steps: dict[Value, dict[tuple[Value, float], None]] = {}  # ordered sets: a step on many paths is told once
+    for path in largest:
+        for (x, z), d in zip(pairwise(path.nodes), path.derivatives, strict=True):
+            steps.setdefault(z, {})[x, d] = None
+    if not 0 < sum(map(len, steps.values())) <= LISTED:
+        return []
+    rows: list[tuple[str, str, str]] = []
+    for z in sorted(steps, key=subject.order.index):
+        what, where, formulas = subject.made(z), place(z), _formulas(subject, z)
+        for x, d in sorted(steps[z], key=lambda step: z.inputs.index(step[0])):  # noqa: B023
+            forms = dict.fromkeys([*formulas.get((x, d), ()), subject.number(d)])
+            rows.append((what, f"∂{subject.name(z)}/∂{subject.name(x)} = {' = '.join(forms)}", where))
+            what = where = ""  # said once
+    columns = 3 if any(row[2] for row in rows) else 2
+    head = ("what was computed", "and how it moves", "where")
+    return [Paragraph("Step by step:"), Table("steps", head[:columns], [row[:columns] for row in rows])]
+
+
+def _formulas(subject: Subject, z: Value) -> dict[tuple[Value, float], list[str]]:
+    """The derivatives of z in names and in numbers: `1 - y * y`, `1 - 0.8 * 0.8`; none if it has none."""
+    if any(z is missing for missing, _ in subject.missing):
+        return {}
+    told = derivatives(z, subject.names, subject.precision)
+    return {(x, d.value): [d.formula, d.numbers] for x, d in zip(z.inputs, told) if type(x) is not float}
+
+
+def _about_grad(subject: Subject, wrt: Value, total: float) -> list[Block]:
+    """Whether `wrt.grad` is what the paths add up to, and if not, why; of a fresh loss there is nothing to say."""
+    return [] if subject.fresh else [Paragraph(_compared(subject, wrt, total))]
+
+
+def _compared(subject: Subject, wrt: Value, total: float) -> str:
+    x, y = subject.name(wrt), subject.name(subject.loss)
+    runs, expected = subject.loss.grad, subject.loss.grad * total
+    grad = f"{x}.grad is {subject.number(wrt.grad)}"
+    if total != total:
+        return f"{grad}."
+    if close(wrt.grad, total) and (runs or total):
+        return f"{grad}, too."
+    if not runs and not wrt.grad:
+        return f"{grad}: {y}.backward() has not run yet, or gradients were zeroed since."
+    if runs > 1 and runs % 1 == 0 and close(wrt.grad, expected):
+        return f"{grad}, {runs:g} times as much: {y}.backward() ran {runs:g} times, and gradients add up."
+    if runs and close(wrt.grad, expected):
+        return f"{grad}: backward began with {y}.grad = {subject.number(runs)}."
+    return f"{grad}, which is not from {y} alone: gradients add up until zero_grad(), or were changed since."

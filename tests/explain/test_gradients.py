@@ -1,0 +1,348 @@
+import math
+
+import pytest
+
+from milligrad import (
+    SGD,
+    CrossEntropyLoss,
+    Embedding,
+    Linear,
+    Module,
+    MSELoss,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    Value,
+    manual_seed,
+    no_grad,
+)
+from milligrad.explain import explain
+from milligrad.explain.gradients import EXPLODED, VANISHED
+from milligrad.nested import leaves
+from milligrad.nn.utils import clip_grad_norm_
+from tests.explain.networks import batch, digit_classifier, found, line_of, small_network, trouble
+
+
+def rms(xs):
+    return math.sqrt(math.fsum(x * x for x in xs) / len(xs))
+
+
+def gradients(model, loss):
+    """The root mean square of each parameter's gradient after backward."""
+    model.zero_grad()
+    loss().backward()
+    sizes = {path: rms([x.grad for x in p.values()]) for path, p in model.named_parameters()}
+    model.zero_grad()
+    return sizes
+
+
+def rows(explanation):
+    """The table of parameters: name → (numbers, weight, gradient, verdict)."""
+    [table] = [block for block in explanation.blocks if getattr(block, "label", "") == "gradients"]
+    return {row[0]: row[1:] for row in table.rows}
+
+
+def shown(x):
+    return f"{x:.4g}".replace("-", "−")
+
+
+def test_the_table_shows_what_backward_computes():
+    model, loss = digit_classifier()
+    expected = gradients(model, loss)
+    table = rows(explain(loss, model=model))
+    assert [*table] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    for path, parameter in model.named_parameters():
+        numbers = [x.data for x in parameter.values()]
+        assert table[path] == (f"{len(numbers):,}", shown(rms(numbers)), shown(expected[path]), "")
+
+
+def deep_sigmoids(seed=0, depth=12):
+    manual_seed(seed)
+    model = Sequential(*[layer for _ in range(depth) for layer in (Linear(4, 4), Sigmoid())])
+
+    def loss():
+        return CrossEntropyLoss()(model(batch(4)), [0, 1, 2, 3])  # forward
+
+    return model, loss
+
+
+def test_a_vanished_gradient_is_found_with_the_operation_that_shrinks_it():
+    model, loss = deep_sigmoids()
+    sizes = gradients(model, loss)
+    finding = found("vanished", loss, model=model)
+    largest = max(sizes.values())
+    tiny = [path for path, size in sizes.items() if size < VANISHED * largest]
+    assert finding.text == f"The gradient vanishes in {', '.join(tiny[:3])} and {len(tiny) - 3} more"
+    assert finding.where[0] == f"{tiny[0]}: {shown(sizes[tiny[0]])} (root mean square)"
+    assert [z.op.name for z in finding.values] == ["sigmoid"]
+    route = finding.where[-1]
+    assert "12 steps of sigmoid multiply it by" in route
+    assert f"test_gradients.py:{line_of(deep_sigmoids, '# forward')}: " in route
+    [z] = finding.values
+    leaf = strongest(model, loss, min(sizes, key=sizes.get))
+    assert f"On the strongest path from {leaf} to the loss" in route
+    assert f"the smallest is {shown(z.data * (1 - z.data))}, of " in route
+    verdicts = {path: row[-1] for path, row in rows(explain(loss, model=model)).items()}
+    assert verdicts == {path: "vanished" if path in tiny else "" for path in sizes}
+
+
+def strongest(model, loss, path):
+    """The name of the parameter at `path` whose gradient is largest."""
+    loss().backward()
+    numbers = dict(leaves(dict(model.named_parameters())[path], path))
+    name = max(numbers, key=lambda name: abs(numbers[name].grad))
+    model.zero_grad()
+    return name
+
+
+def test_the_smallest_factor_is_named():
+    v = Value(1.0, "v")
+    w = Value(0.0, "w")
+    first = w.tanh()
+    second = (first + 4.0).tanh()
+    third = (second + 3.0).tanh()
+    finding = found("vanished", third * 1.0 + v)
+    assert finding.values == [min([first, second, third], key=lambda t: 1 - t.data**2)]
+    assert "3 steps of tanh multiply it by" in finding.where[-1]
+
+
+def test_a_vanished_gradient_is_found_without_a_model():
+    _, loss = deep_sigmoids()
+    finding = found("vanished", loss)
+    assert [z.op.name for z in finding.values] == ["sigmoid"]
+    assert "and 15 like it" in finding.text
+    h = Value(0.5, "x")
+    weights = [Value(1.0, f"w{i}") for i in range(12)]
+    for w in weights:
+        h = (w * h).sigmoid()
+    finding = found("vanished", h)
+    assert finding.text.startswith("The gradient vanishes in ")
+    assert "w0" in finding.where[0] + finding.where[1]
+
+
+def test_an_exploded_gradient_is_found_with_the_operation_that_swells_it():
+    manual_seed(0)
+    model = Sequential(Linear(4, 8), ReLU(), Linear(8, 8), ReLU(), Linear(8, 1))
+    for layer in (model[2], model[4]):
+        for w in layer.weight.values():
+            w.data *= 400
+
+    def loss():
+        return sum(y[0] for y in model(batch()))
+
+    sizes = gradients(model, loss)
+    finding = found("exploded", loss, model=model)
+    large = [p for p, size in sizes.items() if size > EXPLODED * max(1.0, rms_of(model, p))]
+    assert large
+    assert finding.text.startswith(f"The gradient explodes in {', '.join(large[:3])}")
+    assert [z.op.name for z in finding.values] == ["dot"]
+    assert "the largest is" in finding.where[-1]
+
+
+def rms_of(model, path):
+    return rms([x.data for x in dict(model.named_parameters())[path].values()])
+
+
+def test_large_targets_explode_the_gradient():
+    model, _ = small_network(Tanh(), Tanh())
+    head = Sequential(model[0], model[1], Linear(8, 1))
+    assert "exploded" in trouble(lambda: MSELoss()(head(batch()), [[1e5]] * 16), model=head)
+
+
+def test_an_exploded_layer_does_not_make_the_others_vanish():
+    a, b = Value(1.0, "a"), Value(1.0, "b")
+    findings = explain(a * 1e9 + b).findings
+    assert [f.kind for f in findings if f.trouble] == ["exploded"]
+
+
+@pytest.mark.parametrize("ratio, expected", [(0.5, ["vanished"]), (2.0, [])])
+def test_a_layer_vanishes_beside_the_largest(ratio, expected):
+    a, b = Value(1.0, "a"), Value(1.0, "b")
+    assert trouble(a + b * (VANISHED * ratio)) == expected
+
+
+@pytest.mark.parametrize("size, expected", [(0.5, []), (2.0, ["exploded"])])
+def test_a_layer_explodes_by_its_size(size, expected):
+    assert trouble(Value(1.0, "a") * (EXPLODED * size)) == expected
+    assert trouble(Value(5.0, "a") * (EXPLODED * size * 5)) == expected
+
+
+def test_gradients_too_small_to_be_squared_are_still_told_from_zero():
+    a, b = Value(1.0, "a"), Value(1.0, "b")
+    assert trouble(a * 1e-200 + b * 1e-200) == []
+    assert trouble(a + b * 1e-200) == ["vanished"]
+
+
+class TwoHeads(Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.used, self.unused = Linear(4, 4), Linear(4, 1), Linear(4, 2)
+
+    def forward(self, x):
+        return self.used(self.body(x))
+
+
+def test_parameters_that_the_loss_does_not_reach():
+    manual_seed(0)
+    model = TwoHeads()
+    model.body.requires_grad_(False)
+    loss = MSELoss()(model(batch()), [[0.0]] * 16)
+    findings = explain(loss, model=model).findings
+    lost, frozen = ([f for f in findings if f.kind == kind] for kind in ("unreached", "frozen"))
+    assert lost[0].trouble
+    assert lost[0].where == ["unused.weight: 8 numbers", "unused.bias: 2 numbers"]
+    assert {*lost[0].values} == {*model.unused.weight.values(), *model.unused.bias.values()}
+    assert not frozen[0].trouble
+    assert frozen[0].where == ["body.weight: 16 numbers", "body.bias: 4 numbers"]
+
+
+def test_what_a_detach_cuts_off_is_not_reached():
+    manual_seed(0)
+    model = TwoHeads()
+    loss = sum(model.used([h.detach() for h in model.body(batch(1)[0])]))
+    assert found("unreached", loss, model=model).text == "4 parameters are not reached by the loss"
+    with no_grad():
+        hidden = model.body(batch(1)[0])
+    assert trouble(sum(model.used(hidden)), model=model) == ["unreached"]
+
+
+def test_a_row_of_an_embedding_that_is_not_used_is_no_trouble():
+    manual_seed(0)
+    model = Embedding(10, 3)
+    loss = sum(x * x for row in model([1, 2, 1]) for x in row)
+    assert trouble(loss, model=model) == []
+    x = rows(explain(loss, model=model))["weight"]
+    used = [2 * n * p.data for i, n in ((1, 2), (2, 1)) for p in model.weight[i]]
+    assert x[2] == shown(rms(used))
+
+
+def test_what_is_reached_but_gets_nothing():
+    manual_seed(0)
+    model = Sequential(Linear(4, 3), Tanh(), Linear(3, 1))
+    for w in model[2].weight.values():
+        w.data = 0.0
+    finding = found("zero gradient", lambda: sum(y[0] for y in model(batch())), model=model)
+    assert finding.where == ["0.weight: 12 numbers", "0.bias: 3 numbers"]
+    assert {*finding.values} == {*model[0].weight.values(), *model[0].bias.values()}
+    assert "zero" in rows(explain(sum(y[0] for y in model(batch())), model=model))["0.weight"]
+
+
+def test_of_dead_relus_the_zeros_are_a_consequence():
+    model, loss = small_network(ReLU(), Tanh())
+    for b in model[0].bias.values():
+        b.data = -100.0
+    assert trouble(loss, model=model) == ["dead relu"]
+
+
+# Gradients that were added up.
+
+
+def test_after_one_backward_all_is_well():
+    model, loss = digit_classifier()
+    z = loss()
+    z.backward()
+    assert [f for f in explain(z, model=model).findings if f.kind != "dead relu"] == []
+
+
+@pytest.mark.parametrize("runs", [2, 3])
+def test_a_second_backward_is_found(runs):
+    model, loss = digit_classifier()
+    z = loss()
+    for _ in range(runs):
+        z.backward()
+    finding = found("accumulated", z, model=model)
+    assert finding.trouble
+    assert f"backward() ran {runs} times" in finding.text
+    x = finding.values[0]
+    assert f".grad is {shown(x.grad)}; this loss gives {shown(x.grad / runs)}" in finding.where[0]
+
+
+def test_a_forgotten_zero_grad_is_found():
+    model, loss = small_network(Tanh(), Tanh())
+    optimizer = SGD(model.parameters(), lr=0.1)
+    first = loss()
+    first.backward()
+    optimizer.step()
+    second = loss()
+    second.backward()
+    finding = found("accumulated", second, model=model)
+    assert {*finding.values} == {x for p in model.parameters() for x in p.values()}
+    assert "are not what this loss gives" in finding.text
+    assert "zero_grad()" in finding.advice
+
+
+def test_an_equal_loss_twice_is_found_with_its_factor():
+    model, loss = small_network(Tanh(), Tanh())
+    loss().backward()
+    z = loss()
+    z.backward()
+    finding = found("accumulated", z, model=model)
+    assert "are 2 times what" in finding.text
+
+
+def test_one_leaf_that_was_not_zeroed_is_named():
+    x, w = Value(2.0, "x"), Value(3.0, "w")
+    z = x * w
+    x.grad = 1.0
+    z.backward()
+    finding = found("accumulated", z)
+    assert finding.values == [x]
+    assert finding.where == ["x.grad is 4; this loss gives 3"]
+
+
+def test_before_backward_nothing_is_compared():
+    x = Value(2.0, "x")
+    z = x * x
+    finding = found("no backward", z)
+    assert (finding.text, finding.trouble) == ("loss.backward() has not run yet: each .grad is 0", False)
+    x.grad = 5.0
+    finding = found("no backward", z)
+    assert finding.text == "loss.backward() has not run yet, but 1 .grad is not 0"
+    assert finding.where == ["x.grad is 5"]
+    assert "zero_grad()" in finding.advice
+
+
+def test_of_a_loss_computed_for_it_no_gradient_is_compared():
+    model, loss = small_network(Tanh(), Tanh())
+    loss().backward()
+    assert explain(loss, model=model).findings == []
+    assert ".grad is" not in str(explain(loss, wrt=model[0].bias[0]))
+    assert ".grad is" in str(explain(loss(), wrt=model[0].bias[0]))
+
+
+def test_clipped_gradients_are_only_noted():
+    model, loss = small_network(Tanh(), Tanh())
+    z = loss()
+    z.backward()
+    clip_grad_norm_(model.parameters(), 1e-3)
+    finding = found("scaled", z, model=model)
+    assert not finding.trouble
+    assert trouble(z, model=model) == []
+
+
+def test_zeroed_gradients_are_only_noted():
+    model, loss = small_network(Tanh(), Tanh())
+    z = loss()
+    z.backward()
+    model.zero_grad()
+    assert not found("zeroed", z, model=model).trouble
+
+
+def test_a_scaled_backward_is_only_noted():
+    x = Value(2.0, "x")
+    z = x * x
+    z.backward(0.25)
+    finding = found("scaled", z)
+    assert not finding.trouble
+    assert "loss.grad = 0.25" in finding.text
+
+
+def test_rounding_is_no_difference():
+    x, w = Value(2.0, "x"), Value(3.0, "w")
+    z = x * w
+    z.backward()
+    x.grad *= 1 + 1e-12
+    assert trouble(z) == []
+    x.grad *= 1 + 1e-7
+    assert trouble(z) == ["accumulated"]
