@@ -160,13 +160,18 @@ def _apply_to_others(op: Op, inputs: tuple[Number, ...]) -> Number:
 
 
 def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str = "") -> Exception:
-    """The same kind of error, with the operation, the numbers it was given, their names, and the reason."""
+    """The same kind of error, with the operation, the numbers it was given, their names, and the reason.
+
+    Whoever catches it finds the operation and its inputs in the error's attributes `op` and `inputs`, too.
+    """
     shown = [f"{x.name} = {x.data}" if isinstance(x, Value) and x.name else str(x.real) for x in inputs[:8]]
     if not inputs:
         return type(error)(f"{op.name}: expected at least one number, got an empty list")
     if not reason:
         reason = f"expected {op.domain}" if op.domain and not isinstance(error, OverflowError) else str(error.args[-1])
-    return type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
+    explained = type(error)(f"{op.name} of {', '.join(shown)}{', …' * (len(inputs) > 8)}: {reason}")
+    vars(explained).update(op=op, inputs=inputs)
+    return explained
 
 
 class TraceError(TypeError):

@@ -223,7 +223,7 @@ def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
     rows: list[tuple[str, str, str]] = []
     for z in sorted(steps, key=subject.order.index):
         what, where, formulas = subject.made(z), place(z), _formulas(subject, z)
-        for x, d in sorted(steps[z], key=lambda step: z.inputs.index(step[0])):  # noqa: B023
+        for x, d in sorted(steps[z], key=lambda step: z.inputs.index(step[0])):
             forms = dict.fromkeys([*formulas.get((x, d), ()), subject.number(d)])
             rows.append((what, f"∂{subject.name(z)}/∂{subject.name(x)} = {' = '.join(forms)}", where))
             what = where = ""  # said once

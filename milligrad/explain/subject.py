@@ -12,7 +12,7 @@ from functools import cached_property
 from milligrad.draw.formulas import formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
-from milligrad.engine import Value, adjoints, apply, partials_as_numbers, place, record_lines
+from milligrad.engine import Value, adjoints, partials_as_numbers, place, record_lines
 from milligrad.explain.document import SHOWN, Explanation, Finding, few
 from milligrad.markup import printable, shown
 from milligrad.nn.layers import size
@@ -22,7 +22,7 @@ from milligrad.places import users_line_of
 from milligrad.typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    pass
 
 NAME = 40  # cells of a name
 SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
@@ -79,25 +79,16 @@ def _computed(f: Any) -> Value:
 
 def _is_of_arithmetic(error: Exception) -> bool:
     """Whether a number made no sense, rather than an argument: a ValueError means that where an operation raised it."""
-    return isinstance(error, ArithmeticError) or _innermost(error).tb_frame.f_code is apply.__code__
-
-
-def _innermost(error: Exception) -> TracebackType:
-    """Where the error was raised."""
-    at: Any = error.__traceback__
-    while at.tb_next is not None:
-        at = at.tb_next
-    return at  # type: ignore[no-any-return]
+    return isinstance(error, ArithmeticError) or hasattr(error, "op")
 
 
 def _failure(error: Exception, precision: int) -> Finding:
     """The operation that raised the error, its inputs, and how these were computed."""
-    line, frame = users_line_of(error), _innermost(error).tb_frame
+    line, kind = users_line_of(error), type(error).__name__
     where = [shown_line(line)] if line else []
-    kind = type(error).__name__
-    if frame.f_code is not apply.__code__:  # plain numbers, which remember nothing
+    if not hasattr(error, "op"):  # plain numbers, which remember nothing
         return Finding("error", f"{kind}: {error}", where)
-    op, inputs = frame.f_locals["op"], frame.f_locals["inputs"]
+    op, inputs = error.op, error.inputs  # type: ignore[attr-defined]
     values = [x for x in inputs if isinstance(x, Value)]
     where += few([f"its input {Subject(x, None, precision).where(x)}" for x in values[:SHOWN]], len(values))
     numbers = ", ".join(shown(x.real, precision) for x in inputs[:SHOWN]) + ", …" * (len(inputs) > SHOWN)

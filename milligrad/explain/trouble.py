@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from milligrad.draw.model import count
 from milligrad.engine import place
 from milligrad.explain.arithmetic import born, born_backward, changed, undefined
 from milligrad.explain.document import Block, Explanation, Finding, Paragraph
@@ -56,4 +57,6 @@ def explain_failure(finding: Finding) -> Explanation:
 
 def _verdict(findings: Sequence[Finding]) -> str:
     n = sum(finding.trouble for finding in findings)
-    return "no trouble found" if not n else "1 thing is wrong" if n == 1 else f"{n} things are wrong"
+    verdict = "no trouble found" if not n else "1 thing is wrong" if n == 1 else f"{n} things are wrong"
+    unsure = sum(not finding.trouble and bool(finding.where and finding.advice) for finding in findings)
+    return verdict + f", {count(unsure, 'thing')} to look at" * bool(unsure)

@@ -178,3 +178,14 @@ def test_a_loss_that_nothing_computed(data):
     x = Value(data, "x")
     assert trouble(x) == (["nan"] if data != data else [])
     assert trouble(x.detach()) == (["nan", "constant"] if data != data else ["constant"])
+
+
+def test_what_may_be_trouble_is_counted_apart():
+    x = Value(1.0, "x")
+    z = x * 2.0
+    z.backward()
+    assert explain(z).title == "loss = 2: no trouble found"
+    assert explain(x * 2.0).title == "loss = 2: no trouble found, 1 thing to look at"  # x.grad is of the first loss
+    model, loss = xor(1)
+    model.hidden.bias.copy_([-3.0, -3.0, 1.0, 1.0])  # so that two of four relus are off for all samples
+    assert explain(loss, model=model).title.endswith(": no trouble found, 1 thing to look at")
