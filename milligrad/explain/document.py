@@ -137,7 +137,8 @@ class Finding:
 
     def html(self) -> str:
         heading = element("h2", _text(self._headline()))
-        return element("section", heading, *[block.html() for block in self._below()])
+        kind = "trouble" if self.trouble else "note"
+        return element("section", heading, *[block.html() for block in self._below()], class_=kind)
 
 
 SHOWN = 5  # examples of one finding; the rest is counted
@@ -233,6 +234,7 @@ h1 { font-size: 1.25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.05rem; overflow-wrap: anywhere; }
 p, li { overflow-wrap: anywhere; }
 section { border-left: 3px solid var(--line); padding-left: 1rem; margin: 1.5rem 0; }
+.trouble { border-color: var(--red); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.75rem 0.25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--muted); font-weight: normal; }

@@ -75,7 +75,9 @@ def table(subject: Subject, layers: Sequence[Layer]) -> Table:
     """All layers, in the order of the model."""
     number = subject.number
     rows = [(a.name, f"{len(a.values):,}", number(a.weight), number(a.gradient), a.verdict) for a in layers]
-    return Table("gradients", ("parameter", "numbers", "weight (rms)", "gradient (rms)", "verdict"), rows, right=(1, 2, 3))
+    return Table(
+        "gradients", ("parameter", "numbers", "weight (rms)", "gradient (rms)", "verdict"), rows, right=(1, 2, 3)
+    )
 
 
 def exploded(subject: Subject, layers: Sequence[Layer]) -> list[Finding]:
