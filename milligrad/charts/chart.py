@@ -8,9 +8,9 @@ matrix.py, images.py and regions.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from milligrad.files import replace
+from milligrad.files import save
 from milligrad.markup import CELL, FONT, ON_DARK, colours, element, elided, page, text, width
 
 SIZE = 12.0  # of the letters
@@ -86,12 +86,7 @@ class Chart:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the chart to a file whose name ends in .svg or .html, in one step: there is never half of it."""
-        formats: dict[str, Callable[[], str]] = {".svg": self.svg, ".html": self.html}
-        target = os.fspath(path)
-        suffix = os.path.splitext(target)[1].lower()
-        if suffix not in formats:
-            raise ValueError(f"path: expected a name that ends in {', '.join(formats)}, got {target!r:.200}")
-        replace(target, formats[suffix]())
+        save(path, {".svg": self.svg, ".html": self.html})
 
 
 def figure(chart: Chart) -> str:

@@ -75,8 +75,9 @@ def step_through(
     a derivative does not exist. Then no file is written.
     """
     from milligrad.draw.lesson import lesson
-    from milligrad.files import replace
+    from milligrad.files import save
 
-    if not str(path).lower().endswith(".html"):
-        raise ValueError(f"path: expected a name that ends in .html, got {str(path)!r:.200}")
-    replace(path, lesson(value, model=model, direction=direction, precision=precision, max_nodes=max_nodes))
+    def page() -> str:
+        return lesson(value, model=model, direction=direction, precision=precision, max_nodes=max_nodes)
+
+    save(path, {".html": page})

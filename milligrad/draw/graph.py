@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from milligrad import markup
 from milligrad.draw.dot import dot
@@ -11,7 +11,7 @@ from milligrad.draw.mermaid import mermaid
 from milligrad.draw.model import Picture, count, picture_of_module, picture_of_value
 from milligrad.draw.text import text
 from milligrad.engine import Value
-from milligrad.files import replace
+from milligrad.files import save
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 
@@ -108,19 +108,17 @@ class Graph:
 
         Only .png needs something: Graphviz. The file is written in one step: there is never half of it.
         """
-        formats: dict[str, Callable[[], str | bytes]] = {
-            ".svg": self.svg,
-            ".html": self.html,
-            ".dot": self.dot,
-            ".gv": self.dot,
-            ".mmd": self.mermaid,
-            ".png": self.png,
-        }
-        target = os.fspath(path)
-        suffix = os.path.splitext(target)[1].lower()
-        if suffix not in formats:
-            raise ValueError(f"path: expected a name that ends in {', '.join(formats)}, got {target!r:.200}")
-        replace(target, formats[suffix]())
+        save(
+            path,
+            {
+                ".svg": self.svg,
+                ".html": self.html,
+                ".dot": self.dot,
+                ".gv": self.dot,
+                ".mmd": self.mermaid,
+                ".png": self.png,
+            },
+        )
 
 
 NO_GRAPHVIZ = """\

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from milligrad import markup
 from milligrad.engine import Value
-from milligrad.files import replace
+from milligrad.files import save
 from milligrad.markup import element, printable, width
 from milligrad.typing import TYPE_CHECKING, TypeAlias
 
@@ -192,12 +192,7 @@ class Explanation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it in the format that the name ends in: .txt, .md or .html. There is never half of the file."""
-        formats: dict[str, Callable[[], str]] = {".txt": lambda: f"{self}\n", ".md": self.markdown, ".html": self.html}
-        target = os.fspath(path)
-        suffix = os.path.splitext(target)[1].lower()
-        if suffix not in formats:
-            raise ValueError(f"path: expected a name that ends in {', '.join(formats)}, got {target!r:.200}")
-        replace(target, formats[suffix]())
+        save(path, {".txt": lambda: f"{self}\n", ".md": self.markdown, ".html": self.html})
 
 
 def _line(s: str) -> str:
