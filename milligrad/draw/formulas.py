@@ -14,14 +14,15 @@ from milligrad.markup import elided, shown
 from milligrad.ops import select
 from milligrad.typing import Any, TypeAlias
 
-CELLS = 16  # of a name in a formula
-FEW = 4  # so many inputs of a list are written out
+CELLS = 24  # of a name, in a formula as in a sentence
+FEW = 4  # a longer list is not written out
+DIGITS = 6  # of a constant
 LONGEST = 100  # letters of a derivative: that of a product of a thousand inputs would have a thousand factors
 
 Part: TypeAlias = tuple[str, int]
-"""A part of a formula, and how tightly it holds together: what holds less tightly than its surroundings needs ()."""
-ATOM, NEGATIVE, UNARY = 5, -1, 3  # a name or f(x), which never needs them; a number like −2; -x
-TIGHTNESS = {"**": 4, "*": 2, "/": 2, "+": 1, "-": 1}  # of the operators; a comparison has 0
+"""A part of a formula and its precedence: a part of lower precedence than what surrounds it needs parentheses."""
+ATOM, NEGATIVE, UNARY = 5, -1, 3  # a name or f(x), which never needs them; a number like −2, which always does; -x
+PRECEDENCE = {"**": 4, "*": 2, "/": 2, "+": 1, "-": 1}  # of the operators; a comparison has 0
 
 
 def formula(z: Value, names: dict[Value, str]) -> str:
@@ -59,7 +60,7 @@ def derivatives(z: Value, names: dict[Value, str], precision: int = 4) -> list[D
     Raises what Python's arithmetic raises where a derivative does not exist, as backward does.
     """
     values = partials_as_numbers(z)
-    own = [x if type(x) is float else Value(x.data) for x in (z, *z.inputs)]  # Values that forget nothing
+    own = [x if type(x) is float else Value(x.data) for x in (z, *z.inputs)]  # fresh leaves: what is done is recorded
     with enable_grad():
         partials = z.op.partials(*own)  # type: ignore[union-attr]
     order = topological_order(partials)[::-1]
@@ -82,12 +83,14 @@ def _composed(op: Op, parts: Sequence[Part]) -> Part:
     """`op` of the parts, with parentheses where they are needed. What is very long loses its end."""
     if isinstance(op, Reduction):
         return elided(_of_lists(op, parts, lambda part: part[0]), LONGEST), ATOM
-    sign = op.form.replace("{}", "").strip()
-    if sign.endswith(")"):
+    symbol = op.form.replace("{}", "").strip()
+    if symbol.endswith(")"):
         return elided(op.form.format(*[part for part, _ in parts]), LONGEST), ATOM
-    own = TIGHTNESS.get(sign, 0) if len(parts) == 2 else UNARY
-    least = [own, own + (sign not in ("+", "*"))] if own in (1, 2) else [own + 1] * len(parts)
-    texts = [part if tight >= least[i] else f"({part})" for i, (part, tight) in enumerate(parts)]
+    own = PRECEDENCE.get(symbol, 0) if len(parts) == 2 else UNARY
+    needed = [own + 1] * len(parts)
+    if own in (1, 2):  # read from the left: a - b - c is (a - b) - c, and a - (b - c) is another number
+        needed = [own, own + (symbol in ("-", "/"))]
+    texts = [part if precedence >= needed[i] else f"({part})" for i, (part, precedence) in enumerate(parts)]
     return elided(op.form.format(*texts), LONGEST), own
 
 
@@ -106,7 +109,7 @@ def _listed(inputs: Sequence[Any], write: Callable[[Any], str]) -> str:
 def _operand(x: Any, names: dict[Value, str]) -> str:
     """A name, or a constant; a negative one in parentheses."""
     if type(x) is float:
-        return f"{x:.6g}" if x >= 0 else f"({x:.6g})"
+        return shown(x, DIGITS) if not x < 0 else f"({shown(x, DIGITS)})"
     name: str = names[x]
     return name if len(name) <= CELLS and name.isascii() else elided(name, CELLS)
 

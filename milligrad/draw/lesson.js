@@ -24,7 +24,7 @@
     $("position").value = at;
     $("position").setAttribute("aria-valuetext", items[at].querySelector(".phase").textContent);
     $("count").textContent = `${at + 1} of ${last + 1}`;
-    $("told").textContent = [...items[at].querySelectorAll("p, h2, code")].map((part) => part.textContent).join(". ");
+    $("status").textContent = [...items[at].querySelectorAll("p, h2, code")].map((part) => part.textContent).join(". ");
     $("steps").scrollTop = 0;
     $("first").disabled = $("back").disabled = at === 0;
     $("last").disabled = $("next").disabled = at === last;
@@ -145,9 +145,9 @@
 
   // The step of a node: the one that computes it or, once the backward pass has begun, that passes its gradient on.
   function stepOf(i) {
-    const phase = at > steps.findIndex((s) => s.phase === "Forward") && ["Backward", "Result"].includes(steps[at].phase);
-    const own = steps.flatMap((s, k) => (s.node === i && s.edges.length ? [k] : []));
-    return own.length ? own[phase ? own.length - 1 : 0] : phase ? last : 0;
+    const back = ["Backward", "Result"].includes(steps[at].phase);
+    const own = steps.flatMap((s, k) => (s.node === i && s.edges.length ? [k] : [])); // the seed looks at no edges
+    return own.length ? own[back ? own.length - 1 : 0] : back ? last : 0;
   }
 
   boxes.forEach((box, i) => {

@@ -12,21 +12,20 @@ table, as formulas.py writes them down.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from milligrad.draw.formulas import derivatives, formula, with_numbers
+from milligrad.draw.formulas import CELLS, derivatives, formula, with_numbers
 from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.draw.svg import svg
-from milligrad.engine import Value, check_history, place, topological_order
+from milligrad.engine import Value, adjoints, check_history, partials_as_numbers, place, topological_order
 from milligrad.markup import element, elided, page, printable, shown, text
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
 
-CELLS = 24  # of a name in a sentence
 UNKNOWN = "data ?"
 SPEEDS = ("0.5", "1", "2", "4")
 KEYS = {
@@ -50,11 +49,11 @@ def lesson(output: Value, *, model: Module | None, direction: str, precision: in
             f"value: expected a graph of at most max_nodes = {max_nodes:,} Values to step through, got {len(order):,}; "
             "draw folds a larger one, and max_nodes=None plays it all the same"
         )
-    steps = _Steps(order, names_of(order, model), precision)
-    steps.play()
+    g = adjoints({output: 1.0}, partials_as_numbers)
     picture = picture_of_value(
-        output, model=model, max_nodes=None, precision=precision, gradient=lambda z: steps.g.get(z, 0.0)
+        output, model=model, max_nodes=None, precision=precision, gradient=lambda z: 0.0 + g.get(z, 0.0)
     )
+    steps = _Steps(order, names_of(order, model), picture, precision)
     return _page(picture, steps, direction, precision)
 
 
@@ -73,28 +72,18 @@ class Step:
 class _Steps:
     """The steps of a graph. Nodes and edges have the numbers that they have in its picture."""
 
-    def __init__(self, order: list[Value], names: dict[Value, str], precision: int) -> None:
+    def __init__(self, order: list[Value], names: dict[Value, str], picture: Picture, precision: int) -> None:
         self.order, self.output, self.names, self.precision = order, order[-1], names, precision
         self.number = {z: i for i, z in enumerate(order)}
         self.computed = topological_order([self.output])[::-1]
-        self.edges: dict[Value, list[int]] = {}
-        edge = 0
-        for z in self.computed:
-            inputs = [x for x in z.inputs if type(x) is not float]
-            self.edges[z] = [*range(edge, edge + len(inputs))]
-            edge += len(inputs)
+        self.edges: dict[Value, list[int]] = {z: [] for z in self.computed}
+        for i, edge in enumerate(picture.edges):
+            self.edges[order[edge.target]].append(i)
         self.g: dict[Value, float] = {}
-        self.steps: list[Step] = []
+        self.all = [self._given(), *map(self._forward, self.computed), self._seed()]
+        self.all += [*map(self._backward, reversed(self.computed)), self._result()]
 
-    def play(self) -> None:
-        """Make all steps."""
-        self.steps.append(self._given())
-        self.steps += [self._forward(z) for z in self.computed]
-        self.steps.append(self._seed())
-        self.steps += [self._backward(z) for z in reversed(self.computed)]
-        self.steps.append(self._result())
-
-    def _name(self, z: Value) -> str:
+    def name(self, z: Value) -> str:
         return elided(self.names[z], CELLS)
 
     def _shown(self, x: float) -> str:
@@ -109,11 +98,11 @@ class _Steps:
         changes = [(self.number[z], "data", UNKNOWN) for z in self.computed]
         changes += [self._change(z, "data", z.data) for z in given]
         changes += [self._change(z, "grad", 0.0) for z in self.order if z.requires_grad]
-        body = [_formulas([f"{self._name(z)} = {self._shown(z.data)}"] for z in given)]
+        body = [_formulas([f"{self.name(z)} = {self._shown(z.data)}"] for z in given)]
         return Step("Given", "The numbers to begin with", body, changes=changes)
 
     def _forward(self, z: Value) -> Step:
-        name, data = self._name(z), self._shown(z.data)
+        name, data = self.name(z), self._shown(z.data)
         made, numbers = formula(z, self.names), with_numbers(z, self.precision)
         body = [_formulas([[f"{name} = {made}", f"= {numbers}", f"= {data}"]])]
         if "(" in z.op.form:  # type: ignore[union-attr]  # of an operator everybody knows what it does
@@ -125,11 +114,11 @@ class _Steps:
         )
 
     def _seed(self) -> Step:
-        z, name = self.output, self._name(self.output)
+        z, name = self.output, self.name(self.output)
         self.g[z] = 1.0
         body = [
             _formulas([[f"∂{name}/∂{name} = 1", f"{name}.grad += 1"]]),
-            _sentence(f"How does {name} change with each number? Of itself, one for one. From here on backwards."),
+            _sentence(f"∂{name}/∂{name} is 1. From here on the chain rule goes backwards."),
         ]
         return Step(
             "Backward", f"The gradient of {name} itself", body, self.number[z], [], [self._change(z, "grad", 1.0)]
@@ -137,12 +126,12 @@ class _Steps:
 
     def _backward(self, z: Value) -> Step:
         """z's gradient is complete; each of its inputs gets that times ∂z/∂x. The chain rule, as `engine` has it."""
-        name, g = self._name(z), self.g[z]
+        name, g = self.name(z), self.g[z]
         rows, changes = [], []
         for x, d in zip(z.inputs, derivatives(z, self.names, self.precision)):
             if type(x) is float or not x.requires_grad:
                 continue
-            own, before, value = self._name(x), self.g.get(x, 0.0), self._shown(d.value)
+            own, before, value = self.name(x), self.g.get(x, 0.0), self._shown(d.value)
             self.g[x] = before + g * d.value
             forms = dict.fromkeys([d.formula, d.numbers, value])
             rows.append(
@@ -154,22 +143,22 @@ class _Steps:
             )
             changes.append(self._change(x, "grad", self.g[x]))
         body = [
-            _sentence(f"{name}.grad = {self._shown(g)} is complete. Each input gets it times its own derivative."),
+            _sentence(f"{name}.grad = {self._shown(g)} is complete. Each input gets it times the local derivative."),
             _formulas(rows),
         ]
         return Step("Backward", f"{name} passes its gradient on", body, self.number[z], self.edges[z], changes)
 
     def _result(self) -> Step:
         leaves = [x for x in self.order if x not in self.edges and x.requires_grad]
-        name = self._name(self.output)
+        name = self.name(self.output)
         body = [
-            _formulas([f"∂{name}/∂{self._name(x)} = {self._shown(self.g[x])}"] for x in leaves),
+            _formulas([f"∂{name}/∂{self.name(x)} = {self._shown(self.g[x])}"] for x in leaves),
             _sentence(f"{name}.backward() adds these to each .grad."),
         ]
         return Step("Result", f"How {name} changes with what was given", body)
 
 
-def _formulas(rows: Iterator[list[str]] | list[list[str]]) -> str:
+def _formulas(rows: Iterable[list[str]]) -> str:
     """A row for each input, of formulas that may stand in one line or below one another."""
     items = [element("li", *[element("code", text(part)) for part in row]) for row in rows]
     return element("ul", *items, class_="formulas")
@@ -183,15 +172,15 @@ def _sentence(s: str) -> str:
 
 
 def _page(picture: Picture, steps: _Steps, direction: str, precision: int) -> str:
-    title = f"How {steps._name(steps.output)} = {shown(steps.output.data, precision)} and its gradients are computed"
+    title = f"How {steps.name(steps.output)} = {shown(steps.output.data, precision)} and its gradients are computed"
     own = Path(__file__)
     widest = precision + len("grad −.e−300")  # what a box must hold at any step
     return page(
         title,
         element("h1", text(title)),
-        _controls(len(steps.steps)),
-        element("p", "", id="told", class_="unseen", role="status"),
-        element("ol", *_items(steps.steps), id="steps", tabindex=0, aria_label="The steps"),
+        _controls(len(steps.all)),
+        element("p", "", id="status", class_="unseen", role="status"),
+        element("ol", *_items(steps.all), id="steps", tabindex=0, aria_label="The steps"),
         element("figure", svg(picture, direction, precision, least=widest), id="graph"),
         element("div", "", id="tip", role="tooltip", hidden=""),
         element("details", element("summary", "Keys"), _keys(), class_="keys"),
@@ -255,8 +244,7 @@ def _data(picture: Picture, steps: _Steps) -> str:
         "unknown": UNKNOWN,
         "nodes": [{"told": lines, "kind": kind} for lines, kind in zip(told, kinds)],
         "steps": [
-            {"phase": step.phase, "node": step.node, "edges": step.edges, "changes": step.changes}
-            for step in steps.steps
+            {"phase": step.phase, "node": step.node, "edges": step.edges, "changes": step.changes} for step in steps.all
         ],
     }
     return json.dumps(data).replace("<", "\\u003c")

@@ -29,13 +29,14 @@ def explain(
 
     `print` shows it, and so does a notebook; `.save("x.html")` writes a file, also .md and .txt. Code reads `.paths`
     (each with `.nodes`, `.derivatives` and `.product`), `.total`, and `.findings` (each with `.kind`, `.text`,
-    `.values`). Nothing is changed by asking: no number, no `.grad`.
+    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). Nothing is changed by asking, no number and no
+    `.grad`.
 
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
                 the lines of your code are known, and an error that arithmetic raises in it is explained, too.
     wrt:        the Value whose paths to show, the largest |product| first.
     model:      a Module: its parameters are called by their paths, and those that the loss does not reach are found.
-    max_paths:  so many paths are shown; there can be exponentially many. All are counted and added up.
+    max_paths:  at most that many paths are shown; there can be exponentially many. All are counted and added up.
     precision:  significant digits of the numbers.
 
     Raises TypeError for what is no Value, ValueError for a constant `wrt` or a bad option, and RuntimeError if `wrt`

@@ -1,6 +1,6 @@
 """Where the arithmetic of a loss breaks: NaN and inf, forward and backward, and derivatives that do not exist.
 
-Only the first numbers that are none are reported: what was computed of them is counted.
+Only the first NaNs and infinities are listed; those that were computed from them are counted.
 
     birth   where a number stopped being one: NaN or inf, made of numbers that were still all right
 """

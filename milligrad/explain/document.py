@@ -1,7 +1,6 @@
 """An explanation as a document: a title and blocks, each of which can be written as text, Markdown and HTML.
 
-It knows nothing of gradients. Users' names arrive in its strings, and are shown as text in all three, on one line,
-whatever they contain.
+Users' names arrive in its strings, and are shown as text in all three, on one line, whatever they contain.
 
     block    a paragraph, a list, a table or a finding: `lines()` of text, `markdown()`, `html()`
 """
@@ -107,7 +106,10 @@ class Table:
 class Finding:
     """Something that was noticed.
 
-    kind:     one word or two for it: "nan", "dead relu"
+    kind:     of numbers: "nan", "inf" (forward), "nan gradient", "inf gradient" (backward), "no derivative", "error"
+              (raised by the function), "changed" (since the loss was computed); of units: "dead relu", "off" (which may
+              be chance), "saturated"; of parameters: "vanished", "exploded", "zero gradient", "unreached", "frozen",
+              "constant" (the loss itself); of .grad: "accumulated", "scaled", "zeroed", "no backward"
     text:     what it is, in a sentence
     where:    the Values, their numbers and the lines of the user's code
     advice:   why it is so, and what to do about it
@@ -183,15 +185,17 @@ class Explanation:
         title = _line(self.title)
         return markup.page(title, element("h1", _text(title)), *[b.html() for b in self.blocks], style=STYLE)
 
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
+    _repr_markdown_ = markdown
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return element("div", element("h2", _text(self.title)), *[block.html() for block in self.blocks])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it in the format that the name ends in: .txt, .md or .html. There is never half of the file."""
+        """Write it in the format that the name ends in: .txt, .md or .html. There is never half of the file.
+
+        Another name raises ValueError.
+        """
         save(path, {".txt": lambda: f"{self}\n", ".md": self.markdown, ".html": self.html})
 
 

@@ -21,10 +21,11 @@ from milligrad.markup import printable
 from milligrad.typing import Any
 
 VANISHED = 1e-4
-"""With so small a part of the largest layer's gradient, a layer learns 10,000 times more slowly by plain SGD. Ten
-layers of tanh at their start lie between 1 and 0.001."""
+"""With so small a part of the largest layer's gradient, a layer learns 10,000 times more slowly by plain SGD. It
+is reported only beside layers that learn: what is small everywhere is a matter of the learning rate."""
 EXPLODED = 1e3
-"""With such a gradient a step at a learning rate of 0.001 changes every parameter by 1, or by as much as it is."""
+"""With such a gradient a step at a learning rate of 0.001 changes every parameter by 1, or, where they are larger, by
+their own size."""
 
 
 @dataclass

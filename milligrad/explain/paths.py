@@ -16,7 +16,8 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
+from typing import NamedTuple
 
 from milligrad.draw.formulas import derivatives
 from milligrad.engine import Value, adjoints, place, topological_order
@@ -28,10 +29,10 @@ Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]
 Size: TypeAlias = tuple[int, int, float]
 Choices: TypeAlias = list[tuple[Value, int]]
 
-ENDS = 3  # of a path too long for a line: so many Values are shown at each end
-LONG = 10  # so many Values of a path are no longer shown one by one
+LONG = 10  # a path of so many Values is not shown whole
+ENDS = 3  # but so many of them at each end
 NOTHING = 0, 0, 0.0  # the size of a product of no factors: 1
-LISTED = 24  # steps that are explained one by one
+LISTED = 24  # more steps than that are not explained one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Path:
 
 
 def paths(source: Value, output: Value, most: int) -> tuple[int, list[Path]]:
-    """How many paths lead from source to output, and those with the largest |product|, at most so many.
+    """How many paths lead from source to output, and at most `most` of them: NaN first, then the largest |product|.
 
     Values that are used twice by one operation, as in x * x, lie on two paths.
     """
@@ -100,35 +101,55 @@ def _best(steps: Steps) -> dict[Value, tuple[Size, int]]:
     return best
 
 
+class Detour(NamedTuple):
+    """Where a path was left: at its choice number n, for another one.
+
+    rank:    the size of the best path that begins so, negative: a heap has the least on top
+    serial:  keeps equals in the order in which they were found
+    size:    of the product from the output to the end of `choice`
+    """
+
+    rank: Size
+    serial: int
+    path: Choices
+    n: int
+    choice: tuple[Value, int]
+    size: Size
+
+
 def _largest(steps: Steps, output: Value, most: int) -> list[Path]:
     """The best path, then the best of all detours from paths that were found, and so on.
 
     A detour keeps the beginning of a path, takes another step there, and goes on along the best way. Each path is a
     detour from exactly one other, so none comes twice. Of one path at most `most` detours can be among the largest.
+    (D. Eppstein 1998, "Finding the k shortest paths", has the idea; logarithms of factors are the lengths.)
     """
     best = _best(steps)
     found: list[Path] = []
-    serial = 0  # of a detour: it keeps equals in order, and lists from being compared
-    detours: list[tuple[Size, int, Choices, Choices, Size]] = [(NOTHING, 0, [], [], NOTHING)]
-    while detours and len(found) < most:
-        _, _, beginning, turn, size = heapq.heappop(detours)
-        choices = [*beginning, *turn]
-        passed: list[tuple[Size, int, int, int, Size]] = []
-        z = steps[choices[-1][0]][choices[-1][1]][0] if choices else output
+    detours: list[Detour] = []
+    serial = count()
+    choices: Choices = []
+    z, size = output, NOTHING
+    while True:
+        passed = []
         while into := steps[z]:
             k = best[z][1]
             for i, (x, d) in enumerate(into):
                 if i != k:
-                    serial += 1
                     so_far = _plus(size, _size(d))
-                    passed.append((_negative(_plus(so_far, best[x][0])), serial, len(choices), i, so_far))
+                    rank = _negative(_plus(so_far, best[x][0]))
+                    passed.append(Detour(rank, next(serial), choices, len(choices), (z, i), so_far))
             choices.append((z, k))
             z, d = into[k]
             size = _plus(size, _size(d))
         found.append(_path(steps, choices))
-        for rank, number, n, i, so_far in heapq.nsmallest(most - len(found), passed):
-            heapq.heappush(detours, (rank, number, choices[:n], [(choices[n][0], i)], so_far))
-    return sorted(found, key=lambda path: (path.product == path.product, -abs(path.product)))
+        for detour in heapq.nsmallest(most - len(found), passed):
+            heapq.heappush(detours, detour)
+        if not detours or len(found) == most:
+            return sorted(found, key=lambda path: (path.product == path.product, -abs(path.product)))
+        detour = heapq.heappop(detours)
+        choices, size = [*detour.path[: detour.n], detour.choice], detour.size
+        z = steps[detour.choice[0]][detour.choice[1]][0]
 
 
 def _negative(size: Size) -> Size:
@@ -151,19 +172,19 @@ def _path(steps: Steps, choices: Choices) -> Path:
 def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     """All paths from wrt to the loss, their sum, and what `.grad` says."""
     loss = subject.loss
-    count, largest = paths(wrt, loss, max_paths)
+    n, largest = paths(wrt, loss, max_paths)
     adjoint = adjoints({loss: 1.0}, derivatives_of) if subject.missing else subject.adjoint
     total = adjoint.get(wrt, 0.0)
     y, x = subject.name(loss), subject.name(wrt)
     derivative = f"∂{y}/∂{x}"
     value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"
     title = f"{value}: how {subject.value(loss)} moves with {subject.value(wrt)}"
-    if not count:
+    if not n:
         text = (
             f"No path leads from {x} to {y}: {y} was not computed of {x}, or only through constants (detach, no_grad)."
         )
         return Explanation(title, [Paragraph(text), *_about_grad(subject, wrt, total)], total=total)
-    blocks: list[Block] = [Paragraph(_headline(count, largest, x, y)), _table(subject, count, largest, total)]
+    blocks: list[Block] = [Paragraph(_headline(n, largest, x, y)), _table(subject, n, largest, total)]
     for z, why in subject.missing[:SHOWN]:
         what = f"{derivative} does not exist" if total != total else f"{x}.grad cannot be had"
         blocks.append(Paragraph(f"{what}: {subject.where(z)} has {why}, and backward() stops there."))
@@ -171,19 +192,19 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     return Explanation(title, blocks, paths=largest, total=total)
 
 
-def _headline(count: int, largest: list[Path], x: str, y: str) -> str:
-    if count == 1:
+def _headline(n: int, largest: list[Path], x: str, y: str) -> str:
+    if n == 1:
         return f"One path leads from {x} to {y}. Its local derivatives, multiplied:"
-    shown = "the largest first" if count == len(largest) else f"these {len(largest):,} are the largest"
-    return f"{many(count)} paths lead from {x} to {y}; {shown}. Along each, the local derivatives are multiplied:"
+    shown = "the largest first" if n == len(largest) else f"these {len(largest):,} are the largest"
+    return f"{many(n)} paths lead from {x} to {y}; {shown}. Along each, the local derivatives are multiplied:"
 
 
-def _table(subject: Subject, count: int, largest: list[Path], total: float) -> Table:
+def _table(subject: Subject, n: int, largest: list[Path], total: float) -> Table:
     rows = [(subject.number(p.product), _nodes(subject, p), _derivatives(subject, p)) for p in largest]
-    if more := count - len(largest):
+    if more := n - len(largest):
         rest = total - math.fsum(p.product for p in largest) if _all_finite(largest) else math.nan
         rows.append((subject.number(rest), f"{many(more)} more path{'s, together' * (more > 1)}", ""))
-    if count > 1:
+    if n > 1:
         rows.append((subject.number(total), "the sum of all", ""))
     return Table("paths", ("product", "path", "local derivatives"), rows, right=(0,))
 
@@ -204,12 +225,12 @@ def _derivatives(subject: Subject, path: Path) -> str:
         return _multiplied(subject, path.derivatives)
     first, inner, last = path.derivatives[:ENDS], path.derivatives[ENDS:-ENDS], path.derivatives[-ENDS:]
     middle = f"({len(inner):,} more: {subject.number(math.prod(inner))})"
-    return f"{_multiplied(subject, first)} · {middle} · {' · '.join(map(subject.factor, last))}"
+    return f"{_multiplied(subject, first)} · {middle} · {_multiplied(subject, last)}"
 
 
 def _multiplied(subject: Subject, derivatives: Sequence[float]) -> str:
-    """`−0.5 · 1 · (−2)`"""
-    return " · ".join([*map(subject.number, derivatives[:1]), *map(subject.factor, derivatives[1:])])
+    """`−0.5 · 1 · −2`"""
+    return " · ".join(map(subject.number, derivatives))
 
 
 def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
@@ -228,7 +249,7 @@ def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
             rows.append((what, f"∂{subject.name(z)}/∂{subject.name(x)} = {' = '.join(forms)}", where))
             what = where = ""  # said once
     columns = 3 if any(row[2] for row in rows) else 2
-    head = ("what was computed", "and how it moves", "where")
+    head = ("what was computed", "local derivative", "where")
     return [Paragraph("Step by step:"), Table("steps", head[:columns], [row[:columns] for row in rows])]
 
 

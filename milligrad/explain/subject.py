@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from milligrad.draw.formulas import formula, with_numbers
+from milligrad.draw.formulas import CELLS, formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
 from milligrad.engine import Value, adjoints, partials_as_numbers, place, record_lines
@@ -19,12 +19,8 @@ from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.places import shown as shown_line
 from milligrad.places import users_line_of
-from milligrad.typing import TYPE_CHECKING, Any, Self
+from milligrad.typing import Any, Self
 
-if TYPE_CHECKING:
-    pass
-
-NAME = 40  # cells of a name
 SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
 
 
@@ -124,16 +120,12 @@ class Subject:
         return self
 
     def name(self, x: Value) -> str:
-        """What x is called, at most NAME cells of it."""
-        return printable(self.names[x], NAME)
+        """What x is called, at most CELLS of it."""
+        return printable(self.names[x], CELLS)
 
     def number(self, x: float) -> str:
         """A number with as many digits as were asked for."""
         return shown(x, self.precision)
-
-    def factor(self, x: float) -> str:
-        """A number among others that are multiplied."""
-        return f"({shown(x, self.precision)})" if x < 0 else shown(x, self.precision)
 
     def value(self, x: Value) -> str:
         """`w = 0.5`"""
@@ -143,7 +135,7 @@ class Subject:
         """`v1 = x * w`"""
         return f"{self.name(z)} = {formula(z, self.names)}"
 
-    def with_numbers(self, z: Value) -> str:
+    def equation(self, z: Value) -> str:
         """`v1 = x * w = 0.5 * (−1.2) = −0.6`; of a leaf its number."""
         if z.op is None:
             return self.value(z)
@@ -151,7 +143,7 @@ class Subject:
 
     def where(self, z: Value) -> str:
         """The same, and the line that computed it, if it was recorded."""
-        return f"{self.with_numbers(z)}{f', in {place(z)}' * bool(place(z))}"
+        return f"{self.equation(z)}{f', in {place(z)}' * bool(place(z))}"
 
     def listed(self, values: Sequence[Value]) -> list[str]:
         """Where the first few Values were computed, and how many there are more."""

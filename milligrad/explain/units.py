@@ -17,19 +17,24 @@ from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.subject import Subject, derivatives_of, is_computed
 
 FLAT = 1e-3
-"""A sigmoid or tanh with a smaller derivative is saturated: it passes less than a thousandth on. sigmoid(±6.9) and
-tanh(±4.15) do; a layer at its start is far from there."""
-MOST = 0.75
+"""A sigmoid or tanh with a smaller derivative is saturated: it passes less than a thousandth on. sigmoid(±6.91) and
+tanh(±4.15) do."""
+SHARE = 0.75
 """A relu that is 0 for a whole batch may be so by chance: deep in a network at its start all samples look alike, and
 half of the units are off. It is trouble if such a share of a layer is."""
 ENOUGH = 4
 """And so many samples are needed to say so."""
+GAIN = 1e-3
+"""An answer that is saturated is wrong if the other end of its range would make the loss of its sample so much smaller.
+(Of a mean over n answers each has one nth.)"""
 FAR = 10
 """It is trouble, too, if a unit's largest input is so many times as far below 0 as the inputs of its layer usually lie
 from 0: it did not get there by chance."""
+RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+BEFORE = {"add", "sub", "neg", "identity", "sum", "div"}  # what may stand between the weights and an activation
 
 
-@dataclass
+@dataclass(eq=False)
 class Unit:
     """The Values that one activation computed with the same weights, one for each sample.
 
@@ -66,9 +71,6 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     return layers
 
 
-BEFORE = {"add", "sub", "neg", "identity", "sum", "div"}  # what may stand between the weights and an activation
-
-
 def _leaf_of(z: Value) -> Value | None:
     """The nearest trainable leaf that z's input is a sum with, or of products with: a bias, or else a weight."""
     queue = [x for x in z.inputs if isinstance(x, Value)]
@@ -93,7 +95,7 @@ def _place(subject: Subject, leaf: Value) -> tuple[str | None, str]:
     return parameter.rpartition(".")[0], index.partition("]")[0]
 
 
-def _layer_name(layer: str | int | None) -> str:
+def _layer_name(layer: str | int) -> str:
     return "one layer" if isinstance(layer, int) else f"layer {layer}" if layer else "the model"
 
 
@@ -108,11 +110,11 @@ def dead(subject: Subject) -> list[Finding]:
             found.append(_about_one_sample(layer, off, len(units)))
         elif off:
             usual = median(abs(_input(z)) for unit in units for z in unit.nodes)
-            most = whole or (len(off) >= MOST * len(units) and samples >= ENOUGH)
-            gone = [unit for unit in off if most or _most(unit) < -FAR * usual]
-            rest = [unit for unit in off if not most and _most(unit) >= -FAR * usual]
-            found += [_about_dead(subject, layer, gone, len(units))] if gone else []
-            found += [_about_off(subject, layer, rest, len(units))] if rest else []
+            widespread = whole or (len(off) >= SHARE * len(units) and samples >= ENOUGH)
+            surely = [unit for unit in off if widespread or _largest_input(unit) < -FAR * usual]
+            perhaps = [unit for unit in off if unit not in surely]
+            found += [_about_dead(subject, layer, surely, len(units))] if surely else []
+            found += [_about_off(subject, layer, perhaps, len(units))] if perhaps else []
     return found
 
 
@@ -120,8 +122,7 @@ def _input(z: Value) -> float:
     return float(z.inputs[0].real)
 
 
-def _most(unit: Unit) -> float:
-    """The largest input of a unit."""
+def _largest_input(unit: Unit) -> float:
     return max(map(_input, unit.nodes))
 
 
@@ -139,7 +140,7 @@ def _about_dead(subject: Subject, layer: str | int, units: list[Unit], n: int) -
 def _about_off(subject: Subject, layer: str | int, units: list[Unit], n: int) -> Finding:
     text = f"{_so_many(units, n, 'relu', layer)} off for all {len(units[0].nodes):,} samples of this loss"
     advice = "No gradient comes back through it from them. That may be chance; if others never turn it on, it is dead."
-    return Finding("dead relu", text, _inputs(subject, units), advice, _nodes(units), trouble=False)
+    return Finding("off", text, _inputs(subject, units), advice, _nodes(units), trouble=False)
 
 
 def _about_one_sample(layer: str | int, units: list[Unit], n: int) -> Finding:
@@ -151,7 +152,7 @@ def _about_one_sample(layer: str | int, units: list[Unit], n: int) -> Finding:
 def _inputs(subject: Subject, units: list[Unit]) -> list[str]:
     number = subject.number
     lines = [
-        f"{unit.name}: its input lies between {number(min(map(_input, unit.nodes)))} and {number(_most(unit))}"
+        f"{unit.name}: its input lies between {number(min(map(_input, unit.nodes)))} and {number(_largest_input(unit))}"
         if len(unit.nodes) > 1 else f"{unit.name}: {subject.where(unit.nodes[0])}"
         for unit in units[:SHOWN]
     ]  # fmt: skip
@@ -165,9 +166,6 @@ def _nodes(units: list[Unit]) -> list[Value]:
 def _so_many(units: list[Unit], n: int, op: str, layer: str | int) -> str:
     """Such as "2 of 4 relu units of layer 0 are"."""
     return f"{len(units):,} of {count(n, f'{op} unit')} of {_layer_name(layer)} {'is' if len(units) == 1 else 'are'}"
-
-
-RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
 def saturated(subject: Subject) -> list[Finding]:
@@ -195,7 +193,7 @@ def _flat(subject: Subject, nodes: list[Value]) -> set[Value]:
     if not flat:
         return flat
     answers = flat - _before_parameters(subject)
-    wrong = {z for z in answers if len(nodes) * _gain(subject, z) >= FLAT}
+    wrong = {z for z in answers if len(nodes) * _gain(subject, z) >= GAIN}
     return (flat - answers) | (wrong - _made_up_for(subject, wrong))
 
 

@@ -242,7 +242,7 @@ def test_after_one_backward_all_is_well():
     model, loss = digit_classifier()
     z = loss()
     z.backward()
-    assert [f for f in explain(z, model=model).findings if f.kind != "dead relu"] == []
+    assert [f for f in explain(z, model=model).findings if f.kind != "off"] == []
 
 
 @pytest.mark.parametrize("runs", [2, 3])

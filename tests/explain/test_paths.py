@@ -254,7 +254,7 @@ One path leads from w to y. Its local derivatives, multiplied:
 
 Step by step:
 
-  what was computed   and how it moves
+  what was computed   local derivative
   v1 = x * w          ∂v1/∂w = x = 0.5
   v2 = v1 + b         ∂v2/∂v1 = 1
   y = tanh(v2)        ∂y/∂v2 = 1 - y * y = 1 - (−0.2913) * (−0.2913) = 0.9151

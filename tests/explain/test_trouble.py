@@ -102,7 +102,7 @@ def test_the_first_cause_comes_first_and_notes_last():
     z.backward()
     extra[1].bias.requires_grad_(False)
     explanation = explain(z, model=extra)
-    kinds = [f.kind for f in explanation.findings if f.kind != "dead relu" or f.trouble]
+    kinds = [f.kind for f in explanation.findings if f.kind != "off"]
     assert kinds == ["dead relu", "unreached", "accumulated", "frozen"]
     assert "3 things are wrong" in explanation.title
     text = str(explanation)

@@ -56,7 +56,7 @@ def test_a_unit_that_is_on_once_is_not_dead():
     assert not [f for f in findings if "unit 3 " in str(f.where)]
     model[0].bias[3].data -= sorted(before)[-1] - sorted(before)[-2]  # and now the largest
     [finding] = [f for f in explain(loss, model=model).findings if "unit 3 " in str(f.where)]
-    assert finding.kind == "dead relu"
+    assert finding.kind == "off"
     assert not finding.trouble  # it may be chance
 
 
@@ -80,7 +80,7 @@ def test_most_of_a_layer_is_trouble():
     assert finding.trouble
     assert finding.text.startswith("6 of 8 relu units of layer 0 are dead")
     model[0].bias[0].data += 10.0
-    assert not found("dead relu", loss, model=model).trouble
+    assert not found("off", loss, model=model).trouble
 
 
 def test_the_network_of_the_readme_that_does_not_learn():
@@ -92,7 +92,7 @@ def test_the_network_of_the_readme_that_does_not_learn():
         z.backward()
         for p in [p for parameter in model.parameters() for p in parameter.values()]:
             p.data -= 0.5 * p.grad
-    finding = found("dead relu", loss, model=model)
+    finding = found("off", loss, model=model)
     assert finding.text.startswith("2 of 4 relu units of layer hidden are off for all 4 samples")
     off = [unit for unit in range(4) if all(h(model, x, unit) <= 0 for x in ([0, 0], [1, 1], [1, 0], [0, 1]))]
     assert [line.split(":")[0] for line in finding.where] == [f"unit {unit} of layer hidden" for unit in off]
@@ -142,7 +142,7 @@ def test_units_are_told_apart_also_where_sums_are_written_out():
 def test_without_a_bias_a_weight_tells_units_apart_where_sums_are_written_out():
     w, v, a = Value(-9.0, "w"), Value(-8.0, "v"), Value(1.0, "a")
     terms = [relu(w * x + v * y) + relu(a * x - a * y) for x, y in [(1, 2), (3, 1), (1, 0.5), (2, 0.5), (1, 1)]]
-    [finding] = [f for f in explain(sum(terms)).findings if f.kind == "dead relu"]
+    [finding] = [f for f in explain(sum(terms)).findings if f.kind == "off"]
     assert len(finding.values) == 5
     assert finding.where[0].startswith("the unit of v: ") or finding.where[0].startswith("the unit of w: ")
 
