@@ -29,8 +29,7 @@ def explain(
 
     `print` shows it, and so does a notebook; `.save("x.html")` writes a file, also .md and .txt. Code reads `.paths`
     (each with `.nodes`, `.derivatives` and `.product`), `.total`, and `.findings` (each with `.kind`, `.text`,
-    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). Nothing is changed by asking, no number and no
-    `.grad`.
+    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). Asking changes no number and no `.grad`.
 
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
                 the lines of your code are known, and an error that arithmetic raises in it is explained, too.
@@ -42,6 +41,6 @@ def explain(
     Raises TypeError for what is no Value, ValueError for a constant `wrt` or a bad option, and RuntimeError if `wrt`
     is given and the loss is a constant.
     """
-    from milligrad.explain.subject import explained
+    from milligrad.explain.explained import explained
 
     return explained(loss, wrt=wrt, model=model, max_paths=max_paths, precision=precision)

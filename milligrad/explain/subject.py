@@ -1,99 +1,21 @@
-"""What is to be explained: the loss, and what its Values are called and shown as. Nothing is judged here.
-
-A loss that is given as a function is computed here; if its arithmetic fails, that is what there is to explain.
-"""
+"""What is to be explained: the loss, and what its Values are called and shown as. Nothing is judged here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from milligrad.draw.formulas import CELLS, formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
-from milligrad.engine import Value, adjoints, partials_as_numbers, place, record_lines
-from milligrad.explain.document import SHOWN, Explanation, Finding, few
+from milligrad.engine import Value, adjoints, partials_as_numbers, place
+from milligrad.explain.document import SHOWN, few
 from milligrad.markup import printable, shown
-from milligrad.nn.layers import size
 from milligrad.nn.module import Module
-from milligrad.places import shown as shown_line
-from milligrad.places import users_line_of
-from milligrad.typing import Any, Self
+from milligrad.typing import Self
 
 SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
-
-
-def explained(
-    loss: Value | Callable[[], Value], *, wrt: Value | None, model: Module | None, max_paths: int, precision: int
-) -> Explanation:
-    """The Explanation of a loss; `milligrad.explain` says what the options mean."""
-    from milligrad.explain.paths import explain_paths
-    from milligrad.explain.trouble import explain_failure, explain_trouble
-
-    size(max_paths, "max_paths")
-    size(precision, "precision")
-    _check(model, Module | None, "model")
-    _check(wrt, Value | None, "wrt")
-    fresh = not isinstance(loss, Value)
-    if not isinstance(loss, Value):
-        try:
-            loss = _computed(loss)
-        except (ValueError, ArithmeticError) as error:
-            if not _is_of_arithmetic(error):
-                raise
-            return explain_failure(_failure(error, precision))
-    if wrt is None:
-        return explain_trouble(Subject(loss, model, precision, fresh=fresh).with_loss_named())
-    if not wrt.requires_grad:
-        raise ValueError(f"wrt: expected a Value that requires a gradient, got {wrt!r:.200}")
-    if not loss.requires_grad:
-        raise RuntimeError(f"no gradient of {loss!r:.200}: it is a constant, or computed from constants or in no_grad")
-    return explain_paths(Subject(loss, model, precision, wrt, fresh).with_loss_named(), wrt, max_paths)
-
-
-def _check(x: object, kind: Any, name: str) -> None:
-    if not isinstance(x, kind):
-        what = "a Value" if name == "wrt" else "a Module"
-        raise TypeError(f"{name}: expected {what} or None, got {type(x).__name__} {x!r:.60}")
-
-
-def _computed(f: Any) -> Value:
-    if not callable(f):
-        raise TypeError(f"loss: expected a Value or a function that returns one, got {type(f).__name__} {f!r:.60}")
-    with record_lines():
-        loss = f()
-    if not isinstance(loss, Value):
-        raise TypeError(
-            f"loss: expected a function that returns a Value; it returned {type(loss).__name__} {loss!r:.60}"
-        )
-    return loss
-
-
-# Of a function whose arithmetic failed.
-
-
-def _is_of_arithmetic(error: Exception) -> bool:
-    """Whether a number made no sense, rather than an argument: a ValueError means that where an operation raised it."""
-    return isinstance(error, ArithmeticError) or hasattr(error, "op")
-
-
-def _failure(error: Exception, precision: int) -> Finding:
-    """The operation that raised the error, its inputs, and how these were computed."""
-    line, kind = users_line_of(error), type(error).__name__
-    where = [shown_line(line)] if line else []
-    if not hasattr(error, "op"):  # plain numbers, which remember nothing
-        return Finding("error", f"{kind}: {error}", where)
-    op, inputs = error.op, error.inputs  # type: ignore[attr-defined]
-    values = [x for x in inputs if isinstance(x, Value)]
-    where += few([f"its input {Subject(x, None, precision).where(x)}" for x in values[:SHOWN]], len(values))
-    numbers = ", ".join(shown(x.real, precision) for x in inputs[:SHOWN]) + ", …" * (len(inputs) > SHOWN)
-    advice = "Keep the input away from there: with clamp(), a small number that is added, or another formula."
-    reason = str(error).rpartition(": ")[2]
-    return Finding("error", f"{op.name} of {numbers} raised {kind}: {reason}", where, advice, values)
-
-
-# Of a loss.
 
 
 class Subject:

@@ -50,11 +50,6 @@ def _findings(subject: Subject, broken: list[Finding], layers: list[Layer]) -> l
     return sorted(found, key=lambda finding: not finding.trouble)
 
 
-def explain_failure(finding: Finding) -> Explanation:
-    """Of a loss that could not be computed."""
-    return Explanation("The loss could not be computed", [finding], findings=[finding])
-
-
 def _verdict(findings: Sequence[Finding]) -> str:
     n = sum(finding.trouble for finding in findings)
     verdict = "no trouble found" if not n else "1 thing is wrong" if n == 1 else f"{n} things are wrong"
