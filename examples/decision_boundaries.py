@@ -11,7 +11,7 @@ from pathlib import Path
 
 from milligrad import Adam, CrossEntropyLoss, Linear, Sequential, Tanh, Trainer, manual_seed
 from milligrad import functional as F
-from milligrad.charts import places, regions
+from milligrad.charts import decision_regions, grid
 from milligrad.data import make_circles, make_moons, make_spiral
 
 PROBLEMS = {
@@ -38,8 +38,8 @@ def learn(data, epochs, backend="python"):
 def boundary(trainer, data, title):
     """The points, and behind them what the network says all over the plane."""
     points, labels = data.tensors
-    answers = [F.softmax(scores) for scores in trainer.predict(places(points))]
-    return regions(points, labels, answers, title=title)
+    probabilities = [F.softmax(scores) for scores in trainer.predict(grid(points))]
+    return decision_regions(points, labels, probabilities, title=title)
 
 
 def main(arguments=None):

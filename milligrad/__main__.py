@@ -34,6 +34,7 @@ from milligrad import (
     no_grad,
 )
 from milligrad.data import DataLoader, TensorDataset, load_digits, load_mnist, load_names, random_split, xor
+from milligrad.files import replace
 from milligrad.functional import softmax
 from milligrad.optim.lr_scheduler import CosineAnnealingLR
 from milligrad.progress import progress
@@ -123,12 +124,12 @@ def xor_problem(options: Namespace) -> None:
         print(f"{x[0]:.0f} xor {x[1]:.0f}: {z.sigmoid().data:.4f}   (should be {y})")
     save(model, options)
     if options.report:
-        from milligrad.charts import places, regions
+        from milligrad.charts import decision_regions, grid
         from milligrad.report import Section
 
         with no_grad():
-            ones = [z.sigmoid().data for (z,) in map(model, places(xs))]
-        plane = regions(xs, ys, [[1 - p, p] for p in ones], title="Its answer all over the plane", names=["0", "1"])
+            ones = [z.sigmoid().data for (z,) in map(model, grid(xs))]
+        plane = decision_regions(xs, ys, [[1 - p, p] for p in ones], title="Decision regions", names=["0", "1"])
         boundary = Section("What it has learned", "The surer it is of an answer, the deeper is the colour.", [plane])
         write_report(options, "Exclusive or", {"Loss": f"{loss.data:.4f}"}, history, boundary)
 
@@ -227,7 +228,7 @@ def write_report(options: Namespace, title: str, figures: dict[str, str], histor
     about += " The curves called val_ are those of the test samples." * ("val_loss" in history.columns)
     curves = Section("How it learned", about, [history.plot(name) for name in columns])
     asked = {name: value for name, value in vars(options).items() if name not in ("run", "report")}
-    options.report.write_text(report(title, figures, asked, [curves, *sections]), encoding="utf-8")
+    replace(options.report, report(title, figures, asked, [curves, *sections]))
     print(f"\nReport in {options.report}: open it in a browser.")
 
 
@@ -293,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("save", "report"):
         try:
             if path := getattr(options, name):
-                path.open("a").close()  # a minute of training is not to be lost for a folder that is not there
+                _check_writable(path)
         except OSError as error:
             parser.error(f"argument --{name}: {error}")
     try:
@@ -303,6 +304,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read the output has gone: there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _check_writable(path: Path) -> None:
+    """A minute of training is not to be lost for a folder that is not there: raise the OSError now."""
+    new = not path.exists()
+    path.open("a").close()
+    if new:
+        path.unlink()
 
 
 def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hidden: int, lr: float) -> ArgumentParser:

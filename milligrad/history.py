@@ -90,11 +90,10 @@ class History:
     def _panels(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """What `charts.lines` is to draw: for each column itself and its validation."""
         names = columns or [name for name in ("loss", "accuracy", "metric") if name in self.columns]
-        for name in names or ["loss"]:
-            if name not in self.columns:
-                raise KeyError(f"{name}: expected one of {', '.join(self.columns)}")
         if not self.epochs:
             raise ValueError("history: expected at least one epoch to plot, got none")
+        for name in names or ["loss"]:
+            self[name]  # a KeyError that says which columns there are
         x = self["epoch"] if "epoch" in self.columns else range(1, len(self) + 1)
         return [
             {

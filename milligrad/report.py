@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from milligrad.charts import Chart, images, matrix
+from milligrad.charts import Chart, confusion_matrix, images
 from milligrad.charts.chart import figure
 from milligrad.markup import element, elided, page, text
 
@@ -74,7 +74,7 @@ def mistakes(
         about += f" These are the {MOST} that the model was surest of; {len(wrong) - MOST:,} are left out."
     elif wrong:
         about += " Those that the model was surest of come first."
-    charts = [matrix(confusion_of(targets, probabilities), title="What was read as what")]
+    charts = [confusion_matrix(confusion_of(targets, probabilities), title="Confusion matrix")]
     if shown:
         charts.append(images([pictures[i] for i in shown], shape, captions, title="Misread", across=5))
     return Section("Where it is wrong", about, charts)

@@ -2,7 +2,7 @@
 
 Colours are custom properties, so that a chart follows the reader's light or dark; every rule holds within charts alone.
 Nothing in a chart has an id: any number of them can stand on one page. What numbers mean is the business of lines.py,
-matrix.py, images.py and regions.py.
+confusion.py, images.py and regions.py.
 """
 
 from __future__ import annotations

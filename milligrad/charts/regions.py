@@ -1,12 +1,13 @@
 """Regions: what a model says all over a plane, as a coloured ground behind the points that it was taught with.
 
-`places` says where to ask, the caller asks a model there, and `regions` draws the answers.
+`grid` says where to ask, the caller asks a model there, and `decision_regions` draws its probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import isfinite
 
 from milligrad.charts.axes import Frame, span
 from milligrad.charts.chart import LEADING, TOP, Chart, heading, hue, legend, mark, titled
@@ -21,53 +22,62 @@ SIDE = 300.0
 Point: TypeAlias = "Sequence[float]"
 
 
-def places(points: Sequence[Point]) -> list[list[float]]:
+def grid(points: Sequence[Point]) -> list[list[float]]:
     """The middles of 64 × 64 cells on and a little around the points: the lowest row first, each from left to right."""
     (x0, x1), (y0, y1) = _window(points)
     middles = [(i + 0.5) / CELLS for i in range(CELLS)]
     return [[x0 + a * (x1 - x0), y0 + b * (y1 - y0)] for b in middles for a in middles]
 
 
-def regions(
+def decision_regions(
     points: Sequence[Point],
     labels: Sequence[int],
-    answers: Sequence[Sequence[float]],
+    probabilities: Sequence[Sequence[float]],
     *,
     title: str,
     names: Sequence[str] | None = None,
 ) -> Chart:
-    """The points, each with the mark of its class, over the class that the answer at each of the `places` speaks for.
+    """The points, each with the mark of its class, over what is most probable at each place of the `grid`.
 
-    An answer has a probability for each class; the surer, the deeper the colour. Raises ValueError for a number of
-    labels, answers or names that does not fit, or a label that is no class.
+    points: n × 2; labels: n; probabilities: 4,096 × classes, each row adding up to 1: the surer, the deeper the colour.
+    Raises ValueError for a number of labels, probabilities or names that does not fit, for a label that is
+    no class, and for a point that is not finite.
     """
-    classes = len(answers[0]) if len(answers) else 0
+    classes = len(probabilities[0]) if len(probabilities) else 0
     names = [f"class {i}" for i in range(classes)] if names is None else list(names)
-    _check(points, labels, answers, names, classes)
+    _check(points, labels, probabilities, names, classes)
     keys, top = legend([(_sample(i), name) for i, name in enumerate(names)], SIDE, TOP + 8)
     horizontal, vertical = _window(points)
     frame = Frame(span(horizontal, SIDE - 60), span(vertical, SIDE - 60), SIDE, top, SIDE - 60)
-    right = sum(1 for point, i in zip(points, labels) if _best(answers[_cell(point, horizontal, vertical)]) == i)
+    right = sum(1 for point, i in zip(points, labels) if _best(probabilities[_cell(point, horizontal, vertical)]) == i)
     return Chart(
         title,
         f"{len(points)} points of {classes} classes; {right} of them lie in the region of their own.",
         SIDE,
         frame.bottom + 1.5 * LEADING,
-        [heading(title, SIDE), *keys, *frame.drawn(), *_ground(answers, frame), *_dots(points, labels, names, frame)],
+        [
+            heading(title, SIDE),
+            *keys,
+            *frame.drawn(),
+            *_ground(probabilities, frame),
+            *_dots(points, labels, names, frame),
+        ],
     )
 
 
 def _check(
     points: Sequence[Point],
     labels: Sequence[int],
-    answers: Sequence[Sequence[float]],
+    probabilities: Sequence[Sequence[float]],
     names: Sequence[str],
     classes: int,
 ) -> None:
     if len(labels) != len(points):
         raise ValueError(f"labels: expected {len(points)}, one for each point, got {len(labels)}")
-    if len(answers) != CELLS * CELLS:
-        raise ValueError(f"answers: expected {CELLS * CELLS}, one for each of the places, got {len(answers)}")
+    if len(probabilities) != CELLS * CELLS:
+        raise ValueError(
+            f"probabilities: expected {CELLS * CELLS}, one for each place of the grid, got {len(probabilities)}"
+        )
     if len(names) != classes:
         raise ValueError(f"names: expected {classes}, one for each probability of an answer, got {len(names)}")
     for i, k in enumerate(labels):
@@ -77,8 +87,8 @@ def _check(
 
 def _window(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[float, float]]:
     """From where to where the plane reaches, in x and in y."""
-    if not len(points) or any(len(point) != 2 for point in points):
-        raise ValueError(f"points: expected at least one, each of two numbers, got {points!r:.60}")
+    if not len(points) or any(len(point) != 2 or not all(map(isfinite, point)) for point in points):
+        raise ValueError(f"points: expected at least one, each of two finite numbers, got {points!r:.60}")
     low, high = [min(c) for c in zip(*points)], [max(c) for c in zip(*points)]
     margins = [MARGIN * (b - a) or 1.0 for a, b in zip(low, high)]
     x, y = ((a - margin, b + margin) for a, b, margin in zip(low, high, margins))
@@ -102,11 +112,11 @@ def _tone(answer: Sequence[float]) -> tuple[int, int]:
     return best, min(max(int(LEVELS * sure), 0), LEVELS - 1)
 
 
-def _ground(answers: Sequence[Sequence[float]], frame: Frame) -> list[str]:
+def _ground(probabilities: Sequence[Sequence[float]], frame: Frame) -> list[str]:
     """One path for all cells of the same class and depth, each a run of neighbours in a row."""
     runs: dict[tuple[int, int], list[str]] = {}
     for i in range(CELLS):
-        tones, x = [_tone(answer) for answer in answers[i * CELLS : (i + 1) * CELLS]], 0
+        tones, x = [_tone(answer) for answer in probabilities[i * CELLS : (i + 1) * CELLS]], 0
         for tone, cells in groupby(tones):
             n = len([*cells])
             runs.setdefault(tone, []).append(f"M{x} {CELLS - 1 - i}h{n}v1h-{n}z")

@@ -29,7 +29,7 @@ def explain(
 
     `print` shows it, and so does a notebook; `.save("x.html")` writes a file, also .md and .txt. Code reads `.paths`
     (each with `.nodes`, `.derivatives` and `.product`), `.total`, and `.findings` (each with `.kind`, `.text`,
-    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). Asking changes no number and no `.grad`.
+    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). It changes nothing.
 
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
                 the lines of your code are known, and an error that arithmetic raises in it is explained, too.

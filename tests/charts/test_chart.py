@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from milligrad.charts import Chart, beside, images, lines, matrix, places, regions
+from milligrad.charts import Chart, beside, confusion_matrix, decision_regions, grid, images, lines
 from milligrad.charts.chart import CORNERS, HUES, STYLE, legend, mark
 from milligrad.markup import DARK, LIGHT
 from tests.charts.reading import TAGS, S, assert_legible, centre, of_class, parsed, texts_within, words
@@ -21,9 +21,9 @@ def of_every_kind(name):
     """A chart of each kind, with `name` wherever a user's text stands."""
     return [
         lines({name: [1.0, None, 3.0], "other": [1.0, 200.0, 3.0]}, title=name, x_label=name or "epoch"),
-        matrix([[3, 1], [0, 2]], [name, "other"], title=name),
+        confusion_matrix([[3, 1], [0, 2]], [name, "other"], title=name),
         images([[0.0, 1.0]], (1, 2), [[name, "second line"]], title=name),
-        regions(POINTS, [0, 1], [[0.3, 0.7]] * len(places(POINTS)), title=name, names=[name, "other"]),
+        decision_regions(POINTS, [0, 1], [[0.3, 0.7]] * len(grid(POINTS)), title=name, names=[name, "other"]),
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milligrad.charts import places, regions
+from milligrad.charts import decision_regions, grid
 from milligrad.charts.regions import CELLS, DEEPEST, FAINTEST
 from tests.charts.reading import assert_legible, dots, frame_of, ground, inverse, of_class, parsed, ticks, words
 
@@ -23,8 +23,8 @@ def rule(point):
 
 
 def test_the_ground_is_what_was_answered_at_each_place():
-    at = places(POINTS)
-    root = parsed(regions(POINTS, [0, 1, 2, 0], [rule(p) for p in at], title="t"))
+    at = grid(POINTS)
+    root = parsed(decision_regions(POINTS, [0, 1, 2, 0], [rule(p) for p in at], title="t"))
     x_of, y_of = (inverse(ticks(root, axis)) for axis in "xy")
     left, top, across, down = frame_of(root)
     cells = ground(root)
@@ -41,7 +41,7 @@ def test_the_ground_is_what_was_answered_at_each_place():
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=1, max_size=8))
 def test_the_places_are_even_and_reach_around_the_points(points):
-    at = places(points)
+    at = grid(points)
     assert len(at) == CELLS**2 and at[0][0] < at[1][0] and at[0][1] == at[1][1] < at[CELLS][1]
     for k in (0, 1):
         found = sorted({p[k] for p in at})
@@ -55,7 +55,7 @@ def test_the_places_are_even_and_reach_around_the_points(points):
 
 def test_points_stand_at_their_numbers_with_the_mark_of_their_class():
     labels = [0, 1, 2, 0]
-    chart = regions(POINTS, labels, [rule(p) for p in places(POINTS)], title="t", names=["red", "green", "blue"])
+    chart = decision_regions(POINTS, labels, [rule(p) for p in grid(POINTS)], title="t", names=["red", "green", "blue"])
     assert_legible(chart)
     root = parsed(chart)
     x_of, y_of = (inverse(ticks(root, axis)) for axis in "xy")
@@ -71,14 +71,14 @@ def test_points_stand_at_their_numbers_with_the_mark_of_their_class():
 
 @given(st.lists(st.integers(0, 1), min_size=4, max_size=4))
 def test_words_count_the_points_in_the_region_of_their_own(labels):
-    answers = [[0.9, 0.1] if x < 1.5 else [0.2, 0.8] for x, _ in places(POINTS)]
+    probabilities = [[0.9, 0.1] if x < 1.5 else [0.2, 0.8] for x, _ in grid(POINTS)]
     right = sum((x >= 1.5) == label for (x, _), label in zip(POINTS, labels))
-    about = regions(POINTS, labels, answers, title="t").about
+    about = decision_regions(POINTS, labels, probabilities, title="t").about
     assert about == f"4 points of 2 classes; {right} of them lie in the region of their own."
 
 
 def test_a_single_point_of_a_single_class_is_a_picture():
-    chart = regions([(1.0, 1.0)], [0], [[1.0]] * CELLS**2, title="t")
+    chart = decision_regions([(1.0, 1.0)], [0], [[1.0]] * CELLS**2, title="t")
     assert_legible(chart)
     assert {*ground(parsed(chart)).values()} == {(0, DEEPEST)}
 
@@ -86,15 +86,21 @@ def test_a_single_point_of_a_single_class_is_a_picture():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"points": [], "labels": []}, "points: expected at least one, each of two numbers"),
-        ({"points": [(1.0, 2.0, 3.0)] * 4}, "points: expected at least one, each of two numbers"),
+        ({"points": [], "labels": []}, "points: expected at least one, each of two finite numbers"),
+        ({"points": [(1.0, 2.0, 3.0)] * 4}, "points: expected at least one, each of two finite numbers"),
         ({"labels": [0]}, "labels: expected 4, one for each point, got 1"),
         ({"labels": [0, 1, 2, 0]}, r"labels\[2\]: expected a class from 0 to 1, got 2"),
-        ({"answers": [[1.0, 0.0]]}, "answers: expected 4096, one for each of the places, got 1"),
+        ({"probabilities": [[1.0, 0.0]]}, "probabilities: expected 4096, one for each place of the grid, got 1"),
         ({"names": ["a"]}, "names: expected 2, one for each probability of an answer, got 1"),
     ],
 )
 def test_bad_input_is_explained(change, message):
-    arguments = {"points": POINTS, "labels": [0, 1, 1, 0], "answers": [[0.5, 0.5]] * CELLS**2, "names": None, **change}
+    arguments = {
+        "points": POINTS,
+        "labels": [0, 1, 1, 0],
+        "probabilities": [[0.5, 0.5]] * CELLS**2,
+        "names": None,
+        **change,
+    }
     with pytest.raises(ValueError, match=message):
-        regions(**arguments, title="t")
+        decision_regions(**arguments, title="t")

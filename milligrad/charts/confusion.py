@@ -1,4 +1,4 @@
-"""Matrix: a confusion matrix with a count in each cell, so coloured that mistakes are seen beside what is right."""
+"""A confusion matrix with a count in each cell, so coloured that mistakes are seen beside what is right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST = 12  # cells of a name beside a row
 MARGIN = 8.0
 
 
-def matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | None = None, *, title: str) -> Chart:
+def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | None = None, *, title: str) -> Chart:
     """Row i, column j: how often class i was read as class j. Names are 0, 1, 2 … if not given.
 
     What was read right is blue, a mistake orange: the deeper, the larger its share of the row. One mistake in a hundred

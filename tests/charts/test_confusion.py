@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milligrad.charts import matrix
-from milligrad.charts.matrix import DEEPEST
+from milligrad.charts import confusion_matrix
+from milligrad.charts.confusion import DEEPEST
 from milligrad.markup import DARK, LIGHT
 from tests.charts.reading import assert_legible, hover, of_class, parsed, words
 
@@ -31,7 +31,7 @@ def cells(chart):
 
 @given(COUNTS)
 def test_every_count_stands_in_its_row_and_column(counts):
-    chart = matrix(counts, title="t")
+    chart = confusion_matrix(counts, title="t")
     assert_legible(chart)
     n, found = len(counts), cells(chart)
     assert [count for _, count, *_ in found] == [count for row in counts for count in row]
@@ -46,13 +46,13 @@ def test_every_count_stands_in_its_row_and_column(counts):
 
 
 def test_the_deeper_the_larger_the_share_of_the_row_and_one_in_a_hundred_is_seen():
-    depths = {count: depth for _, count, _, depth in cells(matrix([[99, 1], [50, 150]], title="t"))}
+    depths = {count: depth for _, count, _, depth in cells(confusion_matrix([[99, 1], [50, 150]], title="t"))}
     assert 0 < depths[1] < depths[50] < depths[150] < depths[99]
     assert depths[1] - 0.15 == pytest.approx((depths[99] - 0.15) * (1 / 99) ** 0.5, rel=1e-4)
 
 
 def test_a_cell_tells_its_row_and_column_and_the_axes_are_named():
-    root = parsed(matrix([[3, 1], [0, 2]], ["cat", "dog"], title="Pets"))
+    root = parsed(confusion_matrix([[3, 1], [0, 2]], ["cat", "dog"], title="Pets"))
     assert [hover(g) for g in of_class(root, "count")] == [
         "is cat, read as cat: 3 of 4",
         "is cat, read as dog: 1 of 4",
@@ -66,12 +66,12 @@ def test_a_cell_tells_its_row_and_column_and_the_axes_are_named():
 
 
 def test_the_most_frequent_mistakes_come_first_in_words():
-    about = matrix([[9, 1, 0], [4, 9, 2], [0, 3, 9]], title="t").about
+    about = confusion_matrix([[9, 1, 0], [4, 9, 2], [0, 3, 9]], title="t").about
     assert about == (
         "27 of 37 were read right. The most frequent mistakes: 1 as 0, 4 times; 2 as 1, 3 times; 1 as 2, 2 times."
     )
-    assert matrix([[9]], title="t").about == "9 of 9 were read right."
-    assert matrix([[0, 0], [0, 0]], title="t").about == "0 of 0 were read right."
+    assert confusion_matrix([[9]], title="t").about == "9 of 9 were read right."
+    assert confusion_matrix([[0, 0], [0, 0]], title="t").about == "0 of 0 were read right."
 
 
 def luminance(colour):
@@ -99,4 +99,4 @@ def test_a_count_is_legible_on_the_deepest_colour(theme, hue):
 )
 def test_bad_input_is_explained(counts, names, message):
     with pytest.raises(ValueError, match=message):
-        matrix(counts, names, title="t")
+        confusion_matrix(counts, names, title="t")
