@@ -27,13 +27,16 @@ EXPLODED = 1e3
 """With such a gradient a step at a learning rate of 0.001 changes every parameter by 1, or, where they are larger, by
 their own size."""
 
+CANCELLED = 1e-6
+"""Where the sum of all paths is such a small part of a single one, the parts cancel each other, as in a minimum."""
+
 
 @dataclass
 class Layer:
     """Parameters that belong together.
 
     weight, gradient:  root mean squares of their numbers, and of the adjoints of those that the loss reaches
-    verdict:           "exploded", "vanished", "zero" or ""
+    verdict:           "exploded", "vanished", "zero" or ""; "" too where large parts of a gradient cancel each other
     """
 
     name: str
@@ -65,7 +68,21 @@ def layers_of(subject: Subject) -> list[Layer]:
             layer.verdict = "vanished"
         if not layer.gradient:
             layer.verdict = "zero"
+        if layer.verdict in ("zero", "vanished") and _cancels(subject, layer, VANISHED * largest):
+            layer.verdict = ""
     return layers
+
+
+def _cancels(subject: Subject, layer: Layer, little: float) -> bool:
+    """Whether much comes back on a single path, and only the sum of all is so small: then the layer is at rest."""
+    leaf = _strongest(subject, layer)
+    _, [path] = paths(leaf, subject.loss, 1)
+    return abs(path.product) > max(little, abs(subject.adjoint[leaf]) / CANCELLED)
+
+
+def _strongest(subject: Subject, layer: Layer) -> Value:
+    """The leaf with the largest gradient."""
+    return max((x for x in layer.values if x in subject.adjoint), key=lambda x: abs(subject.adjoint[x]))
 
 
 def _rms(xs: Sequence[float]) -> float:
@@ -115,7 +132,7 @@ def _about_gradients(
 
 def _where(subject: Subject, layer: Layer, extreme: Callable[..., Any]) -> tuple[Value, str]:
     """Which operation shrinks or swells it most, on the strongest path from the layer's strongest leaf to the loss."""
-    leaf = max(layer.values, key=lambda x: abs(subject.adjoint.get(x, 0.0)))
+    leaf = _strongest(subject, layer)
     _, [path] = paths(leaf, subject.loss, 1)
     steps: dict[str, list[tuple[float, Value]]] = {}
     for z, d in zip(path.nodes[1:], path.derivatives, strict=True):

@@ -346,3 +346,14 @@ def test_rounding_is_no_difference():
     assert trouble(z) == []
     x.grad *= 1 + 1e-7
     assert trouble(z) == ["accumulated"]
+
+
+def test_a_gradient_whose_parts_cancel_is_at_rest_and_has_not_vanished():
+    w, b = Value(1.0, "w"), Value(0.0, "b")
+    points = [(-1.0, 1.0), (1.0, -1.0), (3.0, 3.0), (2.0, 2.0)]  # about the line y = x: b is at its best, w is not
+    loss = sum([(w * 1.1 * x + b - y) ** 2 for x, y in points[:2]])
+    loss.backward()
+    assert b.grad == 0 != w.grad
+    assert trouble(loss) == []
+    c = Value(1.0, "c")
+    assert trouble(loss + c.relu() * 0.0) == ["zero gradient"]
