@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from milligrad.draw.model import count
-from milligrad.engine import Value
+from milligrad.engine import Reduction, Value
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.subject import Subject, derivatives_of, is_computed
 
@@ -93,7 +93,8 @@ def _made(subject: Subject, kind: str, births: Sequence[Value], bad: Sequence[Va
         return None
     ops = sorted({z.op.name for z in births if z.op})
     text = f"{'NaN' if kind == 'nan' else 'inf'} was born in {', '.join(ops)}"
-    return Finding(kind, text, subject.listed(births), _why(kind, births[0]) + _spread(subject, births, bad), births)
+    why = _why(subject, kind, births[0]) + _spread(subject, births, bad)
+    return Finding(kind, text, subject.listed(births), why, births)
 
 
 def _spread(subject: Subject, first: Sequence[Value], bad: Sequence[Value]) -> str:
@@ -102,16 +103,35 @@ def _spread(subject: Subject, first: Sequence[Value], bad: Sequence[Value]) -> s
     return f" {n:,} of {count(len(subject.order), 'Value')} became NaN or infinite after that." * (n > 0)
 
 
-def _why(kind: str, z: Value) -> str:
+def _why(subject: Subject, kind: str, z: Value) -> str:
     """What makes of these inputs a number that is none."""
-    given = [x for x in z.inputs if type(x) is float and not math.isfinite(x)]
-    if given and (kind == "inf" or any(map(math.isnan, given))):
-        return "One of its inputs was given so: look where the data comes from."
+    given = [i for i, x in enumerate(z.inputs) if type(x) is float and not math.isfinite(x)]
+    if given and (kind == "inf" or any(math.isnan(z.inputs[i]) for i in given)):
+        return f"{_which(subject, z, given)} was given so: look where the data comes from."
     if kind == "inf":
         return "The result is too large for a float, of which the largest is 1.8e308. Scale the inputs down."
-    if all(math.isfinite(x.real) for x in z.inputs):
+    infinite = [i for i, x in enumerate(z.inputs) if math.isinf(x.real)]
+    if not infinite:
         return "A part of it was too large for a float, and inf - inf is no number. Scale the inputs down."
-    return "inf - inf, 0 · inf and inf / inf are no numbers: look where the inf came from."
+    return (
+        f"inf - inf, 0 · inf and inf / inf are no numbers: look where the inf came from. "
+        f"{_which(subject, z, infinite)} is infinite."
+    )
+
+
+def _which(subject: Subject, z: Value, found: Sequence[int]) -> str:
+    """Such as "Element [12] of its list (v7 = inf and 3 more)": where the first of these inputs stands."""
+    x = z.inputs[found[0]]
+    told = subject.number(x) if type(x) is float else subject.value(x)
+    return f"{_place_among(z, found[0])} ({told}{f' and {len(found) - 1:,} more' * (len(found) > 1)})"
+
+
+def _place_among(z: Value, i: int) -> str:
+    """Where the input of a number stands: "Element [3] of its second list", or "Its input [0]"."""
+    if not isinstance(z.op, Reduction):
+        return f"Its input [{i}]"
+    which, i = divmod(i, len(z.inputs) // z.op.lists)
+    return f"Element [{i}] of its {('first ', 'second ')[which] * (z.op.lists > 1)}list"
 
 
 def undefined(subject: Subject) -> list[Finding]:

@@ -1,9 +1,10 @@
 """What comes back to the parameters: too much, too little, nothing, or not only this loss's.
 
-Parameters are judged by layer, with the gradient that this loss gives, whatever their `.grad` holds.
+Parameters are judged by group, with the gradient that this loss gives, whatever their `.grad` holds.
 
     adjoint  ∂loss/∂x: what `.grad` would be after one backward of this loss alone
-    layer    parameters that belong together: one Parameter of the model, or else leaves that are used alike
+    group    parameters that belong together: one Parameter of the model, or else leaves that are used alike
+    stop     a step back to a Value where nothing comes through: its derivative is 0
 """
 
 from __future__ import annotations
@@ -13,30 +14,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from milligrad.draw.model import count
-from milligrad.engine import Value
+from milligrad.engine import Value, partials_as_numbers
 from milligrad.explain.document import SHOWN, Finding, Table, few
 from milligrad.explain.paths import paths
-from milligrad.explain.subject import Subject, close
+from milligrad.explain.subject import Subject, close, derivatives_of, is_computed
 from milligrad.markup import printable
 from milligrad.typing import Any
 
 VANISHED = 1e-4
-"""With so small a part of the largest layer's gradient, a layer learns 10,000 times more slowly by plain SGD. It
-is reported only beside layers that learn: what is small everywhere is a matter of the learning rate."""
+"""With so small a part of the largest group's gradient, or of 1, a group learns 10,000 times more slowly by plain SGD.
+It is reported only beside groups that learn: what is small everywhere is a matter of the learning rate."""
+FADED = 1e-12
+"""But so little cannot be made up for. One small factor on the way may be the loss's, which is nearly at its minimum;
+what is so small even without it has faded on the way."""
 EXPLODED = 1e3
 """With such a gradient a step at a learning rate of 0.001 changes every parameter by 1, or, where they are larger, by
 their own size."""
-
+HEAVY = 100
+"""Larger weights are no excuse: they come from exploded gradients."""
+HUGE = 1e6
+"""No network has such weights unless a step threw them there."""
 CANCELLED = 1e-6
-"""Where the sum of all paths is such a small part of a single one, the parts cancel each other, as in a minimum."""
+"""Where the sum of what came back is such a small part of its parts, they cancel each other, as in a minimum."""
 
 
 @dataclass
-class Layer:
+class ParameterGroup:
     """Parameters that belong together.
 
     weight, gradient:  root mean squares of their numbers, and of the adjoints of those that the loss reaches
-    verdict:           "exploded", "vanished", "zero" or ""; "" too where large parts of a gradient cancel each other
+    verdict:           "exploded", "huge", "vanished", "zero", "at rest" or ""
     """
 
     name: str
@@ -46,93 +53,144 @@ class Layer:
     verdict: str = ""
 
 
-def layers_of(subject: Subject) -> list[Layer]:
+def parameter_groups(subject: Subject) -> list[ParameterGroup]:
     """The parameters of the model that the loss reaches; without a model the trainable leaves, by their use."""
     adjoint = subject.adjoint
     if subject.model is not None:
-        groups = [(printable(path, 60), p.values()) for path, p in subject.model.named_parameters()]
+        named = [(printable(path, 60), p.values()) for path, p in subject.model.named_parameters()]
     else:
         leaves = [group for group in subject.groups if group[0].op is None and group[0].requires_grad]
-        groups = [(subject.name(g[0]) + f" and {len(g) - 1:,} like it" * (len(g) > 1), g) for g in leaves]
-    layers = [
-        Layer(name, values, _rms([x.data for x in values]), _rms([adjoint[x] for x in reached]))
-        for name, values in groups
+        named = [(subject.name(g[0]) + f" and {len(g) - 1:,} like it" * (len(g) > 1), g) for g in leaves]
+    groups = [
+        ParameterGroup(name, values, _rms([x.data for x in values]), _rms([adjoint[x] for x in reached]))
+        for name, values in named
         if (reached := [x for x in values if x in adjoint])
     ]
-    for layer in layers:
-        if layer.gradient > EXPLODED * max(1.0, layer.weight):
-            layer.verdict = "exploded"
-    largest = max((layer.gradient for layer in layers if not layer.verdict), default=0.0)
-    for layer in layers:
-        if not layer.verdict and layer.gradient < VANISHED * largest:
-            layer.verdict = "vanished"
-        if not layer.gradient:
-            layer.verdict = "zero"
-        if layer.verdict in ("zero", "vanished") and _cancels(subject, layer, VANISHED * largest):
-            layer.verdict = ""
-    return layers
+    little = _little(subject, groups)
+    for group in groups:
+        group.verdict = _verdict(subject, group, little)
+    _tell_at_rest(subject, [group for group in groups if group.verdict in ("zero", "vanished")], little)
+    return groups
 
 
-def _cancels(subject: Subject, layer: Layer, little: float) -> bool:
-    """Whether much comes back on a single path, and only the sum of all is so small: then the layer is at rest."""
-    leaf = _strongest(subject, layer)
-    _, [path] = paths(leaf, subject.loss, 1)
-    return abs(path.product) > max(little, abs(subject.adjoint[leaf]) / CANCELLED)
+def _verdict(subject: Subject, group: ParameterGroup, little: float) -> str:
+    if group.gradient > EXPLODED * min(max(1.0, group.weight), HEAVY):
+        return "exploded"
+    if subject.model is not None and group.weight > HUGE:
+        return "huge"
+    if not group.gradient:
+        return "zero"
+    return "vanished" if group.gradient < little else ""
 
 
-def _strongest(subject: Subject, layer: Layer) -> Value:
+def _little(subject: Subject, groups: Sequence[ParameterGroup]) -> float:
+    """What is less has vanished: by far less than the largest, or all of it, if even the largest has faded."""
+    largest = max(groups, key=lambda group: group.gradient, default=None)
+    if largest is None or not largest.gradient:
+        return 0.0
+    if largest.gradient < FADED:
+        _, [path] = paths(_strongest(subject, largest), subject.loss, 1)
+        if largest.gradient < FADED * min(map(abs, path.derivatives), default=1.0):
+            return FADED
+    return VANISHED * min(1.0, largest.gradient)
+
+
+def _tell_at_rest(subject: Subject, groups: Sequence[ParameterGroup], little: float) -> None:
+    """Where much came back, and only the sum of all is so small, nothing is wrong: the loss wants no other number."""
+    came = _came_back(subject) if groups else {}
+    for group in groups:
+        if _rms([came.get(x, 0.0) for x in group.values if x in subject.adjoint]) > max(
+            little, group.gradient / CANCELLED
+        ):
+            group.verdict = "at rest"
+
+
+def _came_back(subject: Subject) -> dict[Value, float]:
+    """Σ |g · ∂z/∂x| over each use z of a Value x: what came back to it, were there no signs.
+
+    Where the sum with signs is as good as 0, its parts are handed on in its place. At an answer that the loss is
+    content with, all is handed on.
+    """
+    came = {subject.loss: 1.0}
+    for z in filter(is_computed, reversed(subject.order)):
+        g, parts = abs(subject.adjoint.get(z, 0.0)), came.get(z, 0.0)
+        g = parts if g < CANCELLED * parts else g
+        derivatives = partials_as_numbers(z) if g else ()
+        least = float(0.0 in derivatives and subject.is_wanted(z))
+        for x, d in zip(z.inputs, derivatives):
+            if type(x) is not float and x.requires_grad:
+                came[x] = came.get(x, 0.0) + g * (abs(d) or least)
+    return came
+
+
+def _strongest(subject: Subject, group: ParameterGroup) -> Value:
     """The leaf with the largest gradient."""
-    return max((x for x in layer.values if x in subject.adjoint), key=lambda x: abs(subject.adjoint[x]))
+    return max((x for x in group.values if x in subject.adjoint), key=lambda x: abs(subject.adjoint[x]))
 
 
 def _rms(xs: Sequence[float]) -> float:
     return math.hypot(*xs) / math.sqrt(len(xs))
 
 
-def table(subject: Subject, layers: Sequence[Layer]) -> Table:
-    """All layers, in the order of the model."""
+def table(subject: Subject, groups: Sequence[ParameterGroup]) -> Table:
+    """All groups, in the order of the model."""
     number = subject.number
-    rows = [(a.name, f"{len(a.values):,}", number(a.weight), number(a.gradient), a.verdict) for a in layers]
+    rows = [(a.name, f"{len(a.values):,}", number(a.weight), number(a.gradient), a.verdict) for a in groups]
     return Table(
         "gradients", ("parameter", "numbers", "weight (rms)", "gradient (rms)", "verdict"), rows, right=(1, 2, 3)
     )
 
 
-def exploded(subject: Subject, layers: Sequence[Layer]) -> list[Finding]:
-    """Layers that one step of an optimizer would throw far away."""
+def exploded(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
+    """Groups that one step of an optimizer would throw far away, and those that one has thrown."""
     advice = (
         "A step of the optimizer throws the parameters far away. Scale inputs and targets to about 1, begin with "
         "smaller weights, lower the learning rate, or limit the step with clip_grad_norm_."
     )
-    return _about_gradients(subject, layers, "exploded", "The gradient explodes in", max, advice)
+    found = _about_gradients(subject, groups, "exploded", "The gradient explodes in", max, advice)
+    huge = [group for group in groups if group.verdict == "huge"]
+    if huge:
+        lines = few([f"{a.name}: {subject.number(a.weight)} (root mean square)" for a in huge[:SHOWN]], len(huge))
+        advice = "A step was too large. Begin anew, with a smaller learning rate or with clip_grad_norm_."
+        values = [x for group in huge for x in group.values]
+        found.append(Finding("huge weight", f"The numbers of {_names(huge)} are huge", lines, advice, values))
+    return found
 
 
-def vanished(subject: Subject, layers: Sequence[Layer]) -> list[Finding]:
-    """Layers whose gradient is tiny beside that of the others."""
+def vanished(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
+    """Groups whose gradient is tiny beside that of the others."""
     advice = (
         "These parameters hardly learn. relu in place of sigmoid or tanh, a normalisation, fewer layers, or a sum past "
         "them (x + f(x)) keeps the gradient alive."
     )
-    return _about_gradients(subject, layers, "vanished", "The gradient vanishes in", min, advice)
+    return _about_gradients(subject, groups, "vanished", "The gradient vanishes in", min, advice)
 
 
 def _about_gradients(
-    subject: Subject, layers: Sequence[Layer], kind: str, what: str, extreme: Callable[..., Any], advice: str
+    subject: Subject,
+    groups: Sequence[ParameterGroup],
+    kind: str,
+    what: str,
+    extreme: Callable[..., Any],
+    advice: str,
 ) -> list[Finding]:
-    """One finding for the layers of this verdict; `extreme`, min or max, says what is worst."""
-    bad = [layer for layer in layers if layer.verdict == kind]
+    """One finding for the groups of this verdict; `extreme`, min or max, says what is worst."""
+    bad = [group for group in groups if group.verdict == kind]
     if not bad:
         return []
-    worst = extreme(bad, key=lambda layer: layer.gradient)
-    names = ", ".join(layer.name for layer in bad[:3]) + f" and {len(bad) - 3:,} more" * (len(bad) > 3)
+    worst = extreme(bad, key=lambda group: group.gradient)
     lines = [f"{a.name}: {subject.number(a.gradient)} (root mean square)" for a in bad[:SHOWN]]
     step, route = _where(subject, worst, extreme)
-    return [Finding(kind, f"{what} {names}", [*few(lines, len(bad)), route], advice, [step])]
+    return [Finding(kind, f"{what} {_names(bad)}", [*few(lines, len(bad)), route], advice, [step])]
 
 
-def _where(subject: Subject, layer: Layer, extreme: Callable[..., Any]) -> tuple[Value, str]:
-    """Which operation shrinks or swells it most, on the strongest path from the layer's strongest leaf to the loss."""
-    leaf = _strongest(subject, layer)
+def _names(groups: Sequence[ParameterGroup]) -> str:
+    return ", ".join(group.name for group in groups[:3]) + f" and {len(groups) - 3:,} more" * (len(groups) > 3)
+
+
+def _where(subject: Subject, group: ParameterGroup, extreme: Callable[..., Any]) -> tuple[Value, str]:
+    """Which operation shrinks or swells it most, on the strongest path from the group's strongest leaf to the loss."""
+    leaf = _strongest(subject, group)
     _, [path] = paths(leaf, subject.loss, 1)
     steps: dict[str, list[tuple[float, Value]]] = {}
     for z, d in zip(path.nodes[1:], path.derivatives, strict=True):
@@ -148,14 +206,44 @@ def _where(subject: Subject, layer: Layer, extreme: Callable[..., Any]) -> tuple
     )
 
 
-def zero(layers: Sequence[Layer]) -> list[Finding]:
-    """What the loss reaches, but with a derivative of exactly 0."""
-    bad = [(layer.name, layer.values) for layer in layers if layer.verdict == "zero"]
+def zero(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
+    """What the loss reaches, but with a derivative of exactly 0; and which steps back make it 0."""
+    bad = [(group.name, group.values) for group in groups if group.verdict == "zero"]
     advice = (
-        "Every path from there to the loss has a factor of 0: a relu that is off, a weight of 0, a clamp at its bound, "
-        "a where() that chose the other. explain(loss, wrt=…) of one of them shows which."
+        "Nothing comes back through a relu that is off, a factor of 0, a sigmoid or tanh at the end of its range, a "
+        "clamp at its bound, or a where() that chose the other one."
     )
-    return _named("zero gradient", "reached, but the gradient is exactly 0", bad, advice)
+    stops = _stops(subject, [x for _, values in bad for x in values])
+    lines = few([_stop(subject, z, x) for z, x in stops[:SHOWN]], len(stops))
+    return _named("zero gradient", "reached, but the gradient is exactly 0", bad, advice, lines)
+
+
+def _stops(subject: Subject, leaves: Sequence[Value]) -> list[tuple[Value, Value]]:
+    """The steps back on which what comes from the loss to these leaves becomes 0."""
+    behind, stops = {*leaves}, {}
+    for z in filter(is_computed, subject.order):
+        inputs = [x for x in z.inputs if type(x) is not float and x in behind]
+        if inputs and not subject.adjoint.get(z):
+            behind.add(z)
+        elif inputs:
+            stops.update(dict.fromkeys((z, x) for x in inputs))
+    return [*stops]
+
+
+def _stop(subject: Subject, z: Value, x: Value) -> str:
+    d = sum(d for y, d in zip(z.inputs, derivatives_of(z)) if y is x)
+    return f"∂{subject.name(z)}/∂{subject.name(x)} is {subject.number(d)}, of {subject.where(z)}"
+
+
+def at_rest(groups: Sequence[ParameterGroup]) -> list[Finding]:
+    """Groups that the loss would leave as they are."""
+    resting = [group for group in groups if group.verdict == "at rest"]
+    if not resting:
+        return []
+    text = f"{_names(resting)}: the gradient is as good as 0, as in a minimum"
+    advice = "What comes back on different paths cancels, or the loss is as small as these can make it."
+    values = [x for group in resting for x in group.values]
+    return [Finding("at rest", text, (), advice, values, trouble=False)]
 
 
 def unreached(subject: Subject) -> list[Finding]:
@@ -182,39 +270,53 @@ def unreached(subject: Subject) -> list[Finding]:
 
 
 def _named(
-    kind: str, what: str, named: list[tuple[str, list[Value]]], advice: str, trouble: bool = True
+    kind: str,
+    what: str,
+    named: list[tuple[str, list[Value]]],
+    advice: str,
+    more: Sequence[str] = (),
+    trouble: bool = True,
 ) -> list[Finding]:
     if not named:
         return []
-    lines = [f"{printable(path, 60)}: {count(len(values), 'number')}" for path, values in named]
+    lines = few([f"{printable(path, 60)}: {count(len(values), 'number')}" for path, values in named], len(named))
     text = f"{count(len(named), 'parameter')} {'are' if len(named) > 1 else 'is'} {what}"
-    return [Finding(kind, text, few(lines, len(named)), advice, [x for _, values in named for x in values], trouble)]
+    return [Finding(kind, text, [*lines, *more], advice, [x for _, values in named for x in values], trouble)]
+
+
+# What `.grad` holds.
 
 
 def accumulated(subject: Subject) -> list[Finding]:
     """Whether each leaf's `.grad` is what this loss gives; and if not, what else is in it."""
-    runs, name = subject.loss.grad, subject.name(subject.loss)
-    leaves = [x for x in subject.adjoint if x.op is None and x is not subject.loss]
+    loss, leaves = subject.loss, [x for x in subject.adjoint if x.op is None and x is not subject.loss]
+    off = [x for x in leaves if not close(x.grad, subject.adjoint[x])]
     if subject.fresh:
         return []
-    if not runs:
-        return [_not_run(subject, name, [x for x in leaves if x.grad])]
-    expected = {x: runs * subject.adjoint[x] for x in leaves}
-    if any(not close(x.grad, g) for x, g in expected.items()):
-        return [_others(subject, expected)]
-    if runs == 1:
+    if not loss.grad:
+        return [_not_run(subject, [x for x in leaves if x.grad])]
+    if not off:
         return []
-    if runs < 2 or runs % 1:
-        text = f"backward() began with {name}.grad = {subject.number(runs)}: every gradient is that many times as large"
-        return [Finding("scaled", text, trouble=False)]
-    text = f"The gradients were accumulated: backward() ran {runs:g} times on {name}"
-    advice = "Gradients add up. Call backward() once for each loss, and zero_grad() before it."
-    return [Finding("accumulated", text, _compared(subject, leaves), advice, leaves)]
+    factor = next((x.grad / subject.adjoint[x] for x in leaves if subject.adjoint[x]), math.nan)
+    if all(math.isclose(x.grad, factor * subject.adjoint[x], rel_tol=1e-6) for x in leaves):
+        return [_scaled(subject, factor, off)]
+    verb = "is" if len(off) == 1 else "are"
+    if all(0 <= x.grad / (subject.adjoint[x] or math.nan) <= 1 for x in off):
+        text = f"{count(len(off), '.grad')} {verb} smaller than this loss gives: limited by clip_grad_value_, or zeroed"
+        return [Finding("scaled", text, _compared(subject, off), "", off, trouble=False)]
+    text = f"The gradients were accumulated: {count(len(off), '.grad')} {verb} not what this loss gives"
+    return [Finding("accumulated", text, _compared(subject, off), ADDED, off)]
 
 
-def _not_run(subject: Subject, name: str, held: list[Value]) -> Finding:
+ADDED = (
+    "Something else was added: an earlier backward(), if zero_grad() was not called before this one; or the rest of a "
+    "larger loss, of which this is a part. That is as it should be if losses are to add up."
+)
+
+
+def _not_run(subject: Subject, held: list[Value]) -> Finding:
     """Nothing can be compared yet; but what is held already will be added to."""
-    text = f"{name}.backward() has not run yet"
+    text = f"{subject.name(subject.loss)}.backward() has not run yet"
     if not held:
         return Finding("no backward", f"{text}: each .grad is 0", trouble=False)
     text += f", but {count(len(held), '.grad')} {'is' if len(held) == 1 else 'are'} not 0"
@@ -223,21 +325,19 @@ def _not_run(subject: Subject, name: str, held: list[Value]) -> Finding:
     return Finding("no backward", text, lines, advice, held, trouble=False)
 
 
-def _others(subject: Subject, expected: dict[Value, float]) -> Finding:
-    """Of gradients that are not this loss's alone: all of them times one number, or something was added to them."""
-    factor = next((x.grad / g for x, g in expected.items() if g), math.nan)
-    common = all(math.isclose(x.grad, factor * g, rel_tol=1e-6) for x, g in expected.items())
-    off = [x for x, g in expected.items() if not close(x.grad, g)]
-    if common and not factor:
+def _scaled(subject: Subject, factor: float, off: list[Value]) -> Finding:
+    """Of gradients that are all of this loss, times one number."""
+    loss, name, times = subject.loss, subject.name(subject.loss), subject.number(factor)
+    lines = _compared(subject, off)
+    if not factor:
         return Finding("zeroed", "zero_grad() ran after backward(): each .grad is 0", trouble=False)
-    if common and 0 < factor < 1:
-        text = f"Each .grad is {subject.number(factor)} times what this loss gives: clipped or scaled"
-        return Finding("scaled", text, _compared(subject, off), "", off, trouble=False)
-    times = f"{subject.number(factor)} times" if common else "not"
-    verb = "is" if len(off) == 1 else "are"
-    text = f"The gradients were accumulated: {count(len(off), '.grad')} {verb} {times} what this loss gives"
-    advice = "Something is left of an earlier backward(): call zero_grad() before it, unless losses are to add up."
-    return Finding("accumulated", text, _compared(subject, off), advice, off)
+    if 0 < factor < 1 or (close(factor, loss.grad) and factor % 1):
+        text = f"Each .grad is {times} times what {name} gives: scaled, clipped, or by backward({times})"
+        return Finding("scaled", text, lines, "", off, trouble=False)
+    text = f"The gradients were accumulated: each .grad is {times} times what {name} gives"
+    if close(factor, loss.grad):
+        text += f", as if backward() ran {times} times"
+    return Finding("accumulated", text, lines, ADDED, off)
 
 
 def _grad(subject: Subject, x: Value) -> str:

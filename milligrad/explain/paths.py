@@ -16,13 +16,14 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count, groupby, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from milligrad.draw.formulas import derivatives
 from milligrad.engine import Value, adjoints, place, topological_order
 from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
-from milligrad.explain.subject import Subject, close, derivatives_of, many
+from milligrad.explain.subject import Subject, close, derivatives_of
 from milligrad.typing import TypeAlias
 
 Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]
@@ -32,6 +33,7 @@ Choices: TypeAlias = list[tuple[Value, int]]
 LONG = 10  # a path of so many Values is not shown whole
 ENDS = 3  # but so many of them at each end
 NOTHING = 0, 0, 0.0  # the size of a product of no factors: 1
+MOST = 10**10_000  # paths are not counted further: a number for each Value could have as many bits as there are Values
 LISTED = 24  # more steps than that are not explained one by one
 
 
@@ -65,11 +67,11 @@ def _steps(source: Value, output: Value) -> Steps:
 
 
 def _count(steps: Steps, output: Value) -> int:
-    """Exactly. A number is dropped when it has been handed on: in a deep graph each can have thousands of digits."""
+    """Exactly, up to MOST. A number is dropped when it has been handed on, since it can have thousands of digits."""
     to_output = {output: 1}
     n = 0
     for z in reversed(steps):
-        n = to_output.pop(z, 0)
+        n = min(to_output.pop(z, 0), MOST)
         for x, _ in steps[z]:
             to_output[x] = to_output.get(x, 0) + n
     return n  # of the source, which is the last
@@ -137,14 +139,13 @@ def _largest(steps: Steps, output: Value, most: int) -> list[Path]:
             for i, (x, d) in enumerate(into):
                 if i != k:
                     so_far = _plus(size, _size(d))
-                    rank = _negative(_plus(so_far, best[x][0]))
-                    passed.append(Detour(rank, next(serial), choices, len(choices), (z, i), so_far))
+                    passed.append((_plus(so_far, best[x][0]), len(choices), (z, i), so_far))
             choices.append((z, k))
             z, d = into[k]
             size = _plus(size, _size(d))
         found.append(_path(steps, choices))
-        for detour in heapq.nsmallest(most - len(found), passed):
-            heapq.heappush(detours, detour)
+        for rank, n, choice, so_far in heapq.nlargest(most - len(found), passed, key=itemgetter(0)):
+            heapq.heappush(detours, Detour(_negative(rank), next(serial), choices, n, choice, so_far))
         if not detours or len(found) == most:
             return sorted(found, key=lambda path: (path.product == path.product, -abs(path.product)))
         detour = heapq.heappop(detours)
@@ -196,17 +197,33 @@ def _headline(n: int, largest: list[Path], x: str, y: str) -> str:
     if n == 1:
         return f"One path leads from {x} to {y}. Its local derivatives, multiplied:"
     shown = "the largest first" if n == len(largest) else f"these {len(largest):,} are the largest"
-    return f"{many(n)} paths lead from {x} to {y}; {shown}. Along each, the local derivatives are multiplied:"
+    return f"{_many(n)} paths lead from {x} to {y}; {shown}. Along each, the local derivatives are multiplied:"
 
 
 def _table(subject: Subject, n: int, largest: list[Path], total: float) -> Table:
-    rows = [(subject.number(p.product), _nodes(subject, p), _derivatives(subject, p)) for p in largest]
+    rows = [_alike(*row, len([*same])) for row, same in groupby([_row(subject, path) for path in largest])]
     if more := n - len(largest):
         rest = total - math.fsum(p.product for p in largest) if _all_finite(largest) else math.nan
-        rows.append((subject.number(rest), f"{many(more)} more path{'s, together' * (more > 1)}", ""))
+        rows.append((subject.number(rest), f"{_many(more)} more path{'s, together' * (more > 1)}", ""))
     if n > 1:
         rows.append((subject.number(total), "the sum of all", ""))
     return Table("paths", ("product", "path", "local derivatives"), rows, right=(0,))
+
+
+def _row(subject: Subject, path: Path) -> tuple[str, str, str]:
+    return subject.number(path.product), _nodes(subject, path), _derivatives(subject, path)
+
+
+def _alike(product: str, nodes: str, derivatives: str, n: int) -> tuple[str, str, str]:
+    """One row for n paths that differ only in what is left out."""
+    return (product, nodes, derivatives) if n == 1 else (f"{n:,} × {product}", f"{nodes}, and so on", derivatives)
+
+
+def _many(n: int) -> str:
+    """A number of paths, exactly, unless nobody could read it."""
+    if n > 10**30:
+        return f"{'about' if n < MOST - 10**6 else 'more than'} 10^{math.log10(n):,.0f}"
+    return f"{n:,}"
 
 
 def _all_finite(largest: list[Path]) -> bool:

@@ -1,10 +1,11 @@
-"""What is to be explained: the loss, and what its Values are called and shown as. Nothing is judged here."""
+"""What is to be explained: the loss, what its Values are called and shown as, and what is known of them all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from operator import itemgetter
 
 from milligrad.draw.formulas import CELLS, formula, with_numbers
 from milligrad.draw.model import by_layer
@@ -16,6 +17,7 @@ from milligrad.nn.module import Module
 from milligrad.typing import Self
 
 SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
+LINEAR = {"add", "sub", "neg", "identity", "sum", "mul", "div", "dot"}  # what may stand between weights and activation
 
 
 class Subject:
@@ -90,6 +92,58 @@ class Subject:
         return adjoints({self.loss: 1.0}, partials_as_numbers)
 
     @cached_property
+    def near(self) -> dict[Value, Value]:
+        """The nearest trainable leaf that a Value is a sum with, or of products with: a bias, or else a weight."""
+        near: dict[Value, tuple[int, Value]] = {}
+        for z in filter(is_computed, self.order):
+            inputs = [x for x in z.inputs if type(x) is not float]
+            direct = [(1, x) for x in inputs if x.op is None and x.requires_grad]
+            if z.op.name in LINEAR:  # type: ignore[union-attr]
+                direct += [(near[x][0] + 1, near[x][1]) for x in inputs if x in near]
+            if direct:
+                near[z] = min(direct, key=itemgetter(0))
+        return {z: leaf for z, (_, leaf) in near.items()}
+
+    @cached_property
+    def steepest(self) -> dict[Value, float]:
+        """The largest |∂z/∂x| of each Value x, over all uses z of it."""
+        steepest: dict[Value, float] = {}
+        for z in filter(is_computed, self.order):
+            for x, d in zip(z.inputs, derivatives_of(z)):
+                if type(x) is not float:
+                    steepest[x] = max(steepest.get(x, 0.0), abs(d))
+        return steepest
+
+    @cached_property
+    def inner(self) -> set[Value]:
+        """The Values that go through further parameters on their way to the loss: the others are answers."""
+        inner: set[Value] = set()
+        for z in filter(is_computed, reversed(self.order)):
+            inputs = [x for x in z.inputs if type(x) is not float]
+            if z in inner or any(x.op is None and x.requires_grad for x in inputs):
+                inner.update(inputs)
+        return inner
+
+    def is_wanted(self, z: Value) -> bool:
+        """Whether the loss is content with z: an answer that no inputs of derivative 0 could make better.
+
+        Two other numbers are tried for each such input: all below what they are, and all above.
+        """
+        g = self.adjoint.get(z, 0.0)
+        inputs = {x for x in z.inputs if type(x) is not float}
+        if z in self.inner or (len(inputs) > 1 and not inputs.isdisjoint(self.inner)):
+            return False
+        if not g:
+            return True
+        still = {x for x, d in zip(z.inputs, derivatives_of(z)) if x in inputs and d == 0}
+        try:
+            others = [_moved(z, still, by) for by in (-2.0, 2.0)]
+        except (TypeError, ValueError, ArithmeticError):  # compiled code, or outside the domain
+            return False
+        rises = [other - z.data if g > 0 else z.data - other for other in others]
+        return min(rises) >= 0 < max(rises)
+
+    @cached_property
     def groups(self) -> list[list[Value]]:
         """The Values by layer, as a folded picture shows them."""
         return by_layer(self.loss)
@@ -98,6 +152,12 @@ class Subject:
 def is_computed(z: Value) -> bool:
     """Whether it remembers what it was computed of."""
     return z.op is not None and z.requires_grad
+
+
+def _moved(z: Value, still: set[Value], by: float) -> float:
+    """What z would be if these inputs were far from where they are, at least by so much."""
+    numbers = [x.data + by * (1 + abs(x.data)) if x in still else x.real for x in z.inputs]
+    return z.op.value(*numbers)  # type: ignore[union-attr, no-any-return]
 
 
 def derivatives_of(z: Value) -> Sequence[float]:
@@ -111,8 +171,3 @@ def derivatives_of(z: Value) -> Sequence[float]:
 def close(x: float, y: float) -> bool:
     """Whether two gradients are the same but for rounding; NaN is the same as NaN."""
     return math.isclose(x, y, rel_tol=SAME) or (x != x and y != y)
-
-
-def many(n: int) -> str:
-    """A number of things, exactly, unless nobody could read it."""
-    return f"{n:,}" if n < 10**30 else f"about 10^{math.log10(n):.0f}"

@@ -10,11 +10,22 @@ from collections.abc import Sequence
 from milligrad.draw.model import count
 from milligrad.engine import place
 from milligrad.explain.arithmetic import born, born_backward, changed, undefined
-from milligrad.explain.document import Block, Explanation, Finding, Paragraph
-from milligrad.explain.gradients import Layer, accumulated, exploded, layers_of, table, unreached, vanished, zero
+from milligrad.explain.document import SHOWN, Block, Explanation, Finding, Paragraph, few
+from milligrad.explain.gradients import (
+    ParameterGroup,
+    accumulated,
+    at_rest,
+    exploded,
+    parameter_groups,
+    table,
+    unreached,
+    vanished,
+    zero,
+)
 from milligrad.explain.subject import Subject
 from milligrad.explain.units import dead, saturated
 
+LAYERS = 4  # of a deep network so many are told one by one
 CHECKED = (
     "NaN and inf, forward and backward; derivatives that do not exist; relus that are never on; saturated sigmoids and "
     "tanhs; vanished and exploded gradients; parameters without a gradient; gradients that were added up"
@@ -24,30 +35,45 @@ CHECKED = (
 def explain_trouble(subject: Subject) -> Explanation:
     """All findings, and with a model a table of its parameters."""
     broken = born(subject) or undefined(subject) or born_backward(subject)
-    layers = [] if broken else layers_of(subject)
-    findings = _findings(subject, broken, layers)
+    groups = [] if broken else parameter_groups(subject)
+    findings = _findings(subject, broken, groups)
     blocks: list[Block] = [*findings]
     if not any(finding.trouble for finding in findings):
         blocks.insert(0, Paragraph(f"Looked for {CHECKED}."))
-    if subject.model is not None and layers:
-        blocks += [Paragraph("The gradients of this loss, by parameter:"), table(subject, layers)]
+    if subject.model is not None and groups:
+        blocks += [Paragraph("The gradients of this loss, by parameter:"), table(subject, groups)]
     lines = [place(x) for finding in findings if finding.trouble for x in finding.values if x.op is not None]
     if lines and not any(lines):
         blocks.append(Paragraph("The lines of your code are known if the loss is computed within: explain(lambda: …)."))
     return Explanation(f"{subject.value(subject.loss)}: {_verdict(findings)}", blocks, findings=findings)
 
 
-def _findings(subject: Subject, broken: list[Finding], layers: list[Layer]) -> list[Finding]:
+def _findings(subject: Subject, broken: list[Finding], groups: list[ParameterGroup]) -> list[Finding]:
     """Trouble first, in the order of cause and effect; then what need not be wrong."""
     stale = changed(subject)
     found = [*stale, *broken]
     if not broken:
-        units = dead(subject) + saturated(subject)
-        found += units + exploded(subject, layers) + vanished(subject, layers)
-        found += [] if any(finding.trouble for finding in units) else zero(layers)
+        units = _first_layers(dead(subject)) + _first_layers(saturated(subject))
+        found += units + exploded(subject, groups) + vanished(subject, groups)
+        found += at_rest(groups)
+        found += [] if any(finding.trouble for finding in units) else zero(subject, groups)
     found += unreached(subject)
     found += [] if broken or stale or not subject.loss.requires_grad else accumulated(subject)
     return sorted(found, key=lambda finding: not finding.trouble)
+
+
+def _first_layers(findings: Sequence[Finding]) -> list[Finding]:
+    """The same, but of a deep network only a few layers one by one; the notes likewise."""
+    found: list[Finding] = []
+    for trouble in (True, False):
+        alike = [finding for finding in findings if finding.trouble is trouble]
+        found += alike[:LAYERS]
+        if more := alike[LAYERS:]:
+            lines = few([finding.text for finding in more[:SHOWN]], len(more))
+            values = [z for finding in more for z in finding.values]
+            text = f"The same in {count(len(more), 'more layer')}"
+            found.append(Finding(more[0].kind, text, lines, "", values, trouble))
+    return found
 
 
 def _verdict(findings: Sequence[Finding]) -> str:

@@ -14,7 +14,7 @@ from statistics import median
 from milligrad.draw.model import count
 from milligrad.engine import Value, partials_as_numbers
 from milligrad.explain.document import SHOWN, Finding, few
-from milligrad.explain.subject import Subject, derivatives_of, is_computed
+from milligrad.explain.subject import Subject, is_computed
 
 FLAT = 1e-3
 """A sigmoid or tanh with a smaller derivative is saturated: it passes less than a thousandth on. sigmoid(±6.91) and
@@ -31,7 +31,6 @@ FAR = 10
 """It is trouble, too, if a unit's largest input is so many times as far below 0 as the inputs of its layer usually lie
 from 0: it did not get there by chance."""
 RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-BEFORE = {"add", "sub", "neg", "identity", "sum", "div"}  # what may stand between the weights and an activation
 
 
 @dataclass(eq=False)
@@ -55,9 +54,10 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     if not nodes:
         return {}
     layer = {z: i for i, group in enumerate(subject.groups) for z in group}
+    leaves = subject.near
     units: dict[Value, Unit] = {}
     for z in nodes:
-        leaf = _leaf_of(z) or z
+        leaf = leaves.get(z.inputs[0], z)
         if leaf not in units:
             module, index = _place(subject, leaf)
             if module is None:
@@ -69,21 +69,6 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     for unit in sorted(units.values(), key=lambda unit: unit.index):
         layers.setdefault(unit.layer, []).append(unit)
     return layers
-
-
-def _leaf_of(z: Value) -> Value | None:
-    """The nearest trainable leaf that z's input is a sum with, or of products with: a bias, or else a weight."""
-    queue = [x for x in z.inputs if isinstance(x, Value)]
-    for y in queue:  # which grows meanwhile
-        if not is_computed(y):
-            continue
-        assert y.op is not None
-        for x in y.inputs:
-            if type(x) is not float and x.op is None and x.requires_grad:
-                return x  # type: ignore[no-any-return]
-        if y.op.name in BEFORE:
-            queue += [x for x in y.inputs if type(x) is not float]
-    return None
 
 
 def _place(subject: Subject, leaf: Value) -> tuple[str | None, str]:
@@ -106,7 +91,10 @@ def dead(subject: Subject) -> list[Finding]:
         samples = min(len(unit.nodes) for unit in units)
         off = [unit for unit in units if all(z.data == 0 for z in unit.nodes)]
         whole = len(off) == len(units) > 1
-        if samples == 1 and off and not whole:
+        wanted = len(off) == len(units) and all(map(subject.is_wanted, _nodes(units)))
+        if wanted:
+            found.append(_about_satisfied(subject, layer, units))
+        elif samples == 1 and off and not whole:
             found.append(_about_one_sample(layer, off, len(units)))
         elif off:
             usual = median(abs(_input(z)) for unit in units for z in unit.nodes)
@@ -147,6 +135,18 @@ def _about_one_sample(layer: str | int, units: list[Unit], n: int) -> Finding:
     text = f"{_so_many(units, n, 'relu', layer)} off for the only sample of this loss"
     advice = "That is usual. Which units are dead shows in the loss of a batch."
     return Finding("off", text, (), advice, _nodes(units), trouble=False)
+
+
+def _about_satisfied(subject: Subject, layer: str | int, units: list[Unit]) -> Finding:
+    nodes = _nodes(units)
+    text = (
+        f"{count(len(nodes), 'relu')} of {_layer_name(layer)} {'is' if len(nodes) == 1 else 'are'} off, as in a minimum"
+    )
+    advice = (
+        "No gradient comes back through them, and the loss is as small as they can make it. That is right for a hinge "
+        "loss: every sample is on its side of the margin. If they are units of a network, they are dead."
+    )
+    return Finding("off", text, _inputs(subject, units), advice, nodes, trouble=False)
 
 
 def _inputs(subject: Subject, units: list[Unit]) -> list[str]:
@@ -192,20 +192,10 @@ def _flat(subject: Subject, nodes: list[Value]) -> set[Value]:
     flat = {z for z in nodes if abs(partials_as_numbers(z)[0]) < FLAT}
     if not flat:
         return flat
-    answers = flat - _before_parameters(subject)
-    wrong = {z for z in answers if len(nodes) * _gain(subject, z) >= GAIN}
-    return (flat - answers) | (wrong - _made_up_for(subject, wrong))
-
-
-def _before_parameters(subject: Subject) -> set[Value]:
-    """The Values that go through further parameters on their way to the loss: the others are the network's answers."""
-    inner: set[Value] = set()
-    for z in reversed(subject.order):
-        if is_computed(z):
-            inputs = [x for x in z.inputs if type(x) is not float]
-            if z in inner or any(x.op is None and x.requires_grad for x in inputs):
-                inner.update(inputs)
-    return inner
+    answers = flat - subject.inner
+    return (flat - answers) | {
+        z for z in answers if len(nodes) * _gain(subject, z) >= GAIN and not _is_made_up_for(subject, z)
+    }
 
 
 def _gain(subject: Subject, z: Value) -> float:
@@ -215,14 +205,9 @@ def _gain(subject: Subject, z: Value) -> float:
     return g * (z.data - least) if g > 0 else -g * (most - z.data)
 
 
-def _made_up_for(subject: Subject, flat: set[Value]) -> set[Value]:
-    """Those whose next step is as steep as they are flat: binary cross entropy divides by p·(1 - p)."""
-    found: set[Value] = set()
-    for z in filter(is_computed, subject.order):
-        if not flat.isdisjoint([x for x in z.inputs if type(x) is not float]):
-            pairs = [(x, d) for x, d in zip(z.inputs, derivatives_of(z)) if type(x) is not float and x in flat]
-            found.update(x for x, d in pairs if abs(d * partials_as_numbers(x)[0]) >= FLAT)
-    return found
+def _is_made_up_for(subject: Subject, z: Value) -> bool:
+    """Whether the next step is as steep as z is flat: binary cross entropy divides by p·(1 - p)."""
+    return bool(subject.steepest.get(z, 0.0) * abs(partials_as_numbers(z)[0]) >= FLAT)
 
 
 def _about_saturated(subject: Subject, text: str, lines: list[str], nodes: list[Value]) -> Finding:

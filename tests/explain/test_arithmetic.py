@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+import milligrad
 from milligrad import (
     SGD,
     CrossEntropyLoss,
@@ -12,6 +13,7 @@ from milligrad import (
     Tanh,
     Value,
     compile,
+    exp,
     logsumexp,
     manual_seed,
     record_lines,
@@ -101,7 +103,18 @@ def test_data_that_is_no_number_is_found(given):
     finding = found(kind, lambda: CrossEntropyLoss()([[v * 1.0 for v in layer(x)] for x in inputs], [0, 1, 2, 0]))
     assert {z.op.name for z in finding.values} == {"dot"}
     assert len(finding.values) == 3
-    assert "was given so" in finding.advice
+    assert finding.advice.startswith(f"Element [1] of its second list ({given}) was given so: look where")
+
+
+def test_of_many_inputs_it_is_said_which_is_no_number():
+    xs = [Value(float(i), f"x{i}") for i in range(9)]
+    for i, given, kind in ((6, math.nan, "nan"), (4, math.inf, "inf")):
+        finding = found(kind, milligrad.sum([*xs[:i], given, *xs[i:]]))
+        assert finding.advice.startswith(f"Element [{i}] of its list ({given}) was given so")
+    finding = found("nan", milligrad.sum([*xs, exp(xs[1] * 700) * exp(xs[1] * 100), -math.inf]))
+    assert "look where the inf came from. Element [9] of its list (v5 = inf and 1 more) is infinite." in finding.advice
+    finding = found("nan", (xs[1] * 1e308 * 10) * (xs[0] * 0))
+    assert finding.advice.endswith("Its input [0] (v3 = inf) is infinite.")
 
 
 def test_a_constant_that_is_nan_is_found():

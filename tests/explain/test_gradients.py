@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 
@@ -6,21 +7,32 @@ from milligrad import (
     SGD,
     CrossEntropyLoss,
     Embedding,
+    HuberLoss,
+    L1Loss,
     Linear,
     Module,
     MSELoss,
+    Parameter,
     ReLU,
     Sequential,
     Sigmoid,
+    SmoothL1Loss,
     Tanh,
     Value,
+    clamp,
+    dot,
+    grad,
     manual_seed,
     no_grad,
+    sigmoid,
+    tanh,
+    where,
 )
 from milligrad.explain import explain
 from milligrad.explain.gradients import EXPLODED, VANISHED
+from milligrad.functional import softmax
 from milligrad.nested import leaves
-from milligrad.nn.utils import clip_grad_norm_
+from milligrad.nn.utils import clip_grad_norm_, clip_grad_value_
 from tests.explain.networks import batch, digit_classifier, found, line_of, small_network, trouble
 
 
@@ -223,7 +235,9 @@ def test_what_is_reached_but_gets_nothing():
     for w in model[2].weight.values():
         w.data = 0.0
     finding = found("zero gradient", lambda: sum(y[0] for y in model(batch())), model=model)
-    assert finding.where == ["0.weight: 12 numbers", "0.bias: 3 numbers"]
+    assert finding.where[:2] == ["0.weight: 12 numbers", "0.bias: 3 numbers"]
+    assert finding.where[2].startswith("∂v10/∂v9 is 0, of v10 = dot([2.weight[0][0], ")
+    assert finding.where[-1] == f"and {16 * 3 - 5} more like this"
     assert {*finding.values} == {*model[0].weight.values(), *model[0].bias.values()}
     assert "zero" in rows(explain(sum(y[0] for y in model(batch())), model=model))["0.weight"]
 
@@ -278,7 +292,7 @@ def test_an_equal_loss_twice_is_found_with_its_factor():
     z = loss()
     z.backward()
     finding = found("accumulated", z, model=model)
-    assert "are 2 times what" in finding.text
+    assert "each .grad is 2 times what" in finding.text
 
 
 def test_one_leaf_that_was_not_zeroed_is_named():
@@ -335,7 +349,7 @@ def test_a_scaled_backward_is_only_noted():
     z.backward(0.25)
     finding = found("scaled", z)
     assert not finding.trouble
-    assert "loss.grad = 0.25" in finding.text
+    assert "0.25 times what loss gives: scaled, clipped, or by backward(0.25)" in finding.text
 
 
 def test_rounding_is_no_difference():
@@ -357,3 +371,141 @@ def test_a_gradient_whose_parts_cancel_is_at_rest_and_has_not_vanished():
     assert trouble(loss) == []
     c = Value(1.0, "c")
     assert trouble(loss + c.relu() * 0.0) == ["zero gradient"]
+
+
+def attention():
+    """Single-head attention of three tokens, written out; b is the bias of its keys, which softmax takes out again."""
+    draw = random.Random(0)
+    w = {name: [[Value(draw.gauss(0, 1)) for _ in range(2)] for _ in range(2)] for name in "qkv"}
+    b = Parameter([Value(0.5), Value(-0.25)])
+    tokens = [[draw.gauss(0, 1) for _ in range(2)] for _ in range(3)]
+    q, k, v = ([[dot(row, x) for row in w[name]] for x in tokens] for name in "qkv")
+    k = [[x + bias for x, bias in zip(row, b)] for row in k]
+    weights = [softmax([dot(query, key) for key in k]) for query in q]
+    answers = [[dot(p, column) for column in zip(*v)] for p in weights]
+    return b, sum([(y - 1) ** 2 for row in answers for y in row])
+
+
+def test_a_bias_that_softmax_takes_out_is_at_rest():
+    b, loss = attention()
+    model = Module()
+    model.b = b
+    assert rms([x for x in grad(loss, [*b])]) < 1e-12
+    assert trouble(loss, model=model) == []
+    assert rows(explain(loss, model=model))["b"][-1] == "at rest"
+    assert trouble(loss) == []
+
+
+@pytest.mark.parametrize("loss", [MSELoss(), L1Loss(), HuberLoss(), SmoothL1Loss()])
+def test_a_perfect_fit_is_at_rest(loss):
+    w = Value(2.0, "w")
+    fitted = loss([w * 1, w * 2], [2.0, 4.0])
+    assert grad(fitted, w).data == 0
+    assert trouble(fitted) == []
+    assert found("at rest", fitted).values == [w]
+
+
+def test_what_cancels_somewhere_on_the_way_is_at_rest():
+    x = Value(3.0, "x")
+    y = -(x * 2.0)
+    for loss in (x - x, y - y, x * 0.5 - x / 2):
+        assert trouble(loss) == []
+        assert found("at rest", loss).values == [x]
+
+
+def test_the_bias_of_balanced_classes_is_at_rest():
+    w, b = Value(1.0, "w"), Value(0.0, "b")
+    pairs = [(2.0, 3.0), (-1.0, -2.0), (4.0, 5.0), (-3.0, -4.0)]
+    loss = L1Loss()([w * x + b for x, _ in pairs], [y for _, y in pairs])
+    assert [g.data for g in grad(loss, [w, b])] == [-2.5, 0.0]
+    assert trouble(loss) == []
+
+
+@pytest.mark.parametrize("f", [tanh, sigmoid, lambda x: clamp(x, -1, 1), lambda x: where(x > 0, 5.0, x)])
+def test_where_a_gradient_stops_is_said(f):
+    x = Value(3.0, "x")
+    y = x * 1000
+    z = f(y)
+    finding = found("zero gradient", z * Value(2.0, "v"))
+    assert finding.where[0] == "x: 1 number"
+    assert len(finding.where) == 2
+    assert finding.where[1].startswith("∂v2/∂v1 is 0, of v2 = ")
+    [_, stop] = found("zero gradient", (x * 1) * Value(0.0, "w")).where
+    assert stop == "∂loss/∂v1 is 0, of loss = v1 * w = 3 * 0 = 0"
+
+
+def test_a_gradient_fades_away_also_where_it_is_the_only_one():
+    z = Value(0.5, "z")
+    h = z
+    for _ in range(40):
+        h = h.sigmoid()
+    finding = found("vanished", h)
+    assert f"z: {shown(grad(h, z).data)} (root mean square)" == finding.where[0]
+    assert "40 steps of sigmoid multiply it by" in finding.where[1]
+
+
+def test_a_loss_near_its_minimum_has_not_faded():
+    w = Value(2.0 + 1e-13, "w")
+    loss = MSELoss()([(w * x).tanh() for x in (0.1, 0.2)], [math.tanh(0.2), math.tanh(0.4)])
+    assert abs(grad(loss, w).data) < 1e-13
+    assert trouble(loss) == []
+
+
+def test_what_learns_beside_a_large_gradient_has_not_vanished():
+    w, b = Value(1000.0, "w"), Value(1.0, "b")
+    assert trouble(w * 9e4 + b) == []
+    assert trouble(w * 9e5 + b) == ["exploded"]
+
+
+def test_exploded_weights_do_not_hide_an_exploded_gradient():
+    w = Value(1e5, "w")
+    assert trouble(w * w + Value(1.0)) == ["exploded"]
+
+
+def test_huge_weights_are_found():
+    model, loss = small_network(Tanh(), Tanh())
+    for x in model[0].weight.values():
+        x.data *= 1e12
+    findings = {f.kind: f for f in explain(loss, model=model).findings if f.trouble}
+    huge = findings["huge weight"]
+    assert huge.text == "The numbers of 0.weight are huge"
+    assert huge.where == [f"0.weight: {shown(rms([x.data for x in model[0].weight.values()]))} (root mean square)"]
+
+
+# More of what `.grad` may hold.
+
+
+def test_gradients_limited_one_by_one_are_only_noted():
+    x, y = Value(3.0, "x"), Value(2.0, "y")
+    loss = x * y + y * y
+    loss.backward()
+    clip_grad_value_([x, y], 2.5)
+    assert trouble(loss) == []
+    note = found("scaled", loss)
+    assert note.where == ["y.grad is 2.5; this loss gives 7"]
+    x.zero_grad()
+    assert found("scaled", loss).where == ["x.grad is 0; this loss gives 2", "y.grad is 2.5; this loss gives 7"]
+    assert trouble(loss) == []
+    x.grad = -0.5  # another sign, which no clipping makes
+    assert trouble(loss) == ["accumulated"]
+
+
+def test_what_was_zeroed_between_two_runs_holds_one():
+    x = Value(3.0, "x")
+    loss = x * 7
+    loss.backward()
+    x.zero_grad()
+    loss.backward()
+    assert explain(loss).findings == []
+
+
+def test_a_part_of_a_larger_loss_is_told_from_a_second_run():
+    x = Value(3.0, "x")
+    part = x * 2.0
+    (part * part).backward()
+    finding = found("accumulated", part)
+    assert "each .grad is 12 times what" in finding.text
+    assert "of which this is a part" in finding.advice
+    x.zero_grad()
+    (part * 0.7).backward()
+    assert trouble(x * 1.0) == []

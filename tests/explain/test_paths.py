@@ -120,7 +120,19 @@ def test_numbers_of_paths_that_nobody_could_read():
     for _ in range(20_000):
         z = z + z * 0.5
     text = str(explain(z, wrt=x, max_paths=2))
-    assert "about 10^6021 paths lead" in text
+    assert "about 10^6,021 paths lead" in text
+    for _ in range(20_000):
+        z = z + z * 0.5
+    assert "more than 10^10,000 paths lead" in str(explain(z, wrt=x, max_paths=2))
+
+
+def test_long_paths_that_look_alike_are_one_row():
+    x = z = Value(1.0, "x")
+    for _ in range(12):
+        z = z + z
+    rows = explain(z, wrt=x, max_paths=30).blocks[1].rows
+    first, last = "x → v1 → v2 → … 7 more … → v10 → v11 → loss, and so on", ("4096", "the sum of all", "")
+    assert [*rows] == [("30 × 1", first, rows[0][2]), ("4066", "4,066 more paths, together", ""), last]
 
 
 def test_a_deep_graph_needs_no_recursion():

@@ -189,3 +189,21 @@ def test_what_may_be_trouble_is_counted_apart():
     model, loss = xor(1)
     model.hidden.bias.copy_([-3.0, -3.0, 1.0, 1.0])  # so that two of four relus are off for all samples
     assert explain(loss, model=model).title.endswith(": no trouble found, 1 thing to look at")
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_deep_network_is_not_told_layer_by_layer(with_model):
+    manual_seed(0)
+    model = Sequential(*[layer for _ in range(40) for layer in (Linear(3, 3), Tanh())])
+    for p in model.parameters():
+        for x in p.values():
+            x.data *= 100
+    loss = MSELoss()(model(batch(8, 3)), [[0.0] * 3] * 8)
+    explanation = explain(loss, **({"model": model} if with_model else {}))
+    saturated = [f for f in explanation.findings if f.kind == "saturated"]
+    assert len(saturated) == 5
+    assert saturated[-1].text == "The same in 36 more layers"
+    assert {*saturated[-1].values}.isdisjoint(saturated[0].values)
+    flat = [z for f in saturated for z in f.values]
+    assert len(flat) == len({*flat}) > 36 * 8
+    assert len(str(explanation).splitlines()) < 150

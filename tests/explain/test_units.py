@@ -15,6 +15,7 @@ from milligrad import (
     Tanh,
     Value,
     manual_seed,
+    mean,
     relu,
     sum,
 )
@@ -127,14 +128,43 @@ def test_but_of_a_whole_layer_it_does(with_model):
 
 def test_a_single_relu_that_is_off_may_be_chance():
     x = Value(-1.0, "x")
-    [finding] = [f for f in explain(relu(x * 2.0) + 1.0).findings if f.kind in ("off", "dead relu")]
-    assert not finding.trouble
+    for loss in (relu(x * 2.0) + 1.0, relu(x * 2.0) * -1.0):
+        [finding] = [f for f in explain(loss).findings if f.kind in ("off", "dead relu")]
+        assert not finding.trouble
+
+
+def hinge_loss(b, margin):
+    """Of two classes on a line, which w = 1 tells apart at b."""
+    w = Value(1.0, "w")
+    points = [(2.0, 1), (3.0, 1), (-2.0, -1), (-4.0, -1), (-2.5, -1)]
+    return mean([relu(margin - y * (w * x + b)) for x, y in points])
+
+
+@pytest.mark.parametrize("b", [0.0, 0.5])
+def test_a_hinge_loss_that_is_satisfied_is_no_trouble(b):
+    loss = hinge_loss(Value(b, "b"), 1.0)
+    assert loss.data == 0
+    assert trouble(loss) == []
+    note = found("off", loss)
+    assert "5 relus" in note.text
+    assert "hinge loss" in note.advice
+    assert trouble(hinge_loss(Value(b, "b"), 2.3)) == []  # and where some samples are within the margin
+    decay = Value(3.0, "v") ** 2 * 0.1
+    assert trouble(loss + decay) == []
+
+
+def test_an_output_that_is_off_where_the_loss_wants_it_on_is_dead():
+    w, b = Value(1.0, "w"), Value(-30.0, "b")
+    answers = [relu(w * x + b) for x in range(1, 6)]
+    assert trouble(MSELoss()(answers, [0.0] * 5)) == []
+    finding = found("dead relu", MSELoss()(answers, [float(x) for x in range(1, 6)]))
+    assert finding.text == "1 of 1 relu unit of one layer is dead: relu gives 0 for all 5 samples of this loss"
 
 
 def test_units_are_told_apart_also_where_sums_are_written_out():
     w, v, b, c = Value(1.0, "w"), Value(-1.0, "v"), Value(-50.0, "b"), Value(0.5, "c")
     terms = [relu(w * x + v * y + b) + relu(v * x - w * y + c) for x, y in [(1, 2), (3, -1), (0, 1), (-2, 0.5), (1, 1)]]
-    finding = found("dead relu", sum(terms))
+    finding = found("dead relu", MSELoss()(terms, [2.0] * 5))
     assert [line.split(":")[0] for line in finding.where] == ["the unit of b"]
     assert len(finding.values) == 5
 
