@@ -48,6 +48,18 @@ def wide_network() -> Value:
     return loss
 
 
+def saturated_layers(depth: int = 400) -> Value:
+    """What a network of 400 layers answers to a batch, when its weights are much too large."""
+    model = Sequential(*[layer for _ in range(depth) for layer in (Linear(3, 3), Tanh())])
+    for parameter in model.parameters():
+        for x in parameter.values():
+            x.data *= 30
+    inputs = [[random.gauss(0, 1) for _ in range(3)] for _ in range(32)]
+    loss = sum([y * y for row in model(inputs) for y in row])
+    loss.backward()
+    return loss
+
+
 def small_network() -> Value:
     """The loss of a 2-12-12-1 network on one sample: each node of a layer is used by all of the next."""
     model = Sequential(Linear(2, 12), Tanh(), Linear(12, 12), Tanh(), Linear(12, 1))
@@ -128,10 +140,10 @@ def graphvizs(source: str, ours: float, rounds: int) -> list[str]:
 
 
 def explanations(rounds: int) -> None:
-    """Of the large graphs: what is wrong with them, and the largest paths from their first leaf."""
+    """Of large graphs: what is wrong with them, and the largest paths from their first leaf."""
     print("\n| graph | Values | explain(loss) | explain(loss, wrt=leaf) | must take at most |")
     print("| --- | --- | --- | --- | --- |")
-    for name, build in LARGE.items():
+    for name, build in {**LARGE, "400 saturated layers": saturated_layers}.items():
         z = build()
         order = inputs_first(z)
         leaf = next(x for x in order if x.op is None and x.requires_grad)
