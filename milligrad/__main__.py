@@ -12,7 +12,7 @@ import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
-from math import isqrt
+from math import isnan, isqrt
 from pathlib import Path
 from random import Random
 from string import ascii_lowercase as LETTERS
@@ -92,7 +92,8 @@ def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]
         for x, y in samples:
             logits = [float(z) for z in model(x)]
             losses.append(loss_fn(logits, y))
-            confusion[y][logits.index(max(logits))] += 1
+            if not any(map(isnan, logits)):  # a NaN speaks for no class
+                confusion[y][logits.index(max(logits))] += 1
     right = sum(confusion[i][i] for i in range(10))
     return sum(losses) / len(losses), right / len(losses), confusion
 

@@ -50,11 +50,12 @@ def _section(section: Section) -> str:
 
 
 def confusion_of(targets: Sequence[int], probabilities: Sequence[Sequence[float]]) -> list[list[int]]:
-    """How often each class (row) was taken for each (column)."""
+    """How often each class (row) was taken for each (column). What has a NaN for an answer was taken for none."""
     classes = range(len(probabilities[0]))
     confusion = [[0 for _ in classes] for _ in classes]
     for target, row in zip(targets, probabilities, strict=True):
-        confusion[target][_best(row)] += 1
+        if (best := _best(row)) is not None:
+            confusion[target][best] += 1
     return confusion
 
 
@@ -64,25 +65,34 @@ def mistakes(
     targets: Sequence[int],
     probabilities: Sequence[Sequence[float]],
 ) -> Section:
-    """What was read as what, and the pictures that were misread: those that the model was surest of come first."""
-    wrong = [i for i, (target, row) in enumerate(zip(targets, probabilities, strict=True)) if _best(row) != target]
-    wrong.sort(key=lambda i: -max(probabilities[i]))
+    """What was read as what, and the pictures that were misread: those that the model was surest of come first.
+
+    One whose answer is no number, a NaN, was misread, too, and comes last.
+    """
+    confusion, best = confusion_of(targets, probabilities), [_best(row) for row in probabilities]
+    wrong = [i for i, target in enumerate(targets) if best[i] != target]
+    wrong.sort(key=lambda i: 0.0 if best[i] is None else -max(probabilities[i]))
     shown = wrong[:MOST]
-    captions = [[f"is {targets[i]}", f"read as {_best(probabilities[i])}", _sure(max(probabilities[i]))] for i in shown]
+    captions = [[f"is {targets[i]}", *_answer(best[i], probabilities[i])] for i in shown]
     about = f"{len(wrong):,} of {len(targets):,} were misread."
+    if unknown := best.count(None):
+        about += f" Of {unknown:,} the answer was no number."
     if len(wrong) > MOST:
         about += f" These are the {MOST} that the model was surest of; {len(wrong) - MOST:,} are left out."
     elif wrong:
         about += " Those that the model was surest of come first."
-    charts = [confusion_matrix(confusion_of(targets, probabilities), title="Confusion matrix")]
+    charts = [confusion_matrix(confusion, title="Confusion matrix")]
     if shown:
         charts.append(images([pictures[i] for i in shown], shape, captions, title="Misread", across=5))
     return Section("Where it is wrong", about, charts)
 
 
-def _sure(probability: float) -> str:
-    """Nothing that is wrong was quite certain."""
-    return "over 99% sure" if 0.99 < probability < 1 else f"{probability:.0%} sure"
+def _answer(best: int | None, row: Sequence[float]) -> list[str]:
+    """What was read, and how sure it was: nothing that is wrong was quite certain."""
+    if best is None:
+        return ["no number"]
+    sure = max(row)
+    return [f"read as {best}", "over 99% sure" if 0.99 < sure < 1 else f"{sure:.0%} sure"]
 
 
 def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
@@ -104,8 +114,8 @@ def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
     return Section("What it has learned", about, charts)
 
 
-def _best(row: Sequence[float]) -> int:
-    return max(range(len(row)), key=row.__getitem__)
+def _best(row: Sequence[float]) -> int | None:
+    return None if any(map(math.isnan, row)) else max(range(len(row)), key=row.__getitem__)
 
 
 STYLE = """\

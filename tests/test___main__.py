@@ -102,6 +102,18 @@ def test_the_report_of_xor_shows_where_it_says_what(capsys, tmp_path):
     assert page.texts("h2") == ["How it learned", "What it has learned", "Options"]
 
 
+@pytest.mark.parametrize(("command", "hidden", "epochs"), [("xor", 100, 8), ("digits", 4, 1)])
+def test_a_model_that_has_come_to_nan_is_reported_on(command, hidden, epochs, capsys, tmp_path):
+    file = tmp_path / "report.html"
+    arguments = ["--hidden", str(hidden), "--epochs", str(epochs), "--lr", "1e308"]
+    main([command, *arguments, "--report", str(file)])
+    assert "nan" in capsys.readouterr().out
+    page = Page(file.read_text(encoding="utf-8"))
+    assert "nan%" not in file.read_text(encoding="utf-8") and "no number" in page.texts("text")
+    if command == "digits":
+        assert page.texts("dd")[0] == "0.00%" and page.texts("p")[1].startswith("359 of 359 were misread.")
+
+
 def test_the_same_seed_gives_the_same_run(capsys):
     runs = []
     for seed in ("4", "4", "5"):

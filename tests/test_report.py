@@ -97,6 +97,22 @@ def test_a_model_that_has_come_to_nan_is_reported_on_too():
     assert section.about.startswith("2 of 2 were misread.")
 
 
+def test_an_answer_that_is_no_number_was_read_as_nothing_and_is_shown_last():
+    nan = math.nan
+    targets, rows = [0, 0, 1, 1, 0], [[nan, nan], [0.3, 0.7], [0.2, 0.8], [0.5, nan], [0.1, 0.9]]
+    section = mistakes([[0.0]] * 5, (1, 1), targets, rows)
+    assert section.about == (
+        "4 of 5 were misread. Of 2 the answer was no number. Those that the model was surest of come first."
+    )
+    assert confusion_of(targets, rows) == [[0, 2], [0, 1]]
+    assert [words(g) for g in of_class(parsed(section.charts[1]), "image")] == [
+        ["is 0", "read as 1", "90% sure"],
+        ["is 0", "read as 1", "70% sure"],
+        ["is 0", "no number"],
+        ["is 1", "no number"],
+    ]
+
+
 def page_of(name="plain"):
     chart = lines({name: [1.0, 2.0]}, title=name)
     sections = [Section(name, name, [chart, chart]), Section("Second", "Without charts.", [])]

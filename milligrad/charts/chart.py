@@ -24,6 +24,7 @@ SELECTOR = ".milligrad-chart"  # every rule begins with it: the rules of an SVG 
 RULES = {
     "": f"background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); --hue: var(--muted)",
     **{f" .hue{i}": f"--hue: var(--{name})" for i, name in enumerate(("blue", "orange", "green", "mark", "muted"))},
+    " .nan": "--hue: var(--red)",
     " .heading": "font-weight: bold",
     " .label": "fill: var(--muted)",
     " .note": "fill: var(--red)",

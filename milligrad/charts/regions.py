@@ -20,6 +20,7 @@ LEVELS = 4  # how many depths of colour tell how sure an answer is
 FAINTEST, DEEPEST = 0.1, 0.42
 SIDE = 300.0
 Point: TypeAlias = "Sequence[float]"
+Tone: TypeAlias = "tuple[int | None, int]"  # a class, None where the answer is no number, and how sure it is
 
 
 def grid(points: Sequence[Point]) -> list[list[float]]:
@@ -40,26 +41,34 @@ def decision_regions(
     """The points, each with the mark of its class, over what is most probable at each place of the `grid`.
 
     points: n × 2; labels: n; probabilities: 4,096 × classes, each row adding up to 1: the surer, the deeper the colour.
+    Where one of a row is NaN or infinite there is no answer: the place is red, and the legend says "no number".
     Raises ValueError for a number of labels, probabilities or names that does not fit, for a label that is
     no class, and for a point that is not finite.
     """
     classes = len(probabilities[0]) if len(probabilities) else 0
     names = [f"class {i}" for i in range(classes)] if names is None else list(names)
     _check(points, labels, probabilities, names, classes)
-    keys, top = legend([(_sample(i), name) for i, name in enumerate(names)], SIDE, TOP + 8)
+    tones = [_tone(answer) for answer in probabilities]
+    unknown = sum(best is None for best, _ in tones)
+    samples = [(_sample(i), name) for i, name in enumerate(names)]
+    samples += [(_swatch("nan", 1.0), "no number")] * bool(unknown)
+    keys, top = legend(samples, SIDE, TOP + 8)
     horizontal, vertical = _window(points)
     frame = Frame(span(horizontal, SIDE - 60), span(vertical, SIDE - 60), SIDE, top, SIDE - 60)
-    right = sum(1 for point, i in zip(points, labels) if _best(probabilities[_cell(point, horizontal, vertical)]) == i)
+    right = sum(tones[_cell(point, horizontal, vertical)][0] == i for point, i in zip(points, labels))
+    about = f"{len(points)} points of {classes} classes; {right} of them lie in the region of their own."
+    if unknown:
+        about += f" At {unknown:,} of {CELLS * CELLS:,} places the answer is no number."
     return Chart(
         title,
-        f"{len(points)} points of {classes} classes; {right} of them lie in the region of their own.",
+        about,
         SIDE,
         frame.bottom + 1.5 * LEADING,
         [
             heading(title, SIDE),
             *keys,
             *frame.drawn(),
-            *_ground(probabilities, frame),
+            *_ground(tones, frame),
             *_dots(points, labels, names, frame),
         ],
     )
@@ -101,34 +110,32 @@ def _cell(point: Point, *window: tuple[float, float]) -> int:
     return row * CELLS + column
 
 
-def _best(answer: Sequence[float]) -> int:
-    return max(range(len(answer)), key=answer.__getitem__)
-
-
-def _tone(answer: Sequence[float]) -> tuple[int, int]:
+def _tone(answer: Sequence[float]) -> Tone:
     """The class that an answer speaks for, and how sure it is: from 0, no surer than chance, to LEVELS - 1."""
-    best, chance = _best(answer), 1 / len(answer)
+    if not all(map(isfinite, answer)):
+        return None, 0
+    best, chance = max(range(len(answer)), key=answer.__getitem__), 1 / len(answer)
     sure = (answer[best] - chance) / (1 - chance) if chance < 1 else 1.0
     return best, min(max(int(LEVELS * sure), 0), LEVELS - 1)
 
 
-def _ground(probabilities: Sequence[Sequence[float]], frame: Frame) -> list[str]:
+def _ground(tones: Sequence[Tone], frame: Frame) -> list[str]:
     """One path for all cells of the same class and depth, each a run of neighbours in a row."""
-    runs: dict[tuple[int, int], list[str]] = {}
+    runs: dict[Tone, list[str]] = {}
     for i in range(CELLS):
-        tones, x = [_tone(answer) for answer in probabilities[i * CELLS : (i + 1) * CELLS]], 0
-        for tone, cells in groupby(tones):
+        x = 0
+        for tone, cells in groupby(tones[i * CELLS : (i + 1) * CELLS]):
             n = len([*cells])
             runs.setdefault(tone, []).append(f"M{x} {CELLS - 1 - i}h{n}v1h-{n}z")
             x += n
     paths = [
         element(
             "path",
-            class_=f"region {hue(best)}",
-            fill_opacity=FAINTEST + (DEEPEST - FAINTEST) * level / (LEVELS - 1),
+            class_=f"region {'nan' if best is None else hue(best)}",
+            fill_opacity=1.0 if best is None else FAINTEST + (DEEPEST - FAINTEST) * level / (LEVELS - 1),
             d="".join(d),
         )
-        for (best, level), d in sorted(runs.items())
+        for (best, level), d in runs.items()
     ]
     across, down = (frame.right - frame.left) / CELLS, (frame.bottom - frame.top) / CELLS
     place = f"translate({frame.left:.6g} {frame.top:.6g}) scale({across:.6g} {down:.6g})"
@@ -144,5 +151,9 @@ def _dots(points: Sequence[Point], labels: Sequence[int], names: Sequence[str], 
 
 
 def _sample(i: int) -> str:
-    ground = element("rect", class_="region", fill_opacity=DEEPEST, x=0, y=-7, width=24, height=14)
-    return element("g", ground, element("path", class_="dot", d=mark(i, 12, 0, 3.5)), class_=hue(i))
+    return _swatch(hue(i), DEEPEST, element("path", class_="dot", d=mark(i, 12, 0, 3.5)))
+
+
+def _swatch(colour: str, opacity: float, *marks: str) -> str:
+    ground = element("rect", class_="region", fill_opacity=opacity, x=0, y=-7, width=24, height=14)
+    return element("g", ground, *marks, class_=colour)

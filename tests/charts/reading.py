@@ -128,12 +128,16 @@ def assert_legible(chart):
 
 
 def ground(root):
-    """(class, opacity) of every cell of a decision picture by (row from above, column); each has just one."""
+    """(class, opacity) of every cell of a decision picture by (row from above, column); each has just one.
+
+    The class is None where there is no answer.
+    """
     cells = {}
     for path in of_class(root, "region"):
         if not path.get("d"):
             continue  # a sample in the key
-        tone = int(path.get("class")[-1]), float(path.get("fill-opacity"))
+        kind = path.get("class").split()[1]
+        tone = None if kind == "nan" else int(kind.removeprefix("hue")), float(path.get("fill-opacity"))
         runs = re.findall(r"M(\d+) (\d+)h(\d+)v1h-(\d+)z", path.get("d"))
         assert "".join(f"M{x} {y}h{n}v1h-{m}z" for x, y, n, m in runs) == path.get("d")
         for x, y, n, m in runs:

@@ -83,6 +83,23 @@ def test_a_single_point_of_a_single_class_is_a_picture():
     assert {*ground(parsed(chart)).values()} == {(0, DEEPEST)}
 
 
+@pytest.mark.parametrize("wrong", [[math.nan] * 3, [0.1, math.nan, 0.9], [math.inf, 0.0, 0.0]])
+def test_where_the_answer_is_no_number_a_cell_is_of_its_own_kind_and_the_legend_says_so(wrong):
+    at = grid(POINTS)
+    chart = decision_regions(POINTS, [0] * 4, [wrong if x < 0 else [0.8, 0.2, 0.0] for x, _ in at], title="t")
+    assert_legible(chart)
+    root = parsed(chart)
+    for (i, j), tone in ground(root).items():
+        x, _ = at[(CELLS - 1 - i) * CELLS + j]
+        assert tone == (None, 1.0) if x < 0 else tone[0] == 0
+    assert [words(key)[0] for key in of_class(root, "key")] == ["class 0", "class 1", "class 2", "no number"]
+    unknown = sum(x < 0 for x, _ in at)
+    assert chart.about == (
+        "4 points of 3 classes; 3 of them lie in the region of their own. "
+        f"At {unknown:,} of 4,096 places the answer is no number."
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
