@@ -135,7 +135,7 @@ def xor_problem(options: Namespace) -> None:
         write_report(options, "Exclusive or", {"Loss": f"{loss.data:.4f}"}, history, boundary)
 
 
-def names(options: Namespace) -> None:
+def names(options: Namespace) -> str:
     """Learn from nine tenths of the bundled names which letter follows three others, test on the rest, make up 20.
 
     Bengio et al. 2003, "A neural probabilistic language model": each token has a vector, which is learned, too.
@@ -147,7 +147,7 @@ def names(options: Namespace) -> None:
     )
     print(f"{len(train):,} letters to learn from, {len(test):,} to test on; {_count(model):,} parameters")
     trainer = _trainer(model, options)
-    history = _fit(trainer, train, test, options)
+    history, failure = _fit(trainer, train, test, options)
     random = Random(options.seed)
     made_up = [make_up_name(trainer, random) for _ in range(20)]
     print("\n" + "\n".join(made_up))
@@ -157,6 +157,7 @@ def names(options: Namespace) -> None:
 
         figures = {"Test loss": f"{history.val_loss[-1]:.4f}", "Letters guessed": f"{history.val_accuracy[-1]:.2%}"}
         write_report(options, "First names", figures, history, Section("Names it made up", ", ".join(made_up), []))
+    return failure
 
 
 def _windows(some: Any) -> TensorDataset:
@@ -172,18 +173,21 @@ def _windows(some: Any) -> TensorDataset:
 
 
 def make_up_name(trainer: Trainer, random: Random) -> str:
-    """Letters drawn one by one, as likely as the model says, until it draws the end; 15 at most."""
+    """Letters drawn one by one, as likely as the model says, until it draws the end or says NaN; 15 at most."""
     tokens = [END] * CONTEXT
     while len(tokens) < CONTEXT + 15:
         (logits,) = trainer.predict([tokens[-CONTEXT:]])
-        (token,) = random.choices(range(END + 1), softmax(logits))
+        probabilities = softmax(logits)
+        if any(map(isnan, probabilities)):
+            break
+        (token,) = random.choices(range(END + 1), probabilities)
         if token == END:
             break
         tokens.append(token)
     return "".join(LETTERS[token] for token in tokens[CONTEXT:])
 
 
-def mnist(options: Namespace) -> None:
+def mnist(options: Namespace) -> str:
     """Train a 784-hidden-10 network on the 60,000 digits of MNIST in a folder, and test it on its 10,000 others."""
     start = time.perf_counter()
     manual_seed(options.seed)
@@ -194,13 +198,14 @@ def mnist(options: Namespace) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"argument --data: {error}")
     print(f"{len(train):,} digits to learn from, {len(test):,} to test on; {_count(model):,} parameters")
-    history = _fit(trainer, train, test, options)
+    history, failure = _fit(trainer, train, test, options)
     print(f"\nTest accuracy: {history.val_accuracy[-1]:.2%}")
     print(f"Total time: {time.perf_counter() - start:.1f} s, with reading the files and compiling")
     save(model, options)
     if options.report:
         xs, ys = test.tensors
         report_on_digits(options, history, model, xs, ys, trainer.predict(test))
+    return failure
 
 
 def report_on_digits(
@@ -245,20 +250,29 @@ def _trainer(model: Module, options: Namespace, dtype: str = "float64") -> Train
         sys.exit(f"argument --{error}")  # it begins with the name: backend or dtype
 
 
-def _fit(trainer: Trainer, train: Any, test: Any, options: Namespace) -> History:
-    """Train, and print a line for each epoch. After Ctrl-C the model is as it was after the last whole epoch."""
-    history = trainer.fit(
-        train,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        validation_data=test,
-        seed=options.seed,
-        scheduler=CosineAnnealingLR(trainer.optimizer, options.epochs),
-        callbacks=[lambda trainer, history: print(history.line(), flush=True)],
-    )
-    if not history:
+def _fit(trainer: Trainer, train: Any, test: Any, options: Namespace) -> tuple[History, str]:
+    """Train, and print a line for each epoch. Returns what was recorded, and what went wrong, "" if nothing did.
+
+    After Ctrl-C, or a number that is no longer finite, the model is as it was after the last whole epoch.
+    """
+    failure = ""
+    try:
+        trainer.fit(
+            train,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            validation_data=test,
+            seed=options.seed,
+            scheduler=CosineAnnealingLR(trainer.optimizer, options.epochs),
+            callbacks=[lambda trainer, history: print(history.line(), flush=True)],
+        )
+    except ArithmeticError as error:
+        if not trainer.history:
+            raise
+        failure = f"\nStopped in epoch {len(trainer.history) + 1}: {error}"
+    if not trainer.history:
         raise KeyboardInterrupt
-    return history
+    return trainer.history, failure
 
 
 def save(model: Module, options: Namespace) -> None:
@@ -299,12 +313,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except OSError as error:
             parser.error(f"argument --{name}: {error}")
     try:
-        options.run(options)
+        failure = options.run(options)
     except KeyboardInterrupt:
         sys.exit("\nInterrupted: nothing was saved")
+    except ArithmeticError as error:
+        sys.exit(f"\nStopped, nothing was saved: {error}")
     except BrokenPipeError:  # whoever read the output has gone: there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if failure:
+        sys.exit(failure)
 
 
 def _check_writable(path: Path) -> None:

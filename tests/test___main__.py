@@ -360,3 +360,51 @@ def test_an_interrupt_in_the_first_epoch_saves_nothing_and_a_later_one_the_last_
     main([*arguments, "--save", str(file)])
     epochs = re.findall("^epoch (.)", capsys.readouterr().out, re.MULTILINE)
     assert epochs == ["1"] and json.loads(file.read_text())["hidden"] == 4
+
+
+@pytest.mark.parametrize("command", ["digits", "names"])
+def test_a_run_without_one_whole_epoch_saves_nothing_and_says_why(few_names, monkeypatch, capsys, tmp_path, command):
+    class Loss(CrossEntropyLoss):
+        def forward(self, input, target):
+            raise OverflowError("too large")
+
+    monkeypatch.setattr(command_line, "CrossEntropyLoss", Loss)
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--save", str(tmp_path / "model.json"), "--report", str(tmp_path / "report.html")])
+    assert stop.value.code == "\nStopped, nothing was saved: too large" and os.listdir(tmp_path) == []
+
+
+def test_a_loss_that_is_nan_ends_the_run_in_one_line(few_names, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["names", "--lr", "1e308", "--hidden", "4", "--backend", "python", "--report", str(tmp_path / "r.html")])
+    assert stop.value.code.startswith("\nStopped, nothing was saved: the loss is nan: ") and os.listdir(tmp_path) == []
+    assert stop.value.code.count("\n") == 1
+
+
+def test_a_run_that_ends_in_a_later_epoch_saves_and_reports_the_epochs_before(few_names, monkeypatch, capsys, tmp_path):
+    file, report, steps = tmp_path / "model.json", tmp_path / "report.html", 8
+
+    class Loss(CrossEntropyLoss):
+        def forward(self, input, target):
+            nonlocal steps
+            steps -= 1
+            if steps < 0:
+                raise FloatingPointError("the loss is nan")
+            return super().forward(input, target)
+
+    arguments = ["names", "--hidden", "4", "--batch-size", "64", "--backend", "eager", "--lr", "0.1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(command_line, "CrossEntropyLoss", Loss)
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--epochs", "9", "--save", str(file), "--report", str(report)])
+    assert stop.value.code == "\nStopped in epoch 2: the loss is nan"
+    page, printed = Page(report.read_text(encoding="utf-8")), capsys.readouterr().out
+    assert page.texts("p")[0].startswith("1 epoch.") and re.findall("^epoch (.)", printed, re.MULTILINE) == ["1"]
+    whole = tmp_path / "whole.json"
+    main([*arguments, "--epochs", "1", "--save", str(whole)])
+    assert json.loads(file.read_text()) == json.loads(whole.read_text())
+
+
+def test_a_model_that_has_come_to_nan_makes_up_no_letters(few_names, capsys, tmp_path):
+    main(["names", "--epochs", "1", "--lr", "1e308", "--hidden", "4", "--backend", "eager"])
+    assert capsys.readouterr().out.endswith("\n" * 20)
