@@ -327,6 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check_writable(path: Path) -> None:
     """A minute of training is not to be lost for a folder that is not there: raise the OSError now."""
+    if path.is_fifo():  # to open it would be to wait for its reader, and to close it, to send him home
+        return
     new = not path.exists()
     path.open("a").close()
     if new:

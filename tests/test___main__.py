@@ -114,6 +114,15 @@ def test_a_model_that_has_come_to_nan_is_reported_on(command, hidden, epochs, ca
         assert page.texts("dd")[0] == "0.00%" and page.texts("p")[1].startswith("359 of 359 were misread.")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
+def test_a_report_goes_through_a_pipe(capsys, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True, encoding="utf-8") as reader:
+        main(["xor", "--epochs", "2", "--report", str(pipe)])
+        assert Page(reader.stdout.read()).texts("h1") == ["Exclusive or"]
+
+
 def test_the_same_seed_gives_the_same_run(capsys):
     runs = []
     for seed in ("4", "4", "5"):

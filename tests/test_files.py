@@ -1,4 +1,8 @@
+import errno
 import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,3 +37,87 @@ def test_another_name_is_refused_before_anything_is_made(tmp_path, monkeypatch, 
     with pytest.raises(ValueError, match=r"path: expected a name that ends in \.a, \.b, got"):
         save(name, {".a": lambda: pytest.fail("made"), ".b": lambda: ""})
     assert os.listdir(tmp_path) == []
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions, links and pipes are others there")
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@posix
+def test_an_old_file_keeps_its_permissions_and_a_new_one_has_the_usual_ones(tmp_path):
+    with open(tmp_path / "plain", "w"):
+        pass
+    replace(tmp_path / "new", "")
+    assert mode(tmp_path / "new") == mode(tmp_path / "plain")
+    (tmp_path / "x").write_text("old")
+    for permissions in (0o600, 0o640, 0o755):
+        (tmp_path / "x").chmod(permissions)
+        replace(tmp_path / "x", "new")
+        assert mode(tmp_path / "x") == permissions
+
+
+@posix
+def test_of_a_link_the_file_that_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x").write_text("old")
+    (tmp_path / "first").symlink_to("folder/x")
+    (tmp_path / "second").symlink_to("first")
+    replace(tmp_path / "second", "new")
+    assert (tmp_path / "second").is_symlink() and (tmp_path / "first").is_symlink()
+    assert (tmp_path / "folder" / "x").read_text() == "new" and os.listdir(tmp_path / "folder") == ["x"]
+
+
+@posix
+def test_a_pipe_is_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        heard = pool.submit((tmp_path / "pipe").read_text)
+        replace(tmp_path / "pipe", "through it")
+        assert heard.result() == "through it"
+    assert (tmp_path / "pipe").is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("nowhere/x", FileNotFoundError),
+        ("new/", FileNotFoundError),
+        ("", FileNotFoundError),
+        ("file/x", NotADirectoryError),
+        ("folder", IsADirectoryError),
+    ],
+)
+def test_an_error_names_the_path_that_was_given(tmp_path, monkeypatch, name, error):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(error) as raised:
+        replace(name, "")
+    assert raised.value.filename == name and str(raised.value).endswith(f": {name!r}")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_what_the_system_refuses_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    def refuse(part, target):
+        raise OSError(errno.EACCES, "Permission denied", part, None, target)
+
+    (tmp_path / "x").write_text("old")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError) as raised:
+        replace(tmp_path / "x", "new")
+    assert str(raised.value) == f"[Errno {errno.EACCES}] Permission denied: {str(tmp_path / 'x')!r}"
+    assert (tmp_path / "x").read_text() == "old" and os.listdir(tmp_path) == ["x"]
+
+
+def test_threads_that_write_the_same_file_do_not_get_in_each_others_way(tmp_path):
+    contents = [letter * 100_000 for letter in "abcdefgh"]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for done in [pool.submit(replace, tmp_path / "x", content) for content in contents]:
+                done.result()
+            assert (tmp_path / "x").read_text() in contents
+    assert os.listdir(tmp_path) == ["x"]
