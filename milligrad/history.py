@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from milligrad.typing import Any
 
@@ -67,7 +68,8 @@ class History:
         ax:       an Axes to draw on, or a sequence of as many as there are panels, and what is returned. On a single
                   one, two panels share the epochs: the second has its numbers on the right.
 
-        Raises KeyError for a column that is not there, ValueError if there are no epochs or another number of axes.
+        Before anything is drawn, raises KeyError for a column that is not there, TypeError for one that is not of
+        numbers, and ValueError if there are no epochs or another number of axes.
         """
         from milligrad.charts import beside, lines
         from milligrad.charts.lines import lines_on
@@ -80,7 +82,7 @@ class History:
         drawn: list[Any] = []
         for own, panel in zip(axes, panels):
             drawn += lines_on(own, **panel, first=len(drawn))
-            if not hasattr(ax, "plot"):
+            if not _is_axes(ax):
                 own.legend(handles=drawn)
                 drawn = []
         if drawn:  # one for both panels, above them: they cross, and leave no corner free
@@ -89,28 +91,31 @@ class History:
 
     def _panels(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """What `charts.lines` is to draw: for each column itself and its validation."""
+        from milligrad.charts.lines import checked
+
         names = columns or [name for name in ("loss", "accuracy", "metric") if name in self.columns]
         if not self.epochs:
             raise ValueError("history: expected at least one epoch to plot, got none")
         for name in names or ["loss"]:
             self[name]  # a KeyError that says which columns there are
         x = self["epoch"] if "epoch" in self.columns else range(1, len(self) + 1)
-        return [
-            {
-                "series": {k: ys for own in (name, f"val_{name}") for k, ys in self._series(own)},
-                "x": x,
-                "title": name,
-                "percent": name in ("accuracy", "val_accuracy"),
-            }
-            for name in names
-        ]
+        panels = []
+        for name in names:
+            series = {k: ys for own in (name, f"val_{name}") for k, ys in self._series(own)}
+            xs, series = checked(series, x)
+            panels.append({"series": series, "x": xs, "title": name, "percent": name in ("accuracy", "val_accuracy")})
+        return panels
 
     def _series(self, name: str) -> list[tuple[str, list[Any]]]:
-        """A column as one series, or as one for each group of parameters; none if there is no such column."""
+        """A column as one series, or as one for each group of parameters; none if there is no such column.
+
+        An epoch that had fewer groups leaves a gap in the others.
+        """
         column = self[name] if name in self.columns else []
         if not any(isinstance(cell, list) for cell in column):
             return [(name, column)] * bool(column)
-        return [(f"{name} of group {i}", list(ys)) for i, ys in enumerate(zip(*column))]
+        rows = [cell if isinstance(cell, list) else [cell] for cell in column]
+        return [(f"{name} of group {i}", list(ys)) for i, ys in enumerate(zip_longest(*rows))]
 
     def __repr__(self) -> str:
         """A table; of more than 20 epochs the first and the last 10."""
@@ -124,12 +129,17 @@ class History:
 
 def _axes(ax: Any, panels: int) -> list[Any]:
     """An Axes of matplotlib for each panel: those given, or one and its twin."""
-    if hasattr(ax, "plot") and panels <= 2:
+    if _is_axes(ax) and panels <= 2:
         return [ax, ax.twinx()] if panels == 2 else [ax]
     axes = list(getattr(ax, "flat", ax if isinstance(ax, Sequence) else [ax]))
-    if len(axes) != panels or not all(hasattr(own, "plot") for own in axes):
+    if len(axes) != panels or not all(map(_is_axes, axes)):
         raise ValueError(f"ax: expected {panels} Axes of matplotlib, one for each panel, got {ax!r:.60}")
     return axes
+
+
+def _is_axes(ax: Any) -> bool:
+    """Whether it is an Axes: pyplot, which has a plot, too, has no set_xlabel."""
+    return hasattr(ax, "plot") and hasattr(ax, "set_xlabel")
 
 
 def _cell(name: str, x: Any) -> str:

@@ -91,6 +91,15 @@ def test_a_column_brings_its_validation_along_and_a_group_is_a_line(columns, nam
     assert [*shown(classified().plot(*columns))] == names
 
 
+def test_a_group_that_was_added_later_is_a_line_with_a_gap():
+    history = recorded(4, lr=lambda i: [0.5, [0.25], [0.125, 0.75], [0.0625, 0.5, 1.0]][i - 1])
+    assert shown(history.plot("lr")) == {
+        "lr of group 0": {1: 0.5, 2: 0.25, 3: 0.125, 4: 0.0625},
+        "lr of group 1": {3: 0.75, 4: 0.5},
+        "lr of group 2": {4: 1.0},
+    }
+
+
 def test_a_metric_and_a_loss_alone_are_plotted_too():
     assert [*shown(recorded(loss=float, metric=float, val_metric=float).plot())] == ["loss", "metric", "val_metric"]
     assert shown(recorded(loss=float).plot("loss")) == {"loss": {1: 1.0, 2: 2.0, 3: 3.0}}
@@ -165,11 +174,19 @@ def test_a_single_panel_takes_one_axes(pyplot):
 @pytest.mark.parametrize("columns", [(), ("loss", "lr", "seconds")])
 def test_another_number_of_axes_is_refused_before_anything_is_drawn(pyplot, columns):
     figure, axes = pyplot.subplots(1, 4)
-    wrong = [axes, list(axes), "ax", [axes[0], 3], 3] + [axes[0]] * (len(columns) > 2)
+    wrong = [axes, list(axes), "ax", [axes[0], 3], 3, pyplot, [pyplot, pyplot]] + [axes[0]] * (len(columns) > 2)
     for ax in wrong:
         with pytest.raises(ValueError, match=r"ax: expected \d Axes of matplotlib, one for each panel, got"):
             classified().plot(*columns, ax=ax)
     assert not any(ax.lines for ax in axes) and len(figure.axes) == 4
+
+
+def test_a_column_that_is_no_numbers_is_refused_before_anything_is_drawn(pyplot):
+    history, (figure, ax) = recorded(loss=float, note=lambda i: "text"), pyplot.subplots()
+    for given in (None, ax):
+        with pytest.raises(TypeError, match=r"note\[0\]: expected a number or None, got str 'text'"):
+            history.plot("loss", "note", ax=given)
+    assert not ax.lines and figure.axes == [ax]
 
 
 def test_matplotlib_is_never_imported():

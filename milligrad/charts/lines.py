@@ -32,7 +32,7 @@ def lines(
     The axis is logarithmic if all numbers are above 0 and the largest is more than 50 times the smallest, but never
     with `percent`. Raises ValueError if there is no series, or one that is empty or not as long as x.
     """
-    xs, columns = _checked(series, x)
+    xs, columns = checked(series, x)
     log, numbers = _is_log(columns, percent), _finite(columns)
     keys, top = legend([(_sample(i), name) for i, name in enumerate(columns)], WIDTH, TOP + 8)
     top += LEADING + 4 if log else 0
@@ -67,7 +67,7 @@ def lines_on(
     first: int = 0,
 ) -> list[Any]:
     """The same on an Axes of matplotlib; returns its lines. `first` is the number of the first colour."""
-    xs, columns = _checked(series, x)
+    xs, columns = checked(series, x)
     drawn = []
     for i, (name, ys) in enumerate(columns.items()):
         style = {"color": f"C{first + i}", "linestyle": ("-", "--", ":", "-.")[i % 4], "marker": "os^Dv"[i % 5]}
@@ -88,7 +88,7 @@ def _plain(s: str) -> str:
     return s.replace("$", r"\$")
 
 
-def _checked(
+def checked(
     series: Mapping[str, Sequence[float | None]], x: Sequence[float] | None
 ) -> tuple[list[float], dict[str, list[float | None]]]:
     """The numbers of x and of each series, None for those that are not finite."""
