@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
 from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, titled
@@ -17,6 +18,7 @@ from milligrad.typing import Any
 DASHES = ("none", "6 4", "2 3", "9 3 2 3")
 HEIGHT = 180.0
 MANY = 40  # points: more of them are not marked, but still tell about themselves when pointed at
+FINE, COARSE = 1.0, 2.0  # of so much width a line takes two points, and two are marked: 10,000 epochs are a small file
 
 
 def lines(
@@ -30,7 +32,8 @@ def lines(
     """Each series by its name over the numbers x (None: 1, 2, 3 …).
 
     The axis is logarithmic if all numbers are above 0 and the largest is more than 50 times the smallest, but never
-    with `percent`. Raises ValueError if there is no series, or one that is empty or not as long as x.
+    with `percent`. Of points closer than pixels the lowest and the highest are drawn. Raises ValueError if there is no
+    series, or one that is empty or not as long as x.
     """
     xs, columns = checked(series, x)
     log, numbers = _is_log(columns, percent), _finite(columns)
@@ -134,20 +137,34 @@ def _curve(
     frame: Frame, i: int, name: str, xs: list[float], ys: list[float | None], x_label: str, percent: bool
 ) -> str:
     """The line, broken at its gaps, and a mark on each number: what stands alone is always seen."""
-    places = [None if y is None else frame.at(x, y) for x, y in zip(xs, ys)]
-    d, dots, pen = [], [], "M"
-    for k, (place, x, y) in enumerate(zip(places, xs, ys)):
-        if place is None or y is None:
-            pen = "M"
+    across = [frame.at(x, frame.y.lo)[0] for x in xs]
+    kept, marked = _extremes(across, ys, FINE), {*_extremes(across, ys, COARSE)}
+    d, dots = [], []
+    for before, k, after in zip([None, *kept], kept, [*kept[1:], None]):
+        if (y := ys[k]) is None:
             continue
-        d.append(f"{pen}{place[0]:.6g} {place[1]:.6g}")
-        alone = pen == "M" and (k + 1 == len(places) or places[k + 1] is None)
-        pen = "L"
-        seen = "dot" if len(xs) <= MANY or alone else "dot unseen"
-        about = f"{elided(name, 60)}, {x_label} {shown(x, 6)}: {_shown(y, percent, 6)}"
-        dots.append(titled(about, element("path", class_=seen, d=mark(i, *place, 3.5))))
+        starts, ends = (other is None or ys[other] is None for other in (before, after))
+        place = frame.at(xs[k], y)
+        d.append(f"{'M' if starts else 'L'}{place[0]:.5g} {place[1]:.5g}")
+        if k in marked or (starts and ends):
+            seen = "dot" if len(xs) <= MANY or (starts and ends) else "dot unseen"
+            about = f"{elided(name, 60)}, {x_label} {shown(xs[k], 6)}: {_shown(y, percent, 6)}"
+            dots.append(titled(about, element("path", class_=seen, d=mark(i, *place, 3.5))))
     line = element("path", class_="curve", d="".join(d), stroke_dasharray=DASHES[i % len(DASHES)])
     return element("g", *[line] * bool(d), *dots, class_=f"series {hue(i)}")
+
+
+def _extremes(across: Sequence[float], ys: Sequence[float | None], wide: float) -> list[int]:
+    """Which numbers are the least and the largest of all in a strip so wide; and both ends, and the gaps in a strip."""
+    kept = {0, len(ys) - 1}
+    for _, strip in groupby(range(len(ys)), lambda k: across[k] // wide):
+        numbers = {k: ys[k] for k in strip}
+        finite = {k: y for k, y in numbers.items() if y is not None}
+        gaps = [k for k in numbers if k not in finite]
+        kept |= {*gaps[:1], *gaps[-1:]}
+        if finite:
+            kept |= {min(finite, key=finite.__getitem__), max(finite, key=finite.__getitem__)}
+    return sorted(kept)
 
 
 def _shown(y: float, percent: bool, precision: int = 4) -> str:

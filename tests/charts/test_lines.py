@@ -2,12 +2,13 @@
 
 import math
 import re
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milligrad.charts import lines
+from milligrad.charts import beside, lines
 from milligrad.charts.lines import lines_on
 from tests.charts.reading import assert_legible, centre, hover, inverse, of_class, parsed, ticks, words
 from tests.draw.graphs import NASTY
@@ -150,6 +151,48 @@ def test_one_epoch_is_a_dot_and_many_are_marked_only_where_they_stand_alone():
     [group] = of_class(parsed(lines({"a": [1.0] * 50 + [None, 2.0, None]}, title="t")), "series")
     assert len(of_class(group, "dot")) == 51 and len(of_class(group, "unseen")) == 50
     assert not of_class(parsed(lines({"a": [1.0] * 40}, title="t")), "unseen")
+
+
+def noise(n):
+    random = Random(n)
+    return [1 + random.random() for _ in range(n)]
+
+
+def test_ten_thousand_epochs_are_a_small_file():
+    chart = lines({"a": noise(10_000), "b": noise(10_000)[::-1]}, title="t")
+    assert len(beside([chart, chart], "two of them").svg()) < 200_000
+    assert len(lines({"a": [1.0, None] * 5_000}, title="t").svg()) < 50_000
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 777, 5_000, 9_999, 10_000])
+@pytest.mark.parametrize("spike", [40.0, -40.0])
+def test_a_spike_of_one_epoch_in_ten_thousand_is_drawn_and_told(epoch, spike):
+    ys = noise(10_000)
+    ys[epoch - 1] = spike
+    root = parsed(lines({"a": ys}, title="t"))
+    [group], y_of, x_of = of_class(root, "series"), inverse(ticks(root, "y")), inverse(ticks(root, "x"))
+    [corners] = vertices(group)
+    x, y = max(corners, key=lambda corner: abs(y_of(corner[1])))
+    assert y_of(y) == pytest.approx(spike, abs=0.1) and x_of(x) == pytest.approx(epoch, abs=10)
+    assert f"a, epoch {epoch}: {spike:.0f}".replace("-", "−") in [about for _, about in dots(group)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_many_points_none_lies_outside_of_what_is_drawn_at_its_pixel(seed):
+    ys = [None if Random(seed + i).random() < 0.3 else y for i, y in enumerate(noise(1500))]
+    root = parsed(lines({"a": ys}, title="t"))
+    [group], y_of, x_of = of_class(root, "series"), inverse(ticks(root, "y")), inverse(ticks(root, "x"))
+    corners = [(x_of(x), y_of(y)) for piece in vertices(group) for x, y in piece]
+    pixel = x_of(1) - x_of(0)
+    for epoch, y in enumerate(ys, 1):
+        near = [b for a, b in corners if abs(a - epoch) <= 1.1 * pixel]
+        assert y is None or min(near) - 0.01 <= y <= max(near) + 0.01
+
+
+def test_a_gap_of_one_epoch_in_ten_thousand_breaks_the_line():
+    [group] = of_class(parsed(lines({"a": [1.0] * 5_000 + [None] + [2.0] * 4_999}, title="t")), "series")
+    left, right = vertices(group)
+    assert left[0][1] == left[-1][1] > right[0][1] == right[-1][1]
 
 
 @pytest.mark.parametrize(
