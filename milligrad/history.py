@@ -72,7 +72,7 @@ class History:
         numbers, and ValueError if there are no epochs or another number of axes.
         """
         from milligrad.charts import beside, lines
-        from milligrad.charts.lines import lines_on
+        from milligrad.charts.lines import legend_on, lines_on
 
         panels = self._panels(columns)
         if ax is None:
@@ -85,8 +85,8 @@ class History:
             if not _is_axes(ax):
                 own.legend(handles=drawn)
                 drawn = []
-        if drawn:  # one for both panels, above them: they cross, and leave no corner free
-            axes[-1].legend(handles=drawn, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        if drawn:
+            legend_on(axes[-1], drawn)
         return ax
 
     def _panels(self, columns: Sequence[str]) -> list[dict[str, Any]]:

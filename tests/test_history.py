@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,24 @@ def test_one_axes_of_matplotlib_takes_both_panels(pyplot):
     assert (ax.get_ylabel(), twin.get_ylabel(), ax.get_xlabel()) == ("loss", "accuracy", "epoch")
     assert labels(twin) == ["loss", "val_loss", "accuracy", "val_accuracy"] and ax.get_legend() is None
     assert len({line.get_color() for line in (*ax.lines, *twin.lines)}) == 4
+
+
+def test_the_legend_of_both_panels_lies_on_no_line_and_no_text(pyplot):
+    history, (figure, ax) = classified(30), pyplot.subplots()
+    history.plot(ax=ax)
+    ax.set_title("A title that was set afterwards")
+    figure.canvas.draw()
+    _, twin = figure.axes
+    box = twin.get_legend().get_window_extent()
+    texts = [ax.title, ax.xaxis.label, ax.yaxis.label, twin.yaxis.label]
+    texts += [*ax.get_xticklabels(), *ax.get_yticklabels(), *twin.get_yticklabels()]
+    assert not [text.get_text() for text in texts if box.overlaps(text.get_window_extent())]
+    for line in (*ax.lines, *twin.lines):
+        corners = line.axes.transData.transform(line.get_xydata())
+        points = [a + (b - a) * i / 100 for a, b in pairwise(corners) for i in range(101)]
+        assert not [p for p in points if box.contains(*p)], line.get_label()
+    inside = ax.get_window_extent()
+    assert inside.contains(*box.min) and inside.contains(*box.max)
 
 
 @pytest.mark.parametrize("as_list", [False, True])

@@ -86,6 +86,19 @@ def lines_on(
     return drawn
 
 
+def legend_on(ax: Any, drawn: Sequence[Any]) -> None:
+    """A legend where it covers the least of the lines, on this Axes or on its twin: "best" looks at its own alone."""
+    for own in {line.axes for line in drawn}:
+        own.autoscale_view()  # else it would wait until all is drawn
+    paths = [line.get_path().transformed(line.get_transform()) for line in drawn]
+
+    def covered(place: int) -> int:
+        box = ax.legend(handles=drawn, loc=place).get_window_extent()
+        return sum(box.count_contains(path.vertices) + path.intersects_bbox(box, filled=False) for path in paths)
+
+    ax.legend(handles=drawn, loc=min(range(1, 11), key=covered))  # all places that matplotlib has, within the Axes
+
+
 def _plain(s: str) -> str:
     """A text that matplotlib does not take for a formula."""
     return s.replace("$", r"\$")
