@@ -101,7 +101,7 @@ def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
     The colours are deepest from the size on that one weight in a hundred exceeds: a few large ones pale no others.
     """
     sizes = sorted(abs(w) for row in rows for w in row if math.isfinite(w)) or [0.0]
-    deepest = sizes[99 * (len(sizes) - 1) // 100] or 1.0
+    vmax = sizes[99 * (len(sizes) - 1) // 100] or 1.0
     about = "Each picture shows the weights of one hidden unit: ink on blue raises it, ink on orange lowers it."
     if len(rows) > MOST:
         about += f" These are the first {MOST} of {len(rows):,}; {len(rows) - MOST:,} are left out."
@@ -110,7 +110,7 @@ def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
         some = rows[first : first + HALF]
         captions = [[str(first + i)] for i in range(len(some))]
         title = f"Weights of hidden units {first} to {first + len(some) - 1}"
-        charts.append(images(some, shape, captions, title=title, deepest=deepest, across=5))
+        charts.append(images(some, shape, captions, title=title, vmax=vmax, across=5))
     return Section("What it has learned", about, charts)
 
 

@@ -76,12 +76,12 @@ def test_weights_are_pictures_all_on_one_scale(n, parts):
     groups = [g for chart in section.charts for g in of_class(parsed(chart), "image")]
     assert [words(g) for g in groups] == [[str(i)] for i in range(min(n, 40))]
     largest = sorted(abs(w) for row in rows for w in row)
-    deepest = largest[99 * (len(largest) - 1) // 100]
+    vmax = largest[99 * (len(largest) - 1) // 100]
     for g, row in zip(groups, rows):
         found = [p for line in pixels_of(of_class(g, "picture")[0]) for p in line]
-        assert [p[3] / 255 for p in found] == pytest.approx([min(abs(w) / deepest, 1.0) for w in row], abs=0.02)
+        assert [p[3] / 255 for p in found] == pytest.approx([min(abs(w) / vmax, 1.0) for w in row], abs=0.02)
         assert all((p[2] > p[0]) == (w > 0) for p, w in zip(found, row) if p[3])
-    assert all(f"deepest from {deepest:.4g} on" in chart.about for chart in section.charts)
+    assert all(f"deepest from {vmax:.4g} on" in chart.about for chart in section.charts)
 
 
 def test_weights_that_are_all_0_are_pictures():

@@ -23,7 +23,7 @@ class Axis:
     def __init__(self, lo: float, hi: float, ticks: list[float], labels: list[str], log: bool = False) -> None:
         self.lo, self.hi, self.ticks, self.labels, self.log = lo, hi, ticks, labels, log
 
-    def share(self, x: float) -> float:
+    def normalize(self, x: float) -> float:
         """How far from lo to hi a number is, from 0 to 1."""
         x, lo, hi = (math.log(v) if self.log else v / 2 for v in (x, self.lo, self.hi))  # v / 2: hi - lo is finite
         return (x - lo) / (hi - lo)
@@ -63,7 +63,7 @@ def span(numbers: Iterable[float], room: float, *, whole: bool = False) -> Axis:
         ticks, step = _linear(lo, hi, most, least=1.0 if whole else 0.0)
         ticks = [x for x in ticks if lo <= x <= hi]
         axis = Axis(lo, hi, ticks, _labels(ticks, step, False))
-        places = [axis.share(x) * room for x in ticks]
+        places = [axis.normalize(x) * room for x in ticks]
         if all(b - a > axis.longest() + 8 for a, b in pairwise(places)):
             break
     return axis
@@ -125,7 +125,7 @@ class Frame:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where in the chart a point stands."""
-        across, up = self.x.share(x), self.y.share(y)
+        across, up = self.x.normalize(x), self.y.normalize(y)
         return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
 
     def drawn(self, x_label: str = "") -> list[str]:

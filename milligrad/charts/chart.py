@@ -119,7 +119,7 @@ def heading(title: str, room: float) -> str:
     return label(title, 8, 16, "heading", int((room - 16) / (1.08 * CELL * SIZE)))  # bold is wider in some fonts
 
 
-def titled(what: str, *parts: str, **attributes: str) -> str:
+def with_tooltip(what: str, *parts: str, **attributes: str) -> str:
     """A group that a browser tells about when it is pointed at."""
     return element("g", element("title", text(what)), *parts, **attributes)
 

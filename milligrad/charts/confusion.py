@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, titled
+from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, with_tooltip
 from milligrad.markup import CELL, element, elided, width
 
 FAINTEST, DEEPEST = 0.15, 0.5  # of a cell's colour: a single mistake is seen, and a count legible, in light and in dark
@@ -48,7 +48,7 @@ def _cell(count: int, share: float, right: bool, x: float, y: float, side: float
     depth = FAINTEST + (DEEPEST - FAINTEST) * share**0.5 if count else 0.0
     box = element("rect", class_="cell", x=x, y=y, width=side, height=side, fill_opacity=depth)
     number = label(str(count) if count else "·", x + side / 2, y + side / 2 + 4, "middle" if count else "label middle")
-    return titled(about, box, number, class_=f"count hue{0 if right else 1}")
+    return with_tooltip(about, box, number, class_=f"count hue{0 if right else 1}")
 
 
 def _told(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Sequence
 
-from milligrad.charts.chart import TOP, Chart, heading, label, titled
+from milligrad.charts.chart import TOP, Chart, heading, label, with_tooltip
 from milligrad.markup import CELL, element, elided, shown, width
 from milligrad.typing import TypeAlias
 
@@ -29,12 +29,12 @@ def images(
     captions: Sequence[Sequence[str]],
     *,
     title: str,
-    deepest: float | None = None,
+    vmax: float | None = None,
     across: int = 8,
 ) -> Chart:
     """Pictures of rows × columns = `shape` numbers, row by row; under each its caption, some lines of text.
 
-    A pixel is grey from 0 (paper) to 1 (ink). With `deepest`, a number > 0, it is blue above 0 and orange below, the
+    A pixel is grey from 0 (paper) to 1 (ink). With `vmax`, a number > 0, it is blue above 0 and orange below, the
     deeper the farther from 0, up to that number. NaN and infinite ones are red. Raises ValueError if a picture has
     another number of pixels, or if there is not one caption for each.
     """
@@ -52,12 +52,12 @@ def images(
     below = rows * scale + max(map(len, captions), default=0) * LINE + SPACE
     parts = []
     for i, (picture, caption) in enumerate(zip(pictures, captions)):
-        colours = [_grey(v) if deepest is None else _signed(v, deepest) for v in picture]
+        colours = [_grey(v) if vmax is None else _signed(v, vmax) for v in picture]
         place = f"translate({SPACE + cell * (i % across + 0.5):.6g} {TOP + below * (i // across):.6g})"
         parts.append(element("g", _picture(colours, shape, scale, caption), transform=place))
     told = f"{len(pictures)} pictures of {rows} × {columns} pixels."
-    if deepest is not None:
-        told += f" Blue is positive, orange negative, and deepest from {shown(deepest)} on."
+    if vmax is not None:
+        told += f" Blue is positive, orange negative, and deepest from {shown(vmax)} on."
     room = max(2 * SPACE + cell * min(across, len(pictures)), 200.0)
     high = TOP + below * math.ceil(len(pictures) / across)
     return Chart(title, told, room, high, [heading(title, room), *parts])
@@ -69,7 +69,7 @@ def _picture(colours: list[Colour], shape: tuple[int, int], scale: int, caption:
     box = {"x": -wide / 2, "y": 0, "width": wide, "height": high}
     rows = [colours[k : k + shape[1]] for k in range(0, len(colours), shape[1])]
     kind = "picture grey" if all(r == g == b for r, g, b, _ in colours) else "picture"
-    return titled(
+    return with_tooltip(
         elided(", ".join(caption), 200),
         element("image", class_=kind, href=uri(png(rows)), **box),
         element("rect", class_="under", **box),
@@ -85,10 +85,10 @@ def _grey(v: float) -> Colour:
     return level, level, level, 255
 
 
-def _signed(v: float, deepest: float) -> Colour:
+def _signed(v: float, vmax: float) -> Colour:
     if not math.isfinite(v):
         return (*RED, 255)
-    level = round(LEVELS * min(abs(v) / deepest, 1.0))
+    level = round(LEVELS * min(abs(v) / vmax, 1.0))
     return (*(BLUE if v > 0 else ORANGE), 255 * level // LEVELS) if level else (0, 0, 0, 0)
 
 

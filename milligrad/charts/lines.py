@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
-from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, titled
+from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, with_tooltip
 from milligrad.markup import element, elided, shown
 from milligrad.typing import Any
 
@@ -162,7 +162,7 @@ def _curve(
         if k in marked or (starts and ends):
             seen = "dot" if len(xs) <= MANY or (starts and ends) else "dot unseen"
             about = f"{elided(name, 60)}, {x_label} {shown(xs[k], 6)}: {_shown(y, percent, 6)}"
-            dots.append(titled(about, element("path", class_=seen, d=mark(i, *place, 3.5))))
+            dots.append(with_tooltip(about, element("path", class_=seen, d=mark(i, *place, 3.5))))
     line = element("path", class_="curve", d="".join(d), stroke_dasharray=DASHES[i % len(DASHES)])
     return element("g", *[line] * bool(d), *dots, class_=f"series {hue(i)}")
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from math import isfinite
 
 from milligrad.charts.axes import Frame, span
-from milligrad.charts.chart import LEADING, TOP, Chart, heading, hue, legend, mark, titled
+from milligrad.charts.chart import LEADING, TOP, Chart, heading, hue, legend, mark, with_tooltip
 from milligrad.markup import element, elided, shown
 from milligrad.typing import TypeAlias
 
@@ -146,7 +146,7 @@ def _dots(points: Sequence[Point], labels: Sequence[int], names: Sequence[str], 
     groups: dict[int, list[str]] = {}
     for (x, y), i in zip(points, labels):
         about = f"{elided(names[i], 30)} at ({shown(x, 3)}, {shown(y, 3)})"
-        groups.setdefault(i, []).append(titled(about, element("path", d=mark(i, *frame.at(x, y), 3.2))))
+        groups.setdefault(i, []).append(with_tooltip(about, element("path", d=mark(i, *frame.at(x, y), 3.2))))
     return [element("g", *dots, class_=f"dot {hue(i)}") for i, dots in sorted(groups.items())]
 
 

@@ -55,7 +55,7 @@ def test_shares_are_in_percent_and_end_at_100(numbers, labels):
 @given(st.lists(FINITE, min_size=1, max_size=5))
 def test_all_numbers_lie_between_the_ends_and_the_ticks_are_even_and_told_apart(numbers):
     axis = values(numbers)
-    assert all(-1e-9 <= axis.share(x) <= 1 + 1e-9 for x in numbers)
+    assert all(-1e-9 <= axis.normalize(x) <= 1 + 1e-9 for x in numbers)
     assert 2 <= len(axis.ticks) <= 8 and len({*axis.labels}) == len(axis.labels)
     assert (axis.ticks[0], axis.ticks[-1]) == (axis.lo, axis.hi)
     for x, label in zip(axis.ticks, axis.labels):
@@ -79,7 +79,7 @@ def test_a_logarithmic_axis_holds_its_numbers_between_round_ones(numbers):
     for x in axis.ticks[1:-1]:
         assert is_round(x)
     middle = math.exp((math.log(axis.lo) + math.log(axis.hi)) / 2)
-    assert axis.share(middle) == pytest.approx(0.5)
+    assert axis.normalize(middle) == pytest.approx(0.5)
 
 
 def test_a_factor_of_50_makes_an_axis_logarithmic_if_all_is_above_0():

@@ -37,16 +37,16 @@ def test_pixels_are_grey_from_paper_to_ink(numbers):
 
 
 @given(st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.floats(0.5, 2))
-def test_weights_are_blue_above_0_and_orange_below_the_deeper_the_farther(numbers, deepest):
-    [image] = of_class(parsed(images([numbers], (3, 2), [["x"]], title="t", deepest=deepest)), "picture")
+def test_weights_are_blue_above_0_and_orange_below_the_deeper_the_farther(numbers, vmax):
+    [image] = of_class(parsed(images([numbers], (3, 2), [["x"]], title="t", vmax=vmax)), "picture")
     for (*hue, opacity), w in zip([pixel for row in pixels_of(image) for pixel in row], numbers, strict=True):
-        assert opacity / 255 == pytest.approx(min(abs(w) / deepest, 1), abs=0.51 / LEVELS + 1 / 255)
+        assert opacity / 255 == pytest.approx(min(abs(w) / vmax, 1), abs=0.51 / LEVELS + 1 / 255)
         assert not opacity or tuple(hue) == (BLUE if w > 0 else ORANGE)
 
 
 def test_what_is_no_finite_number_is_red():
-    for deepest in (None, 1.0):
-        chart = images([[math.nan, math.inf, 0.0]], (1, 3), [["x"]], title="t", deepest=deepest)
+    for vmax in (None, 1.0):
+        chart = images([[math.nan, math.inf, 0.0]], (1, 3), [["x"]], title="t", vmax=vmax)
         [image] = of_class(parsed(chart), "picture")
         [[a, b, c]] = pixels_of(image)
         assert a == b == (*RED, 255) != c and "grey" not in image.get("class")  # the dark page turns greys around
@@ -74,7 +74,7 @@ def test_real_digits_are_few_bytes_and_their_captions_stand_under_them():
 
 def test_a_hundred_and_twenty_eight_pictures_of_mnist_stay_small():
     numbers = [math.sin(k * k) for k in range(784)]
-    chart = images([numbers] * 128, (28, 28), [[str(i)] for i in range(128)], title="t", deepest=1.0)
+    chart = images([numbers] * 128, (28, 28), [[str(i)] for i in range(128)], title="t", vmax=1.0)
     assert len(chart.svg()) < 250_000
     assert float(of_class(parsed(chart), "picture")[0].get("width")) == 56
 
