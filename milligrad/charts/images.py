@@ -36,7 +36,7 @@ def images(
 
     A pixel is grey from 0 (paper) to 1 (ink). With `vmax`, a number > 0, it is blue above 0 and orange below, the
     deeper the farther from 0, up to that number. NaN and infinite ones are red. Raises ValueError if a picture has
-    another number of pixels, or if there is not one caption for each.
+    another number of pixels, there is not one caption for each, or `vmax` is not above 0.
     """
     rows, columns = shape
     if not pictures or min(shape) < 1:
@@ -46,6 +46,8 @@ def images(
             raise ValueError(f"pictures[{i}]: expected {rows} × {columns} numbers, got {len(picture)}")
     if len(captions) != len(pictures):
         raise ValueError(f"captions: expected {len(pictures)}, one for each picture, got {len(captions)}")
+    if vmax is not None and not vmax > 0:
+        raise ValueError(f"vmax: expected a number > 0, got {vmax!r:.60}")
     scale = max(1, round(SIDE / max(shape)))
     lines = [elided(line, LONGEST) for caption in captions for line in caption]
     cell = max(columns * scale, *(width(line) * CELL * LETTERS for line in lines), 0) + SPACE

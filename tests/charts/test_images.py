@@ -91,3 +91,9 @@ def test_a_hundred_and_twenty_eight_pictures_of_mnist_stay_small():
 def test_bad_input_is_explained(pictures, shape, captions, message):
     with pytest.raises(ValueError, match=message):
         images(pictures, shape, captions, title="t")
+
+
+@pytest.mark.parametrize("vmax", [0.0, -1.0, math.nan])
+def test_the_deepest_colour_is_that_of_a_number_above_0(vmax):
+    with pytest.raises(ValueError, match=f"vmax: expected a number > 0, got {vmax}"):
+        images([[0.5]], (1, 1), [["x"]], title="t", vmax=vmax)
