@@ -26,7 +26,17 @@ from milligrad.compiler.reroll import Layout, describe, reroll
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.structure import NUMBER, Structure, flat, nested, structure
 from milligrad.compiler.trace import Trace, captured, needed
-from milligrad.engine import Op, Value, adjoints, enable_grad, is_grad_enabled, node, partials_as_values, tracer
+from milligrad.engine import (
+    Op,
+    Reduction,
+    Value,
+    adjoints,
+    enable_grad,
+    is_grad_enabled,
+    node,
+    partials_as_values,
+    tracer,
+)
 from milligrad.random import generator
 
 NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
@@ -389,7 +399,7 @@ def _with_gradient(trace: Trace, loss: Any, symbols: list[Any]) -> tuple[list[An
     return [loss, *[adjoint.get(x, 0.0) for x in [*learning, *symbols] if x.requires_grad]], learning
 
 
-def _gradient_op(name: str, gradient: list[float]) -> Op:
+def _gradient_op(name: str, gradient: list[float]) -> Reduction:
     """The op of a compiled function: its partials are numbers that were computed with its value.
 
     Where they are asked for as Values, to be differentiated again, they are Values that refuse.
@@ -409,7 +419,7 @@ def _gradient_op(name: str, gradient: list[float]) -> Op:
     def value(*inputs: float) -> float:
         raise TypeError(f"{name}: a compiled function is called by its own name")
 
-    return Op(name, value, partials, f"{name}({{}})", f"The compiled function {name}.")
+    return Reduction(name, value, partials, f"{name}({{}})", f"The compiled function {name}.")
 
 
 @dataclass

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from milligrad import Value, clamp, dot, no_grad, ops, prod, where
+from milligrad import Value, clamp, compile, dot, no_grad, ops, prod, where
 from milligrad import sum as total
 from milligrad.draw.formulas import derivatives, formula, with_numbers
 from milligrad.draw.naming import inputs_first, names_of
@@ -48,6 +48,19 @@ def test_of_a_long_list_the_first_are_shown_and_how_many_there_are():
     assert written(total(xs)) == "sum(x0, x1, x2, … 1,234 in all)"
     assert written(dot(xs[:2], [1.0, 2.0])) == "dot([x0, x1], [1, 2])"
     assert written(dot(xs[:5], [2.0] * 5)) == "dot([x0, x1, x2, … 5 in all], [2, 2, 2, … 5 in all])"
+
+
+def test_of_a_compiled_function_all_inputs_are_shown():
+    xs = [Value(float(i), name=f"x{i}") for i in range(1, 13)]
+
+    def f(*args):
+        return total(args)
+
+    f = compile(f, backend="python")
+    assert written(f.value(xs[0])) == "f(x1)"
+    assert written(f.value(*xs[:3])) == "f(x1, x2, x3)"
+    assert with_numbers(f.value(*xs[:3])) == "f(1, 2, 3)"
+    assert written(f.value(*xs)) == "f(x1, x2, x3, … 12 in all)"
 
 
 def test_a_long_name_is_elided():
