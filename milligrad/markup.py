@@ -66,11 +66,14 @@ def _value(x: Any) -> str:
     return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 
+LONGEST = 767  # significant digits of a float: no number has more, and Python refuses to write very many
+
+
 def shown(x: float | None, precision: int = 4) -> str:
     """A number with `precision` significant digits, as all pictures show it; "" for None."""
     if x is None:
         return ""
-    return f"{x:.{precision}g}".replace("-", "−")
+    return f"{x:.{min(precision, LONGEST)}g}".replace("-", "−")
 
 
 def width(s: str) -> int:

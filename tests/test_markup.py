@@ -1,5 +1,7 @@
 """SVG and HTML as text: what comes in as text comes out as text, whatever it contains."""
 
+import math
+from decimal import Decimal
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -45,6 +47,12 @@ def test_an_element_without_content_is_closed_as_its_kind_is():
 )
 def test_numbers_are_shown_with_a_minus_sign_that_is_one(x, digits, expected):
     assert shown(x, digits) == expected
+
+
+def test_no_number_of_digits_is_too_large():
+    x = math.nextafter(2.0**-1021, 0)  # no float has more digits
+    digits, exponent = shown(x, 2**40).split("e−")
+    assert Decimal(f"{digits}e-{exponent}") == Decimal(x) and len(digits) == len("4.") + 766
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from milligrad import markup
 from milligrad.draw.dot import dot
+from milligrad.draw.layout import check_direction
 from milligrad.draw.mermaid import mermaid
 from milligrad.draw.model import Picture, count, picture_of_module, picture_of_value
 from milligrad.draw.text import text
@@ -14,8 +15,6 @@ from milligrad.engine import Value
 from milligrad.files import save
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
-
-DIRECTIONS = ("LR", "TB", "RL", "BT")
 
 
 def drawn(
@@ -47,8 +46,7 @@ class Graph:
     """
 
     def __init__(self, picture: Picture, direction: str = "LR", precision: int = 4) -> None:
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r:.60}")
+        check_direction(direction)
         self.picture, self.direction, self.precision = picture, direction, size(precision, "precision")
 
     def __str__(self) -> str:

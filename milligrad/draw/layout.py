@@ -42,6 +42,12 @@ class Layout:
     height: float
 
 
+def check_direction(direction: str) -> None:
+    """Raise ValueError for what is not one of DIRECTIONS."""
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r:.60}")
+
+
 def layered(
     sizes: Sequence[Size],
     edges: Sequence[tuple[int, int]],
@@ -57,8 +63,7 @@ def layered(
     back. Whatever leads from point to point within the rectangle between them, a line or a curve, meets no other box.
     Long edges of one source run together until they are near their targets, as on a circuit diagram.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r:.60}")
+    check_direction(direction)
     if labels is not None and len(labels) != len(edges):
         raise ValueError(f"labels: expected one for each of {len(edges)} edges, got {len(labels)}")
     flat = direction in ("LR", "RL")  # then a width counts along

@@ -12,11 +12,13 @@ table, as formulas.py writes them down.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from milligrad.draw.formulas import CELLS, derivatives, formula, with_numbers
+from milligrad.draw.layout import check_direction
 from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.draw.svg import svg
@@ -42,11 +44,16 @@ Change: TypeAlias = tuple[int, str, str]
 def lesson(output: Value, *, model: Module | None, direction: str, precision: int, max_nodes: int | None) -> str:
     """The page as HTML; `milligrad.draw.step_through` says what the options mean."""
     check_is(output, Value, "value")
+    size(precision, "precision")
+    check_direction(direction)
+    if model is not None:
+        check_is(model, Module, "model")
+    most = math.inf if max_nodes is None else size(max_nodes, "max_nodes")
     check_history(output)
     order = inputs_first(output)
-    if max_nodes is not None and len(order) > size(max_nodes, "max_nodes"):
+    if len(order) > most:
         raise ValueError(
-            f"value: expected a graph of at most max_nodes = {max_nodes:,} Values to step through, got {len(order):,}; "
+            f"value: expected a graph of at most max_nodes = {most:,} Values to step through, got {len(order):,}; "
             "draw folds a larger one, and max_nodes=None plays it all the same"
         )
     g = adjoints({output: 1.0}, partials_as_numbers)

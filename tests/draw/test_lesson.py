@@ -260,6 +260,9 @@ def test_boxes_have_room_for_what_they_hold_at_any_step():
                     assert len(text) * 7.5 < width
 
 
+NO_DERIVATIVE = Value(0.0, "x").sqrt()  # options are checked before it is found out
+
+
 @pytest.mark.parametrize(
     ("value", "options", "error", "message"),
     [
@@ -271,7 +274,12 @@ def test_boxes_have_room_for_what_they_hold_at_any_step():
         (neuron(), {"direction": "up"}, ValueError, "direction: expected one of LR, TB, RL, BT"),
         (neuron(), {"model": 1}, TypeError, "model: expected a Module"),
         (neuron(), {"path": "lesson.htm"}, ValueError, r"path: expected a name that ends in \.html, got"),
-        (Value(0.0, "x").sqrt(), {}, ZeroDivisionError, r"sqrt of x = 0\.0: no finite derivative"),
+        (NO_DERIVATIVE, {}, ZeroDivisionError, r"sqrt of x = 0\.0: no finite derivative"),
+        (NO_DERIVATIVE, {"precision": 1.5}, ValueError, "precision: expected a whole number >= 1, got 1.5"),
+        (NO_DERIVATIVE, {"precision": None}, ValueError, "precision: expected a whole number >= 1, got None"),
+        (NO_DERIVATIVE, {"precision": True}, ValueError, "precision: expected a whole number >= 1, got True"),
+        (NO_DERIVATIVE, {"direction": None}, ValueError, "direction: expected one of LR, TB, RL, BT, got None"),
+        (NO_DERIVATIVE, {"model": 1}, TypeError, "model: expected a Module, got int 1"),
     ],
 )
 def test_bad_input_is_explained_and_nothing_written(tmp_path, monkeypatch, value, options, error, message):
