@@ -10,6 +10,8 @@ from stat import S_IMODE
 
 def save(path: str | os.PathLike[str], formats: Mapping[str, Callable[[], str | bytes]]) -> None:
     """Write to the file what the format of its name makes: `formats` are {".svg": …}. Another name is a ValueError."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected the name of a file, got {type(path).__name__} {path!r:.60}")
     target = os.fspath(path)
     suffix = os.path.splitext(target)[1].lower()
     if suffix not in formats:

@@ -121,3 +121,11 @@ def test_threads_that_write_the_same_file_do_not_get_in_each_others_way(tmp_path
                 done.result()
             assert (tmp_path / "x").read_text() in contents
     assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x.a", ["x.a"]])
+def test_what_is_no_name_is_refused_before_anything_is_made(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=f"path: expected the name of a file, got {type(path).__name__} "):
+        save(path, {".a": lambda: pytest.fail("made"), ".b": lambda: ""})
+    assert os.listdir(tmp_path) == []

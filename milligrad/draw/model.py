@@ -180,6 +180,10 @@ class _Graph:
         """Mark all paths from a Value to the output, or one along the Values of a list."""
         if highlight is None:
             return
+        if not isinstance(highlight, Value | Iterable):
+            raise TypeError(
+                f"highlight: expected a Value or a list of Values, got {type(highlight).__name__} {highlight!r:.60}"
+            )
         path = [highlight] if isinstance(highlight, Value) else list(highlight)
         for x in path:
             check_is(x, Value, "highlight")

@@ -141,6 +141,8 @@ def test_graphviz_draws_a_png(tmp_path, name):
         ({"direction": "left"}, ValueError, "direction: expected one of LR, TB, RL, BT, got 'left'"),
         ({"precision": 0}, ValueError, "precision: expected a whole number >= 1, got 0"),
         ({"max_nodes": 0}, ValueError, "max_nodes: expected a whole number >= 2, got 0"),
+        ({"highlight": 1}, TypeError, "highlight: expected a Value or a list of Values, got int 1"),
+        ({"highlight": [1]}, TypeError, "highlight: expected a Value, got int 1"),
         ({"x": ReLU(), "highlight": small()}, ValueError, "highlight: expected None in a picture of a Module"),
         ({"x": ReLU(), "model": ReLU()}, ValueError, "model: expected None in a picture of a Module"),
     ],
