@@ -16,7 +16,7 @@ from milligrad.typing import Any, TypeAlias
 
 CELLS = 24  # of a name, in a formula as in a sentence
 FEW = 4  # a longer list is not written out
-DIGITS = 6  # of a constant
+DIGITS = 6  # of a constant, unless more are asked for: 3.14159, and not 3.142, is what a user wrote
 LONGEST = 100  # letters of a derivative: that of a product of a thousand inputs would have a thousand factors
 
 Part: TypeAlias = tuple[str, int]
@@ -25,14 +25,18 @@ ATOM, NEGATIVE, UNARY = 5, -1, 3  # a name or f(x), which never needs them; a nu
 PRECEDENCE = {"**": 4, "*": 2, "/": 2, "+": 1, "-": 1}  # of the operators; a comparison has 0
 
 
-def formula(z: Value, names: dict[Value, str]) -> str:
-    """Such as "speed * v2", "dot([w, v1], [0.5, 2.0])"; of a long list the first inputs and how many it has."""
+def formula(z: Value, names: dict[Value, str], precision: int = 4) -> str:
+    """Such as "speed * v2", "dot([w, v1], [0.5, 2.0])"; of a long list the first inputs and how many it has.
+
+    Constants have `precision` significant digits, but at least DIGITS.
+    """
     if z.op is None:
         return ""
+    digits = max(precision, DIGITS)
     if isinstance(z.op, Reduction):
-        return _of_lists(z.op, z.inputs, lambda x: _operand(x, names))
+        return _of_lists(z.op, z.inputs, lambda x: _operand(x, names, digits))
     form: str = z.op.form
-    return form.format(*[_operand(x, names) for x in z.inputs])
+    return form.format(*[_operand(x, names, digits) for x in z.inputs])
 
 
 def with_numbers(z: Value, precision: int = 4) -> str:
@@ -106,10 +110,10 @@ def _listed(inputs: Sequence[Any], write: Callable[[Any], str]) -> str:
     return ", ".join([write(x) for x in inputs[: FEW - 1]]) + f", … {len(inputs):,} in all"
 
 
-def _operand(x: Any, names: dict[Value, str]) -> str:
+def _operand(x: Any, names: dict[Value, str], digits: int) -> str:
     """A name, or a constant; a negative one in parentheses."""
     if type(x) is float:
-        return shown(x, DIGITS) if not x < 0 else f"({shown(x, DIGITS)})"
+        return shown(x, digits) if not x < 0 else f"({shown(x, digits)})"
     name: str = names[x]
     return name if len(name) <= CELLS and name.isascii() else elided(name, CELLS)
 

@@ -110,7 +110,7 @@ class _Steps:
 
     def _forward(self, z: Value) -> Step:
         name, data = self.name(z), self._shown(z.data)
-        made, numbers = formula(z, self.names), with_numbers(z, self.precision)
+        made, numbers = formula(z, self.names, self.precision), with_numbers(z, self.precision)
         body = [_formulas([[f"{name} = {made}", f"= {numbers}", f"= {data}"]])]
         if "(" in z.op.form:  # type: ignore[union-attr]  # of an operator everybody knows what it does
             body.append(_sentence(f"{z.op.name}: {z.op.__doc__}"))  # type: ignore[union-attr]

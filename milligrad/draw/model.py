@@ -282,7 +282,7 @@ class _Graph:
     def _node(self, z: Value) -> Node:
         name = self.names[z]
         if self.is_computed(z):
-            made = formula(z, self.names)
+            made = formula(z, self.names, self.precision)
             return Node(name, "computed", z.op.name, made, z.data, self.gradient(z), place=place(z))  # type: ignore[union-attr]
         if z.requires_grad:
             return Node(name, "leaf", data=z.data, grad=self.gradient(z))

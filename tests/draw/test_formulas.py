@@ -43,6 +43,16 @@ def test_evaluated_with_the_numbers_it_gives_the_value():
         assert math.isclose(eval(written(z), numbers), z.data, rel_tol=1e-12)
 
 
+@pytest.mark.parametrize("c", [1 / 3, math.pi, 0.5, 1e-12, 784.0])
+def test_a_constant_has_the_digits_that_are_asked_for_and_at_least_six(c):
+    x = Value(2.0, name="x")
+    names = {x: "x"}
+    for digits in range(1, 18):
+        shown = float(formula(x * c, names, digits).removeprefix("x * ").replace("−", "-"))
+        assert shown == float(f"{c:.{max(digits, 6) - 1}e}")
+    assert formula(dot([x], [-c]), names, 17) == f"dot([x], [(−{c:.17g})])".replace("e-", "e−")
+
+
 def test_of_a_long_list_the_first_are_shown_and_how_many_there_are():
     xs = [Value(1.0, name=f"x{i}") for i in range(1_234)]
     assert written(total(xs)) == "sum(x0, x1, x2, … 1,234 in all)"

@@ -32,6 +32,7 @@ def test_options_reach_the_picture():
     assert "rankdir=TB" in graph.dot()
     assert graph.mermaid().startswith("flowchart TB\n")
     assert "data 0.92 " in str(graph)
+    assert "v1 = x * 0.333333333333 " in str(draw(Value(2.0, "x") * (1 / 3), precision=12))
     assert len(graph.picture.nodes) == 4
     assert graph.picture.nodes[-1].highlighted
     model = Sequential(Linear(2, 1), ReLU())

@@ -173,6 +173,12 @@ def test_no_gradient_is_read_or_changed():
     assert page.source == Lesson(neuron()).source  # though one has gradients, and the other none
 
 
+def test_the_digits_that_are_asked_for_reach_the_constants():
+    page = Lesson(Value(3.0, "x") * (2 / 3), precision=12)
+    assert page.items[1] == ["v1 = x * 0.666666666667", "= 3 * 0.666666666667", "= 2"]
+    assert page.nodes[-1]["told"][1] == "x * 0.666666666667"
+
+
 def test_constants_get_no_gradient():
     c = Value(3.0, "c", requires_grad=False)
     z = dot([Value(2.0, "x"), 1.0], [c, 4.0])
