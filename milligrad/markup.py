@@ -6,6 +6,7 @@ through `text` or as an attribute, and so is shown as text, whatever it contains
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from base64 import b64encode
 from hashlib import sha256
@@ -36,14 +37,23 @@ def colours(selector: str = ":root") -> str:
     return f"{selector} {{ color-scheme: light dark; {light} }}\n{ON_DARK} {{ {selector} {{ {dark} }} }}\n"
 
 
+UNSEEN = r"\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+"""For a regular expression: characters that show nothing, or turn around the text that they stand in.
+
+Not the joiners, U+200C and U+200D: emoji and Persian words are made with them.
+"""
+NO_TEXT = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff{UNSEEN}]")
+NO_PRINT = re.compile(rf"[\x00-\x1f\x7f-\x9f\ud800-\udfff{UNSEEN}]")
+
+
+def visible(s: str) -> str:
+    """`s` with � for each character that is UNSEEN, or that XML has no place for: control characters, surrogates."""
+    return NO_TEXT.sub("\ufffd", s)
+
+
 def text(s: object) -> str:
-    """`s` as text inside an element. Characters that XML has no place for are shown as �."""
-    return escape("".join(c if _allowed(c) else "\ufffd" for c in str(s)), quote=False)
-
-
-def _allowed(c: str) -> bool:
-    """The production Char of XML 1.0: no control characters but tab and line ends, no surrogates."""
-    return (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") or c in "\t\n\r"
+    """`s` as text inside an element, where all of it is `visible`."""
+    return escape(visible(str(s)), quote=False)
 
 
 def element(tag: str, *children: str, **attributes: Any) -> str:
@@ -77,13 +87,16 @@ def shown(x: float | None, precision: int = 4) -> str:
 
 
 def width(s: str) -> int:
-    """How many cells of a monospaced font a text takes: emoji and Chinese letters two, combining marks none."""
+    """How many cells of a monospaced font a text takes: emoji and Chinese letters two, combining marks none.
+
+    What is not `visible` takes one, for its �.
+    """
     if s.isascii():
         return len(s)
     return sum(
         0 if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn", "Me")
         else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in s
+        for c in visible(s)
     )  # fmt: skip
 
 
@@ -101,10 +114,10 @@ def elided(s: str, cells: int) -> str:
 
 
 def printable(s: str, cells: int) -> str:
-    """`s` on one line, not too long, and with nothing that would move a terminal's cursor."""
+    """`s` on one line, not too long, with � for what is UNSEEN or would move a terminal's cursor."""
     if len(s) <= cells and s.isascii() and s.isprintable():
         return s
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in elided(s, cells))
+    return NO_PRINT.sub("\ufffd", elided(s, cells))
 
 
 def page(title: str, *body: str, style: str = "", script: str = "") -> str:

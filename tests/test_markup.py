@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milligrad.markup import DARK, LIGHT, colours, element, elided, page, printable, shown, text, width
+from tests.draw.graphs import UNSEEN
 
 FORBIDDEN = st.characters(categories=["Cc", "Cs"])
 
 
-@given(st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")))
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\u2065\ufffe\uffff" + UNSEEN)))
 def test_text_and_attributes_are_read_back_as_they_were(s):
     root = ET.fromstring(element("a", text(s), class_=s, stroke_width=s))
     assert (root.text or "") == s
@@ -25,6 +26,13 @@ def test_text_and_attributes_are_read_back_as_they_were(s):
 def test_what_xml_has_no_place_for_is_shown_as_a_sign(s):
     kept = ET.fromstring(element("a", text(s.replace("\r", "")))).text or ""
     assert kept == "".join(c if c in "\t\n\x7f" or "\x80" <= c <= "\x9f" else "\ufffd" for c in s.replace("\r", ""))
+
+
+@pytest.mark.parametrize("c", UNSEEN, ids=ascii)
+def test_what_would_not_be_seen_or_turn_text_around_is_shown_as_a_sign(c):
+    assert ET.fromstring(element("a", text(f"x{c}y"), class_=f"{c}z")).text == "x\ufffdy" == printable(f"x{c}y", 10)
+    assert ET.fromstring(element("a", text(f"x{c}y"), class_=f"{c}z")).get("class") == "\ufffdz"
+    assert width(f"x{c}y") == 3 and printable(c * 100, 10) == "\ufffd" * 9 + "…"
 
 
 def test_an_element_without_content_is_closed_as_its_kind_is():
@@ -110,6 +118,7 @@ def test_a_page_asks_for_nothing_and_has_what_a_phone_needs():
         ("bell\x07 \x1b[31m", "bell\ufffd \ufffd[31m"),
         ("lone \ud800", "lone \ufffd"),
         ("名前 🎉", "名前 🎉"),
+        ("👩\u200d💻 ❤\ufe0f می\u200cخ", "👩\u200d💻 ❤\ufe0f می\u200cخ"),
         ("n" * 10_000, "n" * 19 + "…"),
     ],
 )

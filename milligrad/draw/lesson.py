@@ -243,13 +243,13 @@ def _keys() -> str:
 def _data(picture: Picture, steps: _Steps) -> str:
     """What the script needs, as JSON. No "<" stands in it, so that nothing in it can end the element."""
     told = [
-        [printable(node.name, 300), *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
+        [node.name, *filter(None, [node.formula, with_numbers(z, steps.precision), node.place])]
         for node, z in zip(picture.nodes, steps.order)
     ]
     kinds = ["constant" if node.kind == "constant" else "" for node in picture.nodes]
     data = {
         "unknown": UNKNOWN,
-        "nodes": [{"told": lines, "kind": kind} for lines, kind in zip(told, kinds)],
+        "nodes": [{"told": [printable(line, 300) for line in lines], "kind": kind} for lines, kind in zip(told, kinds)],
         "steps": [
             {"phase": step.phase, "node": step.node, "edges": step.edges, "changes": step.changes} for step in steps.all
         ],

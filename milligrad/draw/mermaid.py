@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from milligrad.draw.dot import lines_of
 from milligrad.draw.model import Edge, Picture, colour, strength
 from milligrad.markup import LIGHT as COLOUR
-from milligrad.markup import shown
+from milligrad.markup import NO_PRINT, shown
 
 CLASSES = {
     "leaf": f"fill:{COLOUR['panel']}",
@@ -80,4 +80,4 @@ def _code(match: re.Match[str]) -> str:
     c = match[0]
     if c == "$":
         return "#36;#8203;"  # with a space of no width: $$ begins a formula even when written as codes
-    return "#quot;" if c == '"' else "#65533;" if c < " " or "\ud800" <= c < "\ue000" else f"#{ord(c)};"
+    return "#quot;" if c == '"' else "#65533;" if NO_PRINT.match(c) else f"#{ord(c)};"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -25,11 +26,15 @@ NASTY = [
     "end",
     "bell\x07 \x1b[31m red",
     "lone \ud800",
-    " ",
-    "",
-    "n" * 10_000,
 ]
 """Names that a writer may take for something else than a name."""
+
+WHOLE = "👩\u200d💻 ❤\ufe0f می\u200cخواهم"
+"""A name that falls apart without its joiners and selectors."""
+
+SEEN = {*"\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2", *"\u200c\u200d"}
+UNSEEN = "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c) == "Cf" and c not in SEEN)
+"""Signs that show nothing, or turn text around: Unicode's "format" but for signs of Arabic and Syriac, and joiners."""
 
 
 @dataclass

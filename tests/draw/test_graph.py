@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -10,7 +11,7 @@ from milligrad import Linear, ReLU, Sequential, Value
 from milligrad.draw import draw
 from milligrad.draw.graph import Graph
 from milligrad.draw.model import picture_of_value
-from tests.draw.graphs import NASTY, named, small
+from tests.draw.graphs import NASTY, UNSEEN, WHOLE, named, small
 from tests.page import Page
 
 
@@ -78,6 +79,28 @@ def test_names_are_text_in_a_page(name, tmp_path):
     assert len(page.texts("pre")[0].splitlines()) == len(str(graph).splitlines())
     for suffix in (".svg", ".html", ".dot", ".mmd"):
         graph.save(tmp_path / f"x{suffix}")
+
+
+def written(graph):
+    """In every format, with the codes of Mermaid's read."""
+    mermaid = re.sub(r"#(\d+);", lambda code: chr(int(code[1])), graph.mermaid())
+    return [str(graph), repr(graph), graph.svg(), graph.html(), graph.dot(), mermaid]
+
+
+@pytest.mark.parametrize("c", UNSEEN, ids=ascii)
+def test_a_name_turns_nothing_around_and_hides_nothing(c):
+    def named(name):
+        z = Value(2.0, name) * Value(3.0, "w")
+        z.name = f"{name}z"
+        return draw(z)
+
+    for hidden, plain in zip(written(named(f"pay{c}load")), written(named("pay\ufffdload"))):
+        assert hidden == plain and "pay\ufffdload" in plain
+
+
+def test_joiners_and_selectors_stay():
+    assert all(WHOLE in source for source in written(draw(Value(2.0, WHOLE))))
+    assert f"tanh({WHOLE})" in str(draw(Value(2.0, WHOLE).tanh()))
 
 
 @pytest.mark.parametrize("path", ["graph.pdf", "graph", ".svg", "x.svg.txt", ""])

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from milligrad import Linear, Sequential, Tanh, Value, dot, record_lines, step_through
 from milligrad.markup import shown
-from tests.draw.graphs import NASTY, graphs
+from tests.draw.graphs import NASTY, UNSEEN, WHOLE, graphs
 from tests.page import Page
 
 
@@ -216,6 +216,14 @@ def test_names_are_text(name):
     assert "<" not in re.search(r'<script type="application/json" id="lesson">(.*?)</script>', page.source)[1]
     told = page.names()[0]
     assert len(told) <= 300 and (told[:20].split() == name[:20].split() or "�" in told or not told.strip())
+
+
+@pytest.mark.parametrize("c", UNSEEN, ids=ascii)
+def test_a_name_turns_nothing_around_and_hides_nothing(c):
+    hidden, plain = (Lesson(Value(2.0, f"pay{sign}load") * Value(3.0, f"{sign}w")) for sign in (c, "\ufffd"))
+    assert hidden.source == plain.source
+    assert plain.nodes[-1]["told"][1] == "pay\ufffdload * \ufffdw"
+    assert Lesson(Value(2.0, WHOLE)).names() == [WHOLE]
 
 
 def test_the_page_asks_for_nothing_and_runs_its_own_script_alone():

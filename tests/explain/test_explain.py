@@ -9,7 +9,7 @@ import milligrad
 from milligrad import CrossEntropyLoss, Linear, ReLU, Value, no_grad
 from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
-from tests.draw.graphs import NASTY
+from tests.draw.graphs import NASTY, UNSEEN, WHOLE
 from tests.draw.test_graph import Page
 from tests.explain.networks import digit_classifier, line_of
 
@@ -144,6 +144,17 @@ def test_a_model_names_the_paths():
     explanation = explain(loss, wrt=model[2].bias[3], model=model)
     assert "2.bias[3] → " in str(explanation)
     assert "∂v" in str(explanation)
+
+
+@pytest.mark.parametrize("c", UNSEEN, ids=ascii)
+def test_a_name_turns_nothing_around_and_hides_nothing(c):
+    def written(name):
+        x = Value(2.0, name)
+        explanation = explain(x * x.exp(), wrt=x)
+        return str(explanation), repr(explanation), explanation.markdown(), explanation.html()
+
+    assert written(f"pay{c}load") == written("pay\ufffdload")
+    assert all(WHOLE in source for source in written(WHOLE))
 
 
 @pytest.mark.parametrize("name", NASTY)
