@@ -31,7 +31,7 @@ def inputs_first(output: Value) -> list[Value]:
 def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str]:
     """A name for each Value, no two alike: its own, that in `model` ("hidden.weight[0][1]"), or v1, v2, … in order.
 
-    Where several have one name of their own, the second is called "name #2", and so on.
+    A name of blanks alone is none. Where several have one name of their own, the second is called "name #2", and so on.
     """
     if model is not None:
         check_is(model, Module, "model")
@@ -40,7 +40,7 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
     taken: set[str] = set()
     given: dict[str, int] = {}
     for z in order:
-        name = z.name if z.name is not None else of_model.get(z)
+        name = z.name if z.name and not z.name.isspace() else of_model.get(z)
         if name is None:
             continue
         count = given[name] = given.get(name, 0) + 1

@@ -215,7 +215,9 @@ def test_names_are_text(name):
     assert [tag for tag, *_ in page.elements] == [tag for tag, *_ in plain.elements]
     assert "<" not in re.search(r'<script type="application/json" id="lesson">(.*?)</script>', page.source)[1]
     told = page.names()[0]
-    assert len(told) <= 300 and (told[:20].split() == name[:20].split() or "�" in told or not told.strip())
+    assert len(told) <= 300 and (
+        told[:20].split() == name[:20].split() or "�" in told or (told == "v1" and not name.strip())
+    )
 
 
 @pytest.mark.parametrize("c", UNSEEN, ids=ascii)

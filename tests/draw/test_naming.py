@@ -1,5 +1,7 @@
 """Names: the user's, a model's, or v1, v2, …; no two alike."""
 
+import pytest
+
 from milligrad import Linear, Value
 from milligrad.draw.naming import inputs_first, names_of
 
@@ -19,6 +21,17 @@ def test_names_are_the_users_the_models_or_numbers_in_order():
     assert {*names.values()} == {"weight[0][0]", "weight[0][1]", "x", "bias[0]", "v1", "v2"}
     assert names[z] == "v2" and names[z.inputs[0]] == "v1"
     assert names[model.weight[0][1]] == "weight[0][1]"
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u3000"])
+def test_a_blank_name_is_none(blank):
+    model = Linear(1, 1)
+    model.weight[0][0].name = blank
+    (z,) = model([Value(2.0, name=blank)])
+    z.name = blank
+    names = names_of(inputs_first(z), model)
+    assert {*names.values()} == {"weight[0][0]", "bias[0]", "v1", "v2", "v3"}
+    assert names[z] == "v3"
 
 
 def test_no_two_have_one_name():
