@@ -167,7 +167,11 @@
   });
   addEventListener("scroll", () => tell(pointed), true); // of the page, or of the picture in it
 
-  // ── Paper shows the end, and all steps ───────────────────────────────────────────────────────────────────────
+  // ── Paper shows the end, and all steps; the picture if its letters, of 9 points, are at least 3 on one sheet ──
+
+  const sheet = { width: 700, height: 950 }; // what A4 and Letter have room for
+  const size = svg.viewBox.baseVal;
+  figure.classList.toggle("large", Math.min(sheet.width / size.width, sheet.height / size.height) < 1 / 3);
 
   addEventListener("beforeprint", () => {
     pause();

@@ -29,6 +29,7 @@ from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
 
 UNKNOWN = "data ?"
+TOO_LARGE = "The picture is too large for a sheet of paper. draw() folds a large graph by layer."
 SPEEDS = ("0.5", "1", "2", "4")
 KEYS = {
     "Space": "play or pause",
@@ -189,6 +190,7 @@ def _page(picture: Picture, steps: _Steps, direction: str, precision: int) -> st
         element("p", "", id="status", class_="unseen", role="status"),
         element("ol", *_items(steps.all), id="steps", tabindex=0, aria_label="The steps"),
         element("figure", svg(picture, direction, precision, least=widest), id="graph"),
+        element("p", TOO_LARGE, class_="instead"),
         element("div", "", id="tip", role="tooltip", hidden=""),
         element("details", element("summary", "Keys"), _keys(), class_="keys"),
         element("script", _data(picture, steps), type="application/json", id="lesson"),

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from milligrad import Linear, Sequential, Tanh, Value, step_through
+from milligrad import sum as total
 from tests.browser.conftest import eventually, fits, violations
 from tests.draw.graphs import NASTY
 
@@ -282,3 +283,34 @@ def test_paper_shows_all_steps_and_the_end_whatever_was_on_screen(visit, neuron)
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
     assert (position(page), shown(page)) == (1, expected(1))
+
+
+def of_width(n):
+    """A step of n numbers, and a picture that is tall where n is large."""
+    return lambda: total([Value(0.1 * i, f"x{i}").tanh() for i in range(n)])
+
+
+def a_chain():
+    z = Value(0.5, "x")
+    for _ in range(100):
+        z = (z * 0.9 + 0.1).tanh()
+    return z
+
+
+@pytest.mark.parametrize(
+    ("made", "readable"), [(of_width(3), True), (of_width(25), True), (of_width(150), False), (a_chain, False)]
+)
+def test_on_paper_nothing_is_larger_than_a_sheet_or_too_small_to_read(visit, tmp_path, made, readable):
+    step_through(made(), tmp_path / "lesson.html", max_nodes=None)
+    page = visit(tmp_path / "lesson.html")
+    picture, instead = page.locator("#graph svg"), page.get_by_text("The picture is too large for a sheet of paper.")
+    assert picture.is_visible() and not instead.is_visible()
+    page.set_viewport_size({"width": 718, "height": 1047})  # A4 within the browser's margins, in CSS pixels
+    page.emulate_media(media="print")
+    whole = "[...document.querySelectorAll('main *')].filter(e => getComputedStyle(e).breakInside === 'avoid')"
+    heights = page.evaluate(f"{whole}.map(e => e.getBoundingClientRect().height)")
+    assert len(heights) > 3 and max(heights) <= 1047
+    assert (picture.is_visible(), instead.is_visible()) == (readable, not readable)
+    if readable:
+        box, letters = picture.bounding_box(), picture.locator(".name").first.bounding_box()
+        assert box["width"] <= 718 and letters["height"] >= 4  # 3 points
