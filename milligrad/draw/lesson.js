@@ -26,8 +26,8 @@
     $("count").textContent = `${at + 1} of ${last + 1}`;
     $("status").textContent = [...items[at].querySelectorAll("p, h2, code")].map((part) => part.textContent).join(". ");
     $("steps").scrollTop = 0;
-    $("first").disabled = $("back").disabled = at === 0;
-    $("last").disabled = $("next").disabled = at === last;
+    for (const id of ["first", "back"]) $(id).setAttribute("aria-disabled", at === 0); // a disabled one has no focus
+    for (const id of ["last", "next"]) $(id).setAttribute("aria-disabled", at === last);
     if (steps[at].node !== null) bringIntoView(boxes[steps[at].node]);
     tell(pointed);
   }

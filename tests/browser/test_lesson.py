@@ -143,7 +143,18 @@ def test_every_part_can_be_reached_and_worked_by_keys_alone(visit, neuron):
             break
         outlined = page.evaluate("e => parseFloat(getComputedStyle(document.activeElement).outlineWidth) >= 2")
         assert outlined or page.locator(".node:focus-visible .box").count() == 1
-    assert focused == ["play", "next", "last", "speed", "position", "steps", *[f"n{i}" for i in range(6)], "SUMMARY"]
+    assert focused == [
+        "first",
+        "back",
+        "play",
+        "next",
+        "last",
+        "speed",
+        "position",
+        "steps",
+        *[f"n{i}" for i in range(6)],
+        "SUMMARY",
+    ]
     page.keyboard.press("Control+ArrowRight")  # the browser's own
     assert position(page) == 0
     page.focus("#position")
@@ -162,6 +173,29 @@ def test_every_part_can_be_reached_and_worked_by_keys_alone(visit, neuron):
     page.focus("#n4")
     page.keyboard.press(" ")
     assert position(page) == 6  # where v2 passes its gradient on
+
+
+def test_a_button_keeps_the_focus_where_it_leads_no_further(visit, neuron):
+    page = visit(neuron)
+
+    def focus_and_state(button):
+        page.keyboard.press("Enter")
+        focused = page.evaluate("document.activeElement.id")
+        return focused, position(page), page.locator(f"#{button}").get_attribute("aria-disabled")
+
+    page.focus("#next")
+    for k in range(1, STEPS):
+        assert focus_and_state("next") == ("next", k, str(k == STEPS - 1).lower())
+    assert focus_and_state("next") == ("next", STEPS - 1, "true")  # once more does nothing
+    assert violations(page) == []
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    for k in reversed(range(STEPS - 1)):
+        assert focus_and_state("back") == ("back", k, str(k == 0).lower())
+    assert focus_and_state("back") == ("back", 0, "true")
+    assert violations(page) == []
+    page.keyboard.press("Shift+Tab")
+    assert focus_and_state("first") == ("first", 0, "true")
 
 
 def test_each_step_is_told_to_who_does_not_see_it(visit, neuron):
