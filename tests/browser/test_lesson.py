@@ -242,6 +242,24 @@ def test_what_is_told_of_a_node_stays_on_the_screen(visit, tmp_path, size):
     assert eventually(page, lambda: box()["width"] > 300)  # though its node stands on the right
 
 
+def test_the_beginning_of_a_step_is_in_sight_wherever_the_last_one_was_read(visit, tmp_path):
+    z = total([Value(0.1 * i, f"x{i}") for i in range(30)])
+    step_through(z + total([z, *z.inputs]), tmp_path / "lesson.html")
+    page = visit(tmp_path / "lesson.html", "phone")
+    panel, heading = page.locator("#steps"), page.locator("#steps > .current h2")
+    page.get_by_role("button", name="Play").click()
+    page.evaluate("scrollTo(0, 50)")
+    scrolled = 0
+    for _ in range(int(page.locator("#position").get_attribute("max"))):
+        panel.evaluate("panel => panel.scrollTo(0, 10_000)")
+        scrolled += panel.evaluate("panel => panel.scrollTop") > 100
+        page.clock.run_for(1600)
+        inner, outer = heading.bounding_box(), panel.bounding_box()
+        assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+        assert page.evaluate("scrollY") == 50  # the page itself stays where the reader put it
+    assert scrolled == 3  # the first step, the last, and that of the sum are long
+
+
 def test_it_works_by_touch(visit, neuron):
     page = visit(neuron, "phone", has_touch=True, is_mobile=True)
     page.get_by_role("button", name="Next").tap()
