@@ -37,7 +37,7 @@ def draw(
 
     model:      a Module whose parameters' names to show: "hidden.weight[0][1]".
     direction:  where the output is, as in Graphviz: "LR" right, "RL" left, "TB" below, "BT" above.
-    precision:  significant digits of the numbers.
+    precision:  significant digits of the numbers; a constant in a formula has at least 6.
     max_nodes:  a graph of more nodes is folded, Values of one layer and operation into one node; if that is not enough
                 it is shown to a depth. The picture says so. None shows everything.
     highlight:  a Value: all paths from it to x stand out. A list of Values: the path along them does.
@@ -62,12 +62,13 @@ def step_through(
     """Write a page that plays how `value` was computed, and then the backward pass, node by node: "lesson.html".
 
     Each step shows its formula with the numbers put in, and what it adds to which gradient. The page plays by itself or
-    step by step, with the mouse, by touch or by keys; printed, it lists all steps. It is one file that needs no other
-    and no network. Its gradients begin at 0 and are those of one `value.backward()`; no `.grad` is read or changed.
+    step by step, with the mouse, by touch or by keys; printed, it lists all steps, without a picture that would be too
+    small to read. It is one file that needs no other and no network. Its gradients begin at 0 and are those of one
+    `value.backward()`; no `.grad` is read or changed.
 
     model:      a Module whose parameters' names to show.
     direction:  where the output is: "LR" right, "RL" left, "TB" below, "BT" above.
-    precision:  significant digits of the numbers.
+    precision:  significant digits of the numbers; a constant in a formula has at least 6.
     max_nodes:  of how many Values the graph may be at most; None for any number.
 
     Raises TypeError for what is no Value, RuntimeError for one that requires no gradient, ValueError for a graph that
