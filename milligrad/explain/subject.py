@@ -39,7 +39,7 @@ class Subject:
 
     def with_loss_named(self) -> Self:
         """The same, where the loss is called so if it was computed and has no name of its own."""
-        if self.loss.op is not None and self.loss.name is None and "loss" not in self.names.values():
+        if self.loss.op is not None and not (self.loss.name or "").strip() and "loss" not in self.names.values():
             self.names[self.loss] = "loss"
         return self
 
@@ -57,7 +57,7 @@ class Subject:
 
     def made(self, z: Value) -> str:
         """`v1 = x * w`"""
-        return f"{self.name(z)} = {formula(z, self.names)}"
+        return f"{self.name(z)} = {formula(z, self.names, self.precision)}"
 
     def equation(self, z: Value) -> str:
         """`v1 = x * w = 0.5 * (−1.2) = −0.6`; of a leaf its number."""

@@ -203,3 +203,16 @@ def test_it_stands_above_the_pictures_and_knows_nothing_of_the_compiler():
         assert "milligrad.compiler" not in file.read_text(encoding="utf-8")
     for file in (package / "draw").glob("*.py"):
         assert "milligrad.explain" not in file.read_text(encoding="utf-8")
+
+
+def test_constants_have_the_digits_that_are_asked_for():
+    loss = x * (1 / 3)
+    assert "x * 0.333333 " in str(explain(loss, wrt=x))
+    assert "x * 0.3333333333 " in str(explain(loss, wrt=x, precision=10))
+
+
+@pytest.mark.parametrize("name", [None, "", " \t"])
+def test_a_loss_without_a_name_is_called_loss(name):
+    loss = x * 2.0
+    loss.name = name
+    assert explain(loss, wrt=x).title.startswith("∂loss/∂x = 2: ")
