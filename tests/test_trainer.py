@@ -995,7 +995,7 @@ def test_a_ctrl_c_while_an_epoch_is_written_down_comes_after_it(monkeypatch):
         nonlocal stores
         stores += 1
         if stores == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             sum(range(10000))  # the interpreter looks at signals between its steps: were it not held, it came here
         module._EagerSession.load(session)
 
