@@ -32,7 +32,7 @@ def explain(
     `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). It changes nothing.
 
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
-                the lines of your code are known, and an error that arithmetic raises in it is explained, too.
+                the lines of your code are known, and an error that an operation raises in it is explained, too.
     wrt:        the Value whose paths to show, the largest |product| first.
     model:      a Module: its parameters are called by their paths, and those that the loss does not reach are found.
     max_paths:  at most that many paths are shown; there can be exponentially many. All are counted and added up.

@@ -14,6 +14,7 @@ from milligrad.draw.model import count
 from milligrad.engine import Reduction, Value
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.subject import Subject, derivatives_of, is_computed
+from milligrad.markup import printable
 
 
 def changed(subject: Subject) -> list[Finding]:
@@ -119,6 +120,18 @@ def _why(subject: Subject, kind: str, z: Value) -> str:
     )
 
 
+def unused(subject: Subject) -> list[Finding]:
+    """Parameters of the model that are no numbers, though this loss is not computed of them."""
+    used = {*subject.order}
+    bad = [x for x in subject.places if x not in used and not math.isfinite(x.data)]
+    if not bad:
+        return []
+    who = f"{subject.places[bad[0]]} is" if len(bad) == 1 else f"{count(len(bad), 'number')} of the model are"
+    lines = few([f"{subject.places[x]} = {subject.number(x.data)}" for x in bad[:SHOWN]], len(bad))
+    advice = "This loss is not computed of it. An optimizer's step made it, or it came so."
+    return [Finding(_kind(bad[0]), f"{printable(who, 60)} NaN or infinite", lines, advice, bad)]
+
+
 def _which(subject: Subject, z: Value, found: Sequence[int]) -> str:
     """Such as "Element [12] of its list (v7 = inf and 3 more)": where the first of these inputs stands."""
     x = z.inputs[found[0]]
@@ -166,7 +179,7 @@ def born_backward(subject: Subject) -> list[Finding]:
     advice = (
         "All numbers of the loss are finite, but derivatives times what came back are not: a product or a sum of them "
         "was too large for a float, or 0 · inf. Keep the inputs away from where a derivative is infinite, or scale the "
-        "loss down."
+        "loss down. where() keeps such a derivative away only if it chooses the input: log(where(x > 0, x, 1.0))."
     )
     return [Finding("nan gradient" if is_nan else "inf gradient", text, few(lines, len(lines)), advice, values)]
 

@@ -31,7 +31,7 @@ def explained(
         check_is(model, Module, "model")
     if wrt is not None:
         check_is(wrt, Value, "wrt")
-    fresh = not isinstance(loss, Value)
+    fresh = False
     if not isinstance(loss, Value):
         try:
             loss = _computed(loss)
@@ -40,6 +40,7 @@ def explained(
                 raise
             failure = _failure(error, precision)
             return Explanation("The loss could not be computed", [failure], findings=[failure])
+        fresh = not loss.grad  # it may only return what has been computed before
     if wrt is None:
         return explain_trouble(Subject(loss, model, precision, fresh=fresh).with_loss_named())
     if not wrt.requires_grad:

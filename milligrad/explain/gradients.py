@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from milligrad.draw.model import count
-from milligrad.engine import Value, partials_as_numbers
+from milligrad.engine import Value
 from milligrad.explain.document import SHOWN, Finding, Table, few
 from milligrad.explain.paths import paths
-from milligrad.explain.subject import Subject, close, derivatives_of, is_computed
+from milligrad.explain.subject import CANCELLED, Subject, close, derivatives_of, is_computed
 from milligrad.markup import printable
 from milligrad.typing import Any
 
@@ -25,8 +25,7 @@ VANISHED = 1e-4
 """With so small a part of the largest group's gradient, or of 1, a group learns 10,000 times more slowly by plain SGD.
 It is reported only beside groups that learn: what is small everywhere is a matter of the learning rate."""
 FADED = 1e-12
-"""But so little cannot be made up for. One small factor on the way may be the loss's, which is nearly at its minimum;
-what is so small even without it has faded on the way."""
+"""But no learning rate makes up for so little."""
 EXPLODED = 1e3
 """With such a gradient a step at a learning rate of 0.001 changes every parameter by 1, or, where they are larger, by
 their own size."""
@@ -34,8 +33,6 @@ HEAVY = 100
 """Larger weights are no excuse: they come from exploded gradients."""
 HUGE = 1e6
 """No network has such weights unless a step threw them there."""
-CANCELLED = 1e-6
-"""Where the sum of what came back is such a small part of its parts, they cancel each other, as in a minimum."""
 
 
 @dataclass
@@ -43,6 +40,7 @@ class ParameterGroup:
     """Parameters that belong together.
 
     weight, gradient:  root mean squares of their numbers, and of the adjoints of those that the loss reaches
+    moves:             how much the loss moves with them: the gradient, times the weight where that is above 1
     verdict:           "exploded", "huge", "vanished", "zero", "at rest" or ""
     """
 
@@ -52,12 +50,16 @@ class ParameterGroup:
     gradient: float
     verdict: str = ""
 
+    @property
+    def moves(self) -> float:
+        return self.gradient * max(1.0, self.weight)
+
 
 def parameter_groups(subject: Subject) -> list[ParameterGroup]:
     """The parameters of the model that the loss reaches; without a model the trainable leaves, by their use."""
     adjoint = subject.adjoint
-    if subject.model is not None:
-        named = [(printable(path, 60), p.values()) for path, p in subject.model.named_parameters()]
+    if subject.parameters:
+        named = [(printable(path, 60), p.values()) for path, p in subject.parameters.items()]
     else:
         leaves = [group for group in subject.groups if group[0].op is None and group[0].requires_grad]
         named = [(subject.name(g[0]) + f" and {len(g) - 1:,} like it" * (len(g) > 1), g) for g in leaves]
@@ -66,7 +68,7 @@ def parameter_groups(subject: Subject) -> list[ParameterGroup]:
         for name, values in named
         if (reached := [x for x in values if x in adjoint])
     ]
-    little = _little(subject, groups)
+    little = _little(groups)
     for group in groups:
         group.verdict = _verdict(subject, group, little)
     _tell_at_rest(subject, [group for group in groups if group.verdict in ("zero", "vanished")], little)
@@ -76,51 +78,25 @@ def parameter_groups(subject: Subject) -> list[ParameterGroup]:
 def _verdict(subject: Subject, group: ParameterGroup, little: float) -> str:
     if group.gradient > EXPLODED * min(max(1.0, group.weight), HEAVY):
         return "exploded"
-    if subject.model is not None and group.weight > HUGE:
+    if subject.parameters and group.weight > HUGE:
         return "huge"
     if not group.gradient:
         return "zero"
-    return "vanished" if group.gradient < little else ""
+    return "vanished" if group.moves < little else ""
 
 
-def _little(subject: Subject, groups: Sequence[ParameterGroup]) -> float:
-    """What is less has vanished: by far less than the largest, or all of it, if even the largest has faded."""
-    largest = max(groups, key=lambda group: group.gradient, default=None)
-    if largest is None or not largest.gradient:
-        return 0.0
-    if largest.gradient < FADED:
-        _, [path] = paths(_strongest(subject, largest), subject.loss, 1)
-        if largest.gradient < FADED * min(map(abs, path.derivatives), default=1.0):
-            return FADED
-    return VANISHED * min(1.0, largest.gradient)
+def _little(groups: Sequence[ParameterGroup]) -> float:
+    """What moves the loss less has vanished: by far less than the strongest does, unless even that has faded."""
+    largest = max((group.moves for group in groups), default=0.0)
+    return FADED if 0 < largest < FADED else VANISHED * min(1.0, largest)
 
 
 def _tell_at_rest(subject: Subject, groups: Sequence[ParameterGroup], little: float) -> None:
     """Where much came back, and only the sum of all is so small, nothing is wrong: the loss wants no other number."""
-    came = _came_back(subject) if groups else {}
     for group in groups:
-        if _rms([came.get(x, 0.0) for x in group.values if x in subject.adjoint]) > max(
-            little, group.gradient / CANCELLED
-        ):
+        came = _rms([subject.came_back.get(x, 0.0) for x in group.values if x in subject.adjoint])
+        if came > max(little, group.gradient / CANCELLED):
             group.verdict = "at rest"
-
-
-def _came_back(subject: Subject) -> dict[Value, float]:
-    """Σ |g · ∂z/∂x| over each use z of a Value x: what came back to it, were there no signs.
-
-    Where the sum with signs is as good as 0, its parts are handed on in its place. At an answer that the loss is
-    content with, all is handed on.
-    """
-    came = {subject.loss: 1.0}
-    for z in filter(is_computed, reversed(subject.order)):
-        g, parts = abs(subject.adjoint.get(z, 0.0)), came.get(z, 0.0)
-        g = parts if g < CANCELLED * parts else g
-        derivatives = partials_as_numbers(z) if g else ()
-        least = float(0.0 in derivatives and subject.is_wanted(z))
-        for x, d in zip(z.inputs, derivatives):
-            if type(x) is not float and x.requires_grad:
-                came[x] = came.get(x, 0.0) + g * (abs(d) or least)
-    return came
 
 
 def _strongest(subject: Subject, group: ParameterGroup) -> Value:
@@ -144,8 +120,8 @@ def table(subject: Subject, groups: Sequence[ParameterGroup]) -> Table:
 def exploded(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
     """Groups that one step of an optimizer would throw far away, and those that one has thrown."""
     advice = (
-        "A step of the optimizer throws the parameters far away. Scale inputs and targets to about 1, begin with "
-        "smaller weights, lower the learning rate, or limit the step with clip_grad_norm_."
+        "A step of the optimizer throws the parameters far away. Scale inputs, targets and what parameters measure to "
+        "about 1, begin with smaller weights, lower the learning rate, or limit the step with clip_grad_norm_."
     )
     found = _about_gradients(subject, groups, "exploded", "The gradient explodes in", max, advice)
     huge = [group for group in groups if group.verdict == "huge"]
@@ -206,9 +182,13 @@ def _where(subject: Subject, group: ParameterGroup, extreme: Callable[..., Any])
     )
 
 
-def zero(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
-    """What the loss reaches, but with a derivative of exactly 0; and which steps back make it 0."""
-    bad = [(group.name, group.values) for group in groups if group.verdict == "zero"]
+def zero(subject: Subject, groups: Sequence[ParameterGroup], units: Sequence[Finding]) -> list[Finding]:
+    """What the loss reaches, but with a derivative of exactly 0; and which steps back make it 0.
+
+    What comes of `units` that were found already is no other trouble.
+    """
+    new = _without_gradient(subject, {z for finding in units for z in finding.values})
+    bad = [(a.name, a.values) for a in groups if a.verdict == "zero" and not new.isdisjoint(a.values)]
     advice = (
         "Nothing comes back through a relu that is off, a factor of 0, a sigmoid or tanh at the end of its range, a "
         "clamp at its bound, or a where() that chose the other one."
@@ -218,15 +198,26 @@ def zero(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
     return _named("zero gradient", "reached, but the gradient is exactly 0", bad, advice, lines)
 
 
+def _without_gradient(subject: Subject, known: set[Value]) -> set[Value]:
+    """What a step of derivative 0 keeps from the loss; but not where that is a step of what is known, or with it."""
+    found: set[Value] = set()
+    for z in filter(is_computed, reversed(subject.order)):
+        g = subject.adjoint.get(z, 0.0)
+        if z in found or (g and z not in known and known.isdisjoint(z.inputs)):
+            found.update(x for x, d in zip(z.inputs, derivatives_of(z)) if type(x) is not float and not g * d)
+    return found
+
+
 def _stops(subject: Subject, leaves: Sequence[Value]) -> list[tuple[Value, Value]]:
     """The steps back on which what comes from the loss to these leaves becomes 0."""
-    behind, stops = {*leaves}, {}
+    behind = {*leaves}
+    stops: dict[tuple[Value, Value], None] = {}  # an ordered set
     for z in filter(is_computed, subject.order):
-        inputs = [x for x in z.inputs if type(x) is not float and x in behind]
-        if inputs and not subject.adjoint.get(z):
+        inputs = [(x, d) for x, d in zip(z.inputs, derivatives_of(z)) if type(x) is not float and x in behind]
+        g = subject.adjoint.get(z, 0.0)
+        if inputs and not g:
             behind.add(z)
-        elif inputs:
-            stops.update(dict.fromkeys((z, x) for x in inputs))
+        stops.update(dict.fromkeys((z, x) for x, d in inputs if g and not g * d))
     return [*stops]
 
 
@@ -288,8 +279,10 @@ def _named(
 
 
 def accumulated(subject: Subject) -> list[Finding]:
-    """Whether each leaf's `.grad` is what this loss gives; and if not, what else is in it."""
-    loss, leaves = subject.loss, [x for x in subject.adjoint if x.op is None and x is not subject.loss]
+    """Whether each `.grad`, of the parameters if there is a model, is what this loss gives; if not, what is in it."""
+    loss = subject.loss
+    leaves = [x for x in subject.adjoint if x.op is None and x is not loss]
+    leaves = [x for x in leaves if x in subject.places] if subject.parameters else leaves
     off = [x for x in leaves if not close(x.grad, subject.adjoint[x])]
     if subject.fresh:
         return []
@@ -299,13 +292,20 @@ def accumulated(subject: Subject) -> list[Finding]:
         return []
     factor = next((x.grad / subject.adjoint[x] for x in leaves if subject.adjoint[x]), math.nan)
     if all(math.isclose(x.grad, factor * subject.adjoint[x], rel_tol=1e-6) for x in leaves):
-        return [_scaled(subject, factor, off)]
+        return [_scaled(subject, factor, off, alone=len(leaves) == 1)]
     verb = "is" if len(off) == 1 else "are"
-    if all(0 <= x.grad / (subject.adjoint[x] or math.nan) <= 1 for x in off):
+    if _are_limited(subject, leaves, off):
         text = f"{count(len(off), '.grad')} {verb} smaller than this loss gives: limited by clip_grad_value_, or zeroed"
         return [Finding("scaled", text, _compared(subject, off), "", off, trouble=False)]
     text = f"The gradients were accumulated: {count(len(off), '.grad')} {verb} not what this loss gives"
     return [Finding("accumulated", text, _compared(subject, off), ADDED, off)]
+
+
+def _are_limited(subject: Subject, leaves: list[Value], off: list[Value]) -> bool:
+    """Whether each that is not right is smaller: 0, or the largest size that any has."""
+    limit = max(abs(x.grad) for x in leaves)
+    ratios = [x.grad / (subject.adjoint[x] or math.nan) for x in off]
+    return all(0 <= ratio < 1 and abs(x.grad) in (0, limit) for ratio, x in zip(ratios, off))
 
 
 ADDED = (
@@ -325,18 +325,22 @@ def _not_run(subject: Subject, held: list[Value]) -> Finding:
     return Finding("no backward", text, lines, advice, held, trouble=False)
 
 
-def _scaled(subject: Subject, factor: float, off: list[Value]) -> Finding:
-    """Of gradients that are all of this loss, times one number."""
+def _scaled(subject: Subject, factor: float, off: list[Value], alone: bool) -> Finding:
+    """Of gradients that are all of this loss, times one number; or of a single one, of which one cannot know."""
     loss, name, times = subject.loss, subject.name(subject.loss), subject.number(factor)
     lines = _compared(subject, off)
+    begun = close(factor, loss.grad)  # as backward began with it: by its argument, or on what was computed of the loss
     if not factor:
         return Finding("zeroed", "zero_grad() ran after backward(): each .grad is 0", trouble=False)
-    if 0 < factor < 1 or (close(factor, loss.grad) and factor % 1):
-        text = f"Each .grad is {times} times what {name} gives: scaled, clipped, or by backward({times})"
+    if begun and (factor < 0 or factor % 1):
+        text = f"Each .grad is {times} times what {name} gives, as backward began with {name}.grad = {times}"
         return Finding("scaled", text, lines, "", off, trouble=False)
+    if 0 < factor < 1:
+        text = f"Each .grad is {times} times what {name} gives: scaled or clipped"
+        advice = "If it was not, something is left of an earlier backward(): call zero_grad() before it." * alone
+        return Finding("scaled", text, lines, advice, off, trouble=False)
     text = f"The gradients were accumulated: each .grad is {times} times what {name} gives"
-    if close(factor, loss.grad):
-        text += f", as if backward() ran {times} times"
+    text += f", as if backward() ran {times} times" * begun
     return Finding("accumulated", text, lines, ADDED, off)
 
 

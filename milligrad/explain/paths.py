@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from milligrad.draw.formulas import derivatives
 from milligrad.engine import Value, adjoints, place, topological_order
+from milligrad.explain.arithmetic import changed
 from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
 from milligrad.explain.subject import Subject, close, derivatives_of
 from milligrad.typing import TypeAlias
@@ -180,17 +181,20 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     derivative = f"∂{y}/∂{x}"
     value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"
     title = f"{value}: how {subject.value(loss)} moves with {subject.value(wrt)}"
+    stale = changed(subject)
+    blocks: list[Block]
     if not n:
         text = (
             f"No path leads from {x} to {y}: {y} was not computed of {x}, or only through constants (detach, no_grad)."
         )
-        return Explanation(title, [Paragraph(text), *_about_grad(subject, wrt, total)], total=total)
-    blocks: list[Block] = [Paragraph(_headline(n, largest, x, y)), _table(subject, n, largest, total)]
+        blocks = [*stale, Paragraph(text), *_about_grad(subject, wrt, total)]
+        return Explanation(title, blocks, total=total, findings=stale)
+    blocks = [*stale, Paragraph(_headline(n, largest, x, y)), _table(subject, n, largest, total)]
     for z, why in subject.missing[:SHOWN]:
         what = f"{derivative} does not exist" if total != total else f"{x}.grad cannot be had"
         blocks.append(Paragraph(f"{what}: {subject.where(z)} has {why}, and backward() stops there."))
     blocks += [*_step_by_step(subject, largest), *_about_grad(subject, wrt, total)]
-    return Explanation(title, blocks, paths=largest, total=total)
+    return Explanation(title, blocks, paths=largest, total=total, findings=stale)
 
 
 def _headline(n: int, largest: list[Path], x: str, y: str) -> str:
@@ -215,8 +219,8 @@ def _row(subject: Subject, path: Path) -> tuple[str, str, str]:
 
 
 def _alike(product: str, nodes: str, derivatives: str, n: int) -> tuple[str, str, str]:
-    """One row for n paths that differ only in what is left out."""
-    return (product, nodes, derivatives) if n == 1 else (f"{n:,} × {product}", f"{nodes}, and so on", derivatives)
+    """One row for n paths that look alike: they differ in what is left out, or use a Value twice, as x * x does."""
+    return product, f"{nodes}, {n:,} such paths" if n > 1 else nodes, derivatives
 
 
 def _many(n: int) -> str:
@@ -294,7 +298,10 @@ def _compared(subject: Subject, wrt: Value, total: float) -> str:
     if not runs and not wrt.grad:
         return f"{grad}: {y}.backward() has not run yet, or gradients were zeroed since."
     if runs > 1 and runs % 1 == 0 and close(wrt.grad, expected):
-        return f"{grad}, {runs:g} times as much: {y}.backward() ran {runs:g} times, and gradients add up."
+        return (
+            f"{grad}, {runs:g} times as much, as {y}.grad is {runs:g}: {y}.backward() ran {runs:g} times, and "
+            f"gradients add up; or backward() ran on what was computed of {y}."
+        )
     if runs and close(wrt.grad, expected):
         return f"{grad}: backward began with {y}.grad = {subject.number(runs)}."
     return f"{grad}, which is not from {y} alone: gradients add up until zero_grad(), or were changed since."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from operator import itemgetter
 
@@ -16,7 +17,15 @@ from milligrad.markup import printable, shown
 from milligrad.nn.module import Module
 from milligrad.typing import Self
 
-SAME = 1e-9  # the relative difference up to which two gradients are the same: far above rounding, far below a step
+SAME = 1e-9
+"""The relative difference up to which two gradients are the same: far above rounding, far below a step."""
+FLAT = 1e-3
+"""What has a smaller derivative passes less than a thousandth back. sigmoid(±6.91) and tanh(±4.15) do."""
+GAIN = 1e-3
+"""An answer is wrong if another would make the loss of its sample so much smaller."""
+TRIED = -2.0, -0.25, 0.25, 2.0  # what would an answer be with inputs so many times 1 + |x| away?
+CANCELLED = 1e-6
+"""Where the sum of what came back is such a small part of its parts, they cancel each other, as in a minimum."""
 LINEAR = {"add", "sub", "neg", "identity", "sum", "mul", "div", "dot"}  # what may stand between weights and activation
 
 
@@ -25,7 +34,8 @@ class Subject:
 
     loss, order:   the loss, and all that it was computed from, each Value after its inputs
     fresh:         whether it was computed only to be explained, so that no backward of it can have run
-    places:        where each Value stands in the model: "hidden.weight[0][1]"
+    parameters:    those of the model, by their paths: none without a model
+    places:        where each of their Values stands: "hidden.weight[0][1]"
     """
 
     def __init__(
@@ -33,6 +43,7 @@ class Subject:
     ) -> None:
         self.loss, self.model, self.precision, self.fresh = loss, model, precision, fresh
         self.order = inputs_first(loss)
+        self.parameters = dict(model.named_parameters()) if model is not None else {}
         self.places = names_in(model) if model is not None else {}
         known = self.order if also is None or also in {*self.order} else [also, *self.order]
         self.names = names_of(known, model)
@@ -92,27 +103,22 @@ class Subject:
         return adjoints({self.loss: 1.0}, partials_as_numbers)
 
     @cached_property
-    def near(self) -> dict[Value, Value]:
-        """The nearest trainable leaf that a Value is a sum with, or of products with: a bias, or else a weight."""
-        near: dict[Value, tuple[int, Value]] = {}
+    def sums(self) -> dict[Value, tuple[Value, Value]]:
+        """Of each Value that is linear in a trainable leaf: the nearest, a bias or else a weight, and what uses that.
+
+        A parameter of a single number may be shared by many units, as a temperature is: it is the last choice.
+        """
+        shared = {x for p in self.parameters.values() if p.numel() == 1 for x in p.values()}
+        found: dict[Value, tuple[bool, int, Value, Value]] = {}
         for z in filter(is_computed, self.order):
             inputs = [x for x in z.inputs if type(x) is not float]
-            direct = [(1, x) for x in inputs if x.op is None and x.requires_grad]
+            leaves = [(x in shared, 1, x, z) for x in inputs if x.op is None and x.requires_grad]
             if z.op.name in LINEAR:  # type: ignore[union-attr]
-                direct += [(near[x][0] + 1, near[x][1]) for x in inputs if x in near]
-            if direct:
-                near[z] = min(direct, key=itemgetter(0))
-        return {z: leaf for z, (_, leaf) in near.items()}
-
-    @cached_property
-    def steepest(self) -> dict[Value, float]:
-        """The largest |∂z/∂x| of each Value x, over all uses z of it."""
-        steepest: dict[Value, float] = {}
-        for z in filter(is_computed, self.order):
-            for x, d in zip(z.inputs, derivatives_of(z)):
-                if type(x) is not float:
-                    steepest[x] = max(steepest.get(x, 0.0), abs(d))
-        return steepest
+                nearer = [found[x] for x in inputs if x in found]
+                leaves += [(shared, distance + 1, x, y) for shared, distance, x, y in nearer]
+            if leaves:
+                found[z] = min(leaves, key=itemgetter(0, 1))
+        return {z: (leaf, y) for z, (_, _, leaf, y) in found.items()}
 
     @cached_property
     def inner(self) -> set[Value]:
@@ -124,10 +130,11 @@ class Subject:
                 inner.update(inputs)
         return inner
 
-    def is_wanted(self, z: Value) -> bool:
-        """Whether the loss is content with z: an answer that no inputs of derivative 0 could make better.
+    def is_content(self, z: Value) -> bool:
+        """Whether the loss is content with z: an answer that its inputs, where it is flat, could not make much better.
 
-        Two other numbers are tried for each such input: all below what they are, and all above.
+        Other numbers are tried for all such inputs: near and far, below and above. What the loss would gain is told by
+        its slope, times how many answers there are like z: in a mean each has so small a part.
         """
         g = self.adjoint.get(z, 0.0)
         inputs = {x for x in z.inputs if type(x) is not float}
@@ -135,13 +142,39 @@ class Subject:
             return False
         if not g:
             return True
-        still = {x for x, d in zip(z.inputs, derivatives_of(z)) if x in inputs and d == 0}
-        try:
-            others = [_moved(z, still, by) for by in (-2.0, 2.0)]
-        except (TypeError, ValueError, ArithmeticError):  # compiled code, or outside the domain
-            return False
-        rises = [other - z.data if g > 0 else z.data - other for other in others]
-        return min(rises) >= 0 < max(rises)
+        flat = {x for x, d in zip(z.inputs, derivatives_of(z)) if x in inputs and abs(d) < FLAT}
+        rises = []
+        for by in TRIED:
+            with suppress(TypeError, ValueError, ArithmeticError):  # compiled code, or outside the domain
+                rises.append(g * (_moved(z, flat, by) - z.data))
+        return bool(rises) and min(rises) * self.alike(z) > -GAIN and max(rises) > 0
+
+    @cached_property
+    def came_back(self) -> dict[Value, float]:
+        """Σ |g · ∂z/∂x| over each use z of a Value x: what came back to it, were there no signs.
+
+        Where the sum with signs is as good as 0, its parts are handed on in its place. Where an answer is flat and the
+        loss is content with it, all is handed on.
+        """
+        came = {self.loss: 1.0}
+        for z in filter(is_computed, reversed(self.order)):
+            g, parts = abs(self.adjoint.get(z, 0.0)), came.get(z, 0.0)
+            g = parts if g < CANCELLED * parts else g
+            derivatives = [abs(d) for d in partials_as_numbers(z)] if g else ()
+            content = any(d < FLAT for d in derivatives) and self.is_content(z)
+            for x, d in zip(z.inputs, derivatives):
+                if type(x) is not float and x.requires_grad:
+                    came[x] = came.get(x, 0.0) + g * (1.0 if content and d < FLAT else d)
+        return came
+
+    @cached_property
+    def layer(self) -> dict[Value, int]:
+        """The number of the group that each Value is in."""
+        return {z: i for i, group in enumerate(self.groups) for z in group}
+
+    def alike(self, z: Value) -> int:
+        """How many Values are in its group."""
+        return len(self.groups[self.layer[z]])
 
     @cached_property
     def groups(self) -> list[list[Value]]:
@@ -154,9 +187,9 @@ def is_computed(z: Value) -> bool:
     return z.op is not None and z.requires_grad
 
 
-def _moved(z: Value, still: set[Value], by: float) -> float:
-    """What z would be if these inputs were far from where they are, at least by so much."""
-    numbers = [x.data + by * (1 + abs(x.data)) if x in still else x.real for x in z.inputs]
+def _moved(z: Value, some: set[Value], by: float) -> float:
+    """What z would be with some of its inputs elsewhere."""
+    numbers = [x.data + by * (1 + abs(x.data)) if x in some else x.real for x in z.inputs]
     return z.op.value(*numbers)  # type: ignore[union-attr, no-any-return]
 
 

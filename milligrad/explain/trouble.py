@@ -5,11 +5,12 @@ Where numbers are no numbers, what follows from that is not reported as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from milligrad.draw.model import count
 from milligrad.engine import place
-from milligrad.explain.arithmetic import born, born_backward, changed, undefined
+from milligrad.explain.arithmetic import born, born_backward, changed, undefined, unused
 from milligrad.explain.document import SHOWN, Block, Explanation, Finding, Paragraph, few
 from milligrad.explain.gradients import (
     ParameterGroup,
@@ -34,13 +35,14 @@ CHECKED = (
 
 def explain_trouble(subject: Subject) -> Explanation:
     """All findings, and with a model a table of its parameters."""
-    broken = born(subject) or undefined(subject) or born_backward(subject)
+    broken = born(subject) or undefined(subject)
+    broken += born_backward(subject) if math.isfinite(subject.loss.data) else []
     groups = [] if broken else parameter_groups(subject)
     findings = _findings(subject, broken, groups)
     blocks: list[Block] = [*findings]
     if not any(finding.trouble for finding in findings):
         blocks.insert(0, Paragraph(f"Looked for {CHECKED}."))
-    if subject.model is not None and groups:
+    if subject.parameters and groups:
         blocks += [Paragraph("The gradients of this loss, by parameter:"), table(subject, groups)]
     lines = [place(x) for finding in findings if finding.trouble for x in finding.values if x.op is not None]
     if lines and not any(lines):
@@ -56,8 +58,8 @@ def _findings(subject: Subject, broken: list[Finding], groups: list[ParameterGro
         units = _first_layers(dead(subject)) + _first_layers(saturated(subject))
         found += units + exploded(subject, groups) + vanished(subject, groups)
         found += at_rest(groups)
-        found += [] if any(finding.trouble for finding in units) else zero(subject, groups)
-    found += unreached(subject)
+        found += zero(subject, groups, units)
+    found += unused(subject) + unreached(subject)
     found += [] if broken or stale or not subject.loss.requires_grad else accumulated(subject)
     return sorted(found, key=lambda finding: not finding.trouble)
 

@@ -8,76 +8,75 @@ One batch cannot prove that a unit is dead, so what may be chance is noted, and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import median
 
 from milligrad.draw.model import count
 from milligrad.engine import Value, partials_as_numbers
 from milligrad.explain.document import SHOWN, Finding, few
-from milligrad.explain.subject import Subject, is_computed
+from milligrad.explain.subject import FLAT, Subject, is_computed
 
-FLAT = 1e-3
-"""A sigmoid or tanh with a smaller derivative is saturated: it passes less than a thousandth on. sigmoid(±6.91) and
-tanh(±4.15) do."""
 SHARE = 0.75
 """A relu that is 0 for a whole batch may be so by chance: deep in a network at its start all samples look alike, and
-half of the units are off. It is trouble if such a share of a layer is."""
-ENOUGH = 4
-"""And so many samples are needed to say so."""
-GAIN = 1e-3
-"""An answer that is saturated is wrong if the other end of its range would make the loss of its sample so much smaller.
-(Of a mean over n answers each has one nth.)"""
+half of the units are off. It is trouble if such a share of a layer is,"""
+CHANCE = 0.005
+"""and if so many are in fewer starts than this. At its start a unit is off for n samples in about 0.5/√n of them, as
+100 points of two moons have it."""
 FAR = 10
 """It is trouble, too, if a unit's largest input is so many times as far below 0 as the inputs of its layer usually lie
-from 0: it did not get there by chance."""
-RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+from 0, or if all its units are off, from their middle: it did not get there by chance."""
+SATURATING = "sigmoid", "tanh"
 
 
 @dataclass(eq=False)
 class Unit:
     """The Values that one activation computed with the same weights, one for each sample.
 
-    name:   "unit 3 of layer 0" in a model, else the leaf that it is known by
-    layer:  what it belongs to: the module's path, or a number without a meaning of its own
-    index:  its place in the layer, if a model says so
+    layer:   what it belongs to: the module's path, or a number without a meaning of its own
+    index:   where the parameter that it is known by stands in the module; () without a model
+    name:    "unit 3 of layer 0" in a model, else by the leaf that it is known by
     """
 
-    name: str
     layer: str | int
-    index: int = 0
+    index: tuple[int, ...] = ()
+    name: str = ""
     nodes: list[Value] = field(default_factory=list)
 
 
 def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     """The units of an operation, by layer."""
-    nodes = [z for z in subject.order if is_computed(z) and z.op.name == op]  # type: ignore[union-attr]
-    if not nodes:
-        return {}
-    layer = {z: i for i, group in enumerate(subject.groups) for z in group}
-    leaves = subject.near
     units: dict[Value, Unit] = {}
-    for z in nodes:
-        leaf = leaves.get(z.inputs[0], z)
+    for z in [z for z in subject.order if is_computed(z) and z.op.name == op]:  # type: ignore[union-attr]
+        leaf, _ = subject.sums.get(z.inputs[0], (z, z))
         if leaf not in units:
-            module, index = _place(subject, leaf)
-            if module is None:
-                units[leaf] = Unit(f"the unit of {subject.name(leaf)}", layer[z])
-            else:
-                units[leaf] = Unit(f"unit {index} of {_layer_name(module)}", module, int(index))
+            layer, index = _place(subject, leaf) or (subject.layer[z], ())
+            units[leaf] = Unit(layer, index, f"the unit of {subject.name(leaf)}")
         units[leaf].nodes.append(z)
     layers: dict[str | int, list[Unit]] = {}
     for unit in sorted(units.values(), key=lambda unit: unit.index):
         layers.setdefault(unit.layer, []).append(unit)
+    for module, inside in layers.items():
+        if isinstance(module, str):
+            _number(module, inside)
     return layers
 
 
-def _place(subject: Subject, leaf: Value) -> tuple[str | None, str]:
-    """The module and the unit that a parameter belongs to: "0.bias[3]" and "0.weight[3][1]" to unit 3 of module 0."""
+def _place(subject: Subject, leaf: Value) -> tuple[str, tuple[int, ...]] | None:
+    """The module that a parameter belongs to, and where in it: "0.weight[3][1]" is in module 0 at (3, 1)."""
     place = subject.places.get(leaf)
     if place is None:
-        return None, ""
-    parameter, _, index = place.partition("[")
-    return parameter.rpartition(".")[0], index.partition("]")[0]
+        return None
+    parameter, *index = place.replace("]", "").split("[")
+    return parameter.rpartition(".")[0], tuple(map(int, index))
+
+
+def _number(module: str, units: list[Unit]) -> None:
+    """Name the units of a layer by the index that tells them apart: the first, or of weights [in][out] the second."""
+    columns = [*zip(*[unit.index for unit in units])]
+    numbers = next((column for column in columns if len({*column}) == len(units)), None)
+    for i, unit in enumerate(units):
+        unit.name = f"unit {numbers[i] if numbers else i} of {_layer_name(module)}"
 
 
 def _layer_name(layer: str | int) -> str:
@@ -90,24 +89,34 @@ def dead(subject: Subject) -> list[Finding]:
     for layer, units in _units(subject, "relu").items():
         samples = min(len(unit.nodes) for unit in units)
         off = [unit for unit in units if all(z.data == 0 for z in unit.nodes)]
-        whole = len(off) == len(units) > 1
-        wanted = len(off) == len(units) and all(map(subject.is_wanted, _nodes(units)))
-        if wanted:
+        content = all(map(subject.is_content, _nodes(off)))
+        if off and content and len(off) == len(units):
             found.append(_about_satisfied(subject, layer, units))
-        elif samples == 1 and off and not whole:
-            found.append(_about_one_sample(layer, off, len(units)))
-        elif off:
-            usual = median(abs(_input(z)) for unit in units for z in unit.nodes)
-            widespread = whole or (len(off) >= SHARE * len(units) and samples >= ENOUGH)
-            surely = [unit for unit in off if widespread or _largest_input(unit) < -FAR * usual]
-            perhaps = [unit for unit in off if unit not in surely]
+        elif off and not (content and samples == 1):
+            usual = _usual(units, off)
+            widespread = len(off) >= SHARE * len(units) and _by_chance(len(off), len(units), samples) < CHANCE
+            surely = [unit for unit in off if widespread or (samples > 1 and _largest_input(unit) < -FAR * usual)]
+            perhaps = [unit for unit in off if not widespread and unit not in surely]
             found += [_about_dead(subject, layer, surely, len(units))] if surely else []
             found += [_about_off(subject, layer, perhaps, len(units))] if perhaps else []
     return found
 
 
+def _usual(units: list[Unit], off: list[Unit]) -> float:
+    """How far the inputs of a layer lie from 0; if all of them are below 0, how far from the middle of their unit's."""
+    if len(off) == len(units):
+        return median((_largest_input(unit) - min(map(_input, unit.nodes))) / 2 for unit in units)
+    return median(abs(_input(z)) for unit in units for z in unit.nodes)
+
+
+def _by_chance(k: int, n: int, samples: int) -> float:
+    """How likely it is at the start that k or more of n units are off for all samples."""
+    p = 0.5 / math.sqrt(samples)
+    return math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+
+
 def _input(z: Value) -> float:
-    return float(z.inputs[0].real)
+    return float(z.inputs[0].real) + 0.0  # of -0.0, 0.0
 
 
 def _largest_input(unit: Unit) -> float:
@@ -126,15 +135,16 @@ def _about_dead(subject: Subject, layer: str | int, units: list[Unit], n: int) -
 
 
 def _about_off(subject: Subject, layer: str | int, units: list[Unit], n: int) -> Finding:
-    text = f"{_so_many(units, n, 'relu', layer)} off for all {len(units[0].nodes):,} samples of this loss"
-    advice = "No gradient comes back through it from them. That may be chance; if others never turn it on, it is dead."
-    return Finding("off", text, _inputs(subject, units), advice, _nodes(units), trouble=False)
-
-
-def _about_one_sample(layer: str | int, units: list[Unit], n: int) -> Finding:
-    text = f"{_so_many(units, n, 'relu', layer)} off for the only sample of this loss"
-    advice = "That is usual. Which units are dead shows in the loss of a batch."
-    return Finding("off", text, (), advice, _nodes(units), trouble=False)
+    samples, text = len(units[0].nodes), f"{_so_many(units, n, 'relu', layer)} off for "
+    lines = _inputs(subject, units) if samples > 1 or len(units) == n else ()
+    if samples == 1:
+        text += "the only sample of this loss"
+        advice = "No gradient comes back through them. " * bool(lines)
+        advice += "With one sample that is usual. Which units are dead shows in the loss of a batch."
+    else:
+        text += f"all {samples:,} samples of this loss"
+        advice = "No gradient comes back through it from them. That may be chance; if no other turns it on, it is dead."
+    return Finding("off", text, lines, advice, _nodes(units), trouble=False)
 
 
 def _about_satisfied(subject: Subject, layer: str | int, units: list[Unit]) -> Finding:
@@ -169,51 +179,53 @@ def _so_many(units: list[Unit], n: int, op: str, layer: str | int) -> str:
 
 
 def saturated(subject: Subject) -> list[Finding]:
-    """Sigmoid and tanh units that are flat for each sample, or layers of which half is."""
+    """Sigmoid and tanh units that are flat for each sample, layers of which half is, and answers that are wrong so."""
     found = []
-    for op in RANGE:
+    for op in SATURATING:
         for layer, units in _units(subject, op).items():
             nodes = _nodes(units)
-            flat = _flat(subject, nodes)
+            flat = {z for z in nodes if _keeps_gradient(subject, z)}
             whole = [unit for unit in units if len(unit.nodes) > 1 and flat.issuperset(unit.nodes)]
+            values = _nodes(whole) or [z for z in nodes if z in flat]
             if whole:
                 text = f"{_so_many(whole, len(units), op, layer)} saturated for every sample"
                 lines = [f"{unit.name}: {subject.where(unit.nodes[0])}" for unit in whole[:SHOWN]]
-                found.append(_about_saturated(subject, text, few(lines, len(whole)), _nodes(whole)))
-            elif 2 * len(flat) >= len(nodes) > 1:
-                text = f"{len(flat):,} of {len(nodes):,} {op}s of {_layer_name(layer)} are saturated"
-                values = [z for z in nodes if z in flat]
-                found.append(_about_saturated(subject, text, subject.listed(values), values))
+                found.append(_about_saturated(subject, text, few(lines, len(whole)), values))
+            elif values and (2 * len(flat) >= len(nodes) or not flat <= subject.inner):
+                verb = "is" if len(flat) == 1 else "are"
+                text = f"{len(flat):,} of {count(len(nodes), op)} of {_layer_name(layer)} {verb} saturated"
+                trouble = 2 * len(flat) >= len(nodes) or _keep_all(subject, flat)
+                found.append(_about_saturated(subject, text, subject.listed(values), values, trouble))
     return found
 
 
-def _flat(subject: Subject, nodes: list[Value]) -> set[Value]:
-    """Those with hardly any derivative; of a network's answers only those that the loss wants elsewhere."""
-    flat = {z for z in nodes if abs(partials_as_numbers(z)[0]) < FLAT}
-    if not flat:
-        return flat
-    answers = flat - subject.inner
-    return (flat - answers) | {
-        z for z in answers if len(nodes) * _gain(subject, z) >= GAIN and not _is_made_up_for(subject, z)
-    }
+def _keeps_gradient(subject: Subject, z: Value) -> bool:
+    """Whether it has hardly any derivative; and if it is an answer, the loss wants another and can't make up for that.
+
+    But where much comes back past it, as in silu(x) = x·sigmoid(x), it keeps nothing from the weights.
+    """
+    d = abs(partials_as_numbers(z)[0])
+    if d >= FLAT:
+        return False
+    _, weighted = subject.sums.get(z.inputs[0], (z, z.inputs[0]))
+    g = abs(subject.adjoint.get(z, 0.0))
+    if subject.came_back.get(weighted, 0.0) > FLAT * max(g, subject.came_back.get(z, 0.0)):
+        return False
+    return z in subject.inner or (not subject.is_content(z) and subject.alike(z) * g * d < FLAT)
 
 
-def _gain(subject: Subject, z: Value) -> float:
-    """How much smaller the loss would be, by its slope, with z at the end of its range that the loss wants it at."""
-    least, most = RANGE[z.op.name]  # type: ignore[union-attr]
-    g = subject.adjoint.get(z, 0.0)
-    return g * (z.data - least) if g > 0 else -g * (most - z.data)
+def _keep_all(subject: Subject, flat: set[Value]) -> bool:
+    """Whether hardly anything comes back to any leaf of what came to them."""
+    g = subject.adjoint
+    return max([abs(g[x]) for x in g if x.op is None], default=0.0) < FLAT * max([abs(g.get(z, 0.0)) for z in flat])
 
 
-def _is_made_up_for(subject: Subject, z: Value) -> bool:
-    """Whether the next step is as steep as z is flat: binary cross entropy divides by p·(1 - p)."""
-    return bool(subject.steepest.get(z, 0.0) * abs(partials_as_numbers(z)[0]) >= FLAT)
-
-
-def _about_saturated(subject: Subject, text: str, lines: list[str], nodes: list[Value]) -> Finding:
+def _about_saturated(
+    subject: Subject, text: str, lines: list[str], nodes: list[Value], trouble: bool = True
+) -> Finding:
     d = max(abs(partials_as_numbers(z)[0]) for z in nodes)
     advice = (
         f"The derivative is at most {subject.number(d)} there, so hardly any gradient comes back. Scale the inputs, "
         "start with smaller weights, or use another activation."
     )
-    return Finding("saturated", text, lines, advice, nodes)
+    return Finding("saturated", text, lines, advice, nodes, trouble)

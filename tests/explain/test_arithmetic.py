@@ -6,6 +6,7 @@ import milligrad
 from milligrad import (
     SGD,
     CrossEntropyLoss,
+    Embedding,
     Linear,
     MultiheadAttention,
     ReLU,
@@ -254,3 +255,21 @@ def test_what_comes_of_nan_is_not_told_as_well():
         p.data = -100.0
     model[2].weight[0][0].data = math.nan
     assert trouble(lambda: sum(model(batch(1)[0])), model=model) == ["nan"]
+
+
+def test_a_branch_that_was_not_chosen_can_make_a_gradient_nan():
+    x = Value(2.0, "x")
+    loss = where(x > 0, x, x * -math.inf)
+    assert loss.data == 2.0
+    finding = found("nan gradient", loss)
+    assert any("∂v1/∂x = −inf times 0, which came back to v1" in line for line in finding.where)
+    assert "log(where(x > 0, x, 1.0))" in finding.advice
+
+
+def test_a_parameter_that_is_nan_is_found_though_the_loss_does_not_use_it():
+    model = Embedding(4, 2)
+    model.weight[3][0].data = math.nan
+    finding = found("nan", lambda: milligrad.sum(model([0])[0]), model=model)
+    assert finding.where == ["weight[3][0] = nan"]
+    assert finding.values == [model.weight[3][0]]
+    assert finding.trouble

@@ -131,8 +131,8 @@ def test_long_paths_that_look_alike_are_one_row():
     for _ in range(12):
         z = z + z
     rows = explain(z, wrt=x, max_paths=30).blocks[1].rows
-    first, last = "x → v1 → v2 → … 7 more … → v10 → v11 → loss, and so on", ("4096", "the sum of all", "")
-    assert [*rows] == [("30 × 1", first, rows[0][2]), ("4066", "4,066 more paths, together", ""), last]
+    first, last = "x → v1 → v2 → … 7 more … → v10 → v11 → loss, 30 such paths", ("4096", "the sum of all", "")
+    assert [*rows] == [("1", first, rows[0][2]), ("4066", "4,066 more paths, together", ""), last]
 
 
 def test_a_deep_graph_needs_no_recursion():
@@ -311,7 +311,8 @@ def test_digits_are_those_asked_for():
         (lambda z, x: z.backward(), "x.grad is 6, too."),
         (
             lambda z, x: (z.backward(), z.backward(), z.backward()),
-            "x.grad is 18, 3 times as much: z.backward() ran 3 times, and gradients add up.",
+            "x.grad is 18, 3 times as much, as z.grad is 3: z.backward() ran 3 times, and gradients add up; or\n"
+            "backward() ran on what was computed of z.",
         ),
         (lambda z, x: z.backward(0.5), "x.grad is 3: backward began with z.grad = 0.5."),
         (
@@ -387,3 +388,13 @@ def test_the_loss_is_called_so_unless_it_has_a_name():
     assert str(explain(x * 3.0, wrt=x)).startswith("∂loss/∂x = 3: how loss = 6 moves")
     assert str(explain(x * Value(3.0, "loss"), wrt=x)).startswith("∂v1/∂x = 3")
     assert str(explain(x, wrt=x)).startswith("∂x/∂x = 1")
+
+
+def test_numbers_that_changed_since_are_told():
+    x = Value(2.0, "x")
+    y = x * x
+    x.data = 3.0
+    explanation = explain(y, wrt=x)
+    assert [f.kind for f in explanation.findings] == ["changed"]
+    assert "loss = x * x is still 4" in str(explanation)
+    assert explain(x * x, wrt=x).findings == []

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from milligrad import (
+    GELU,
     BCELoss,
     Conv2d,
     Linear,
@@ -12,6 +13,7 @@ from milligrad import (
     ReLU,
     Sequential,
     Sigmoid,
+    SiLU,
     Tanh,
     Value,
     manual_seed,
@@ -19,8 +21,10 @@ from milligrad import (
     relu,
     sum,
 )
+from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
-from milligrad.explain.units import FAR, FLAT
+from milligrad.explain.subject import FLAT
+from milligrad.explain.units import FAR
 from tests.explain.networks import batch, digit_classifier, found, line_of, small_network, trouble, xor
 
 
@@ -329,3 +333,83 @@ def test_a_classifier_with_dead_units_is_named_by_unit():
         model[0].bias[unit].data = -60.0
     [finding] = [f for f in explain(loss, model=model).findings if f.kind == "dead relu" and f.trouble]
     assert [line.split(":")[0] for line in finding.where] == ["unit 4 of layer 0", "unit 17 of layer 0"]
+
+
+@pytest.mark.parametrize("activation", [SiLU(), GELU("tanh")])
+def test_what_goes_past_a_flat_activation_is_not_kept(activation):
+    manual_seed(0)
+    model = Sequential(Linear(1, 8), activation, Linear(8, 1))
+    for x in [*model[0].weight.values(), *model[0].bias.values()]:
+        x.data = abs(x.data)
+    inputs = [[i * 20.0] for i in range(2, 20)]
+    loss = MSELoss()(model(inputs), [[x / 20] for [x] in inputs])
+    op = "sigmoid" if isinstance(activation, SiLU) else "tanh"
+    assert sum(z.op.name == op and z.data > 0.9999 for z in inputs_first(loss) if z.op) > 100
+    assert "saturated" not in trouble(loss, model=model)
+
+
+def test_a_shared_scale_is_no_unit():
+    class Scaled(Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.scale, self.output = Linear(4, 8), Parameter([1.0]), Linear(8, 1)
+
+        def forward(self, x):
+            return self.output([relu(h * self.scale[0]) for h in self.hidden(x)])[0]
+
+    manual_seed(0)
+    model = Scaled()
+    for unit in (0, 2, 5):
+        model.hidden.bias[unit].data = -500.0
+    finding = found("dead relu", lambda: MSELoss()([model(x) for x in batch()], [1.0] * 16), model=model)
+    assert [line.split(":")[0] for line in finding.where] == [f"unit {i} of layer hidden" for i in (0, 2, 5)]
+
+
+def test_units_of_weights_by_input_are_told_apart():
+    model = Module()
+    model.w = Parameter([[-5.0 - i - j for j in range(3)] for i in range(2)])
+
+    def unit(x, j):
+        return relu(sum([x[i] * model.w[i][j] for i in range(2)]))
+
+    loss = MSELoss()([sum([unit(x, j) for j in range(3)]) for x in [[1, 2], [2, 1], [1, 1], [2, 2]]], [1.0] * 4)
+    [finding] = [f for f in explain(loss, model=model).findings if f.kind == "off"]
+    assert [line.split(":")[0] for line in finding.where] == [f"unit {j} of the model" for j in range(3)]
+
+
+@pytest.mark.parametrize(
+    "units, samples, expected", [(4, 1, []), (4, 4, ["dead relu"]), (2, 4, []), (2, 64, ["dead relu"])]
+)
+def test_a_small_layer_may_be_off_by_chance(units, samples, expected):
+    """Of a start about 0.5/√n of all units are off for n samples."""
+    manual_seed(0)
+    model = Sequential(Linear(4, units), ReLU(), Linear(units, 1))
+    inputs = batch(samples)
+    for unit in range(units):
+        model[0].bias[unit].data -= max(relus(model, inputs, unit)) + 0.01
+    kinds = trouble(lambda: MSELoss()(model(inputs), [[1.0]] * samples), model=model)
+    assert kinds == expected
+
+
+def test_wrong_answers_that_teach_nothing_are_found():
+    w = Value(2.0, "w")
+    xs, ys = [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 6.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+    loss = MSELoss()([(w * x).sigmoid() for x in xs], ys)
+    note = found("saturated", loss)
+    assert not note.trouble  # the others teach something
+    assert note.text == "1 of 7 sigmoids of one layer is saturated"
+    w.data = 300.0
+    assert "saturated" in trouble(MSELoss()([(w * x).sigmoid() for x in xs], ys))
+
+
+def test_a_loss_that_makes_up_for_it_later_is_no_trouble():
+    w, b = Value(1.0, "w"), Value(0.0, "b")
+    answers = [(w * x + b).sigmoid() for x in (8.0, 9.0, 10.0, 11.0)]
+    assert trouble(mean([-(1 - p).log() for p in answers])) == []
+    assert trouble(mean([-p.log() for p in answers])) == []
+    assert trouble(mean([p**2 for p in answers])) == ["saturated"]
+
+
+def test_terms_of_a_loss_are_no_units():
+    xs = [Value(float(i), f"x{i}") for i in range(25)]
+    assert [f.kind for f in explain(mean([relu(x - 22.0) for x in xs])).findings] == ["no backward"]
