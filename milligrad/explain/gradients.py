@@ -17,7 +17,7 @@ from milligrad.draw.model import count
 from milligrad.engine import Value
 from milligrad.explain.document import SHOWN, Finding, Table, few
 from milligrad.explain.paths import paths
-from milligrad.explain.subject import CANCELLED, Subject, close, derivatives_of, is_computed
+from milligrad.explain.subject import Subject, close, derivatives_of, is_computed
 from milligrad.markup import printable
 from milligrad.typing import Any
 
@@ -33,6 +33,8 @@ HEAVY = 100
 """Larger weights are no excuse: they come from exploded gradients."""
 HUGE = 1e6
 """No network has such weights unless a step threw them there."""
+OPPOSED = 0.01
+"""Where the sum of what came back is such a small part of it, its signs make it small."""
 
 
 @dataclass
@@ -95,7 +97,7 @@ def _tell_at_rest(subject: Subject, groups: Sequence[ParameterGroup], little: fl
     """Where much came back, and only the sum of all is so small, nothing is wrong: the loss wants no other number."""
     for group in groups:
         came = _rms([subject.came_back.get(x, 0.0) for x in group.values if x in subject.adjoint])
-        if came > max(little, group.gradient / CANCELLED):
+        if came > max(little, group.gradient / OPPOSED):
             group.verdict = "at rest"
 
 

@@ -161,10 +161,10 @@ class Subject:
             g, parts = abs(self.adjoint.get(z, 0.0)), came.get(z, 0.0)
             g = parts if g < CANCELLED * parts else g
             derivatives = [abs(d) for d in partials_as_numbers(z)] if g else ()
-            content = any(d < FLAT for d in derivatives) and self.is_content(z)
+            least = float(any(d < FLAT for d in derivatives) and self.is_content(z))
             for x, d in zip(z.inputs, derivatives):
                 if type(x) is not float and x.requires_grad:
-                    came[x] = came.get(x, 0.0) + g * (1.0 if content and d < FLAT else d)
+                    came[x] = came.get(x, 0.0) + g * max(d, least)
         return came
 
     @cached_property

@@ -209,7 +209,7 @@ def _keeps_gradient(subject: Subject, z: Value) -> bool:
         return False
     _, weighted = subject.sums.get(z.inputs[0], (z, z.inputs[0]))
     g = abs(subject.adjoint.get(z, 0.0))
-    if subject.came_back.get(weighted, 0.0) > FLAT * max(g, subject.came_back.get(z, 0.0)):
+    if subject.came_back.get(weighted, 0.0) > FLAT * g:
         return False
     return z in subject.inner or (not subject.is_content(z) and subject.alike(z) * g * d < FLAT)
 

@@ -614,3 +614,53 @@ def test_classes_that_are_told_apart_perfectly_are_at_rest(w):
     assert trouble(BCEWithLogitsLoss()([w * x + b for x in xs], ys)) == []
     wrong = BCELoss()([(w * x + b).sigmoid() for x in xs], [0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
     assert ("saturated" in trouble(wrong)) == (w.data >= 40)  # before, the loss is as steep as the sigmoid is flat
+
+
+def test_a_wide_network_does_not_hide_that_a_gradient_vanishes():
+    """Without their signs the parts of its gradients do not shrink: 32 · 0.09 · 0.25 is about 1."""
+    manual_seed(0)
+    model = Sequential(*[layer for _ in range(9) for layer in (Linear(32, 32), Sigmoid())])
+    loss = CrossEntropyLoss()(model(batch(1, 32)), [0])
+    finding = found("vanished", loss, model=model)
+    assert finding.text.startswith("The gradient vanishes in 0.weight, 0.bias")
+
+
+def test_of_many_wrong_answers_each_has_a_small_part():
+    w = Value(-60.0, "w")
+    loss = MSELoss()([(w * x).sigmoid() for x in range(1, 3001)], [1.0] * 3000)
+    assert trouble(loss) == ["saturated", "vanished"]
+
+
+def test_the_bias_of_a_hinge_loss_with_decay_is_at_rest():
+    w, b = Value(1.0, "w"), Value(0.1, "b")
+    pairs = [(0.5, 1), (0.2, 1), (-0.3, -1), (-0.1, -1)]
+    loss = mean([relu(1 - y * (w * x + b)) for x, y in pairs]) + 1e-4 * (w * w + b * b)
+    assert grad(loss, b).data == pytest.approx(2e-5)
+    assert trouble(loss) == []
+
+
+def test_what_cancels_but_was_little_before_has_vanished():
+    a, b = Value(1.0, "a"), Value(1.0, "b")
+    assert trouble(a + 1e-9 * (b * 1.001 - b)) == ["vanished"]
+    assert trouble(a + 1e-9 * (b * (1 + 1e-9) - b)) == ["vanished"]
+    assert trouble(a + 1e-9 * (b - b)) == []
+
+
+def test_of_what_cancels_no_step_stops_it():
+    a, b = Value(1.0, "a"), Value(1.0, "b")
+    finding = found("zero gradient", a + 1e-9 * (b - b) + where(b > 0, 5.0, b))
+    assert len(finding.where) == 2
+    assert "∂v1/∂b is 0, of v1 = where(1, 5, b)" in finding.where[1]
+
+
+def test_a_large_leaf_is_no_huge_weight():
+    assert trouble(Value(1e7, "population") * 1e-3) == []
+
+
+def test_gradients_of_other_sizes_were_not_limited():
+    x, y, z = Value(3.0, "x"), Value(2.0, "y"), Value(1.0, "z")
+    loss = x * y * 5.0 + z
+    x.grad, y.grad, z.grad, loss.grad = 2.0, 4.0, 1.0, 1.0
+    assert trouble(loss) == ["accumulated"]
+    x.grad = 4.0
+    assert trouble(loss) == []

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -24,7 +25,7 @@ from milligrad import (
 from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
 from milligrad.explain.subject import FLAT
-from milligrad.explain.units import FAR
+from milligrad.explain.units import FAR, _by_chance
 from tests.explain.networks import batch, digit_classifier, found, line_of, small_network, trouble, xor
 
 
@@ -135,6 +136,14 @@ def test_a_single_relu_that_is_off_may_be_chance():
     for loss in (relu(x * 2.0) + 1.0, relu(x * 2.0) * -1.0):
         [finding] = [f for f in explain(loss).findings if f.kind in ("off", "dead relu")]
         assert not finding.trouble
+        assert finding.where == ["the unit of x: v2 = relu(v1) = relu(−2) = 0"]
+        assert "1 thing to look at" in explain(loss).title
+
+
+def test_an_input_is_not_called_negative_zero():
+    w = Value(0.0, "w")
+    finding = found("off", MSELoss()([relu(w * x) for x in (-1.0, -2.0)], [1.0, 1.0]))
+    assert finding.where == ["the unit of w: its input lies between 0 and 0"]
 
 
 def hinge_loss(b, margin):
@@ -375,6 +384,9 @@ def test_units_of_weights_by_input_are_told_apart():
     loss = MSELoss()([sum([unit(x, j) for j in range(3)]) for x in [[1, 2], [2, 1], [1, 1], [2, 2]]], [1.0] * 4)
     [finding] = [f for f in explain(loss, model=model).findings if f.kind == "off"]
     assert [line.split(":")[0] for line in finding.where] == [f"unit {j} of the model" for j in range(3)]
+    loss = MSELoss()([sum([unit(x, j) for j in (1, 2)]) for x in [[1, 2], [2, 1], [1, 1], [2, 2]]], [1.0] * 4)
+    [finding] = [f for f in explain(loss, model=model).findings if f.kind == "off"]
+    assert [line.split(":")[0] for line in finding.where] == ["unit 1 of the model", "unit 2 of the model"]
 
 
 @pytest.mark.parametrize(
@@ -407,9 +419,19 @@ def test_a_loss_that_makes_up_for_it_later_is_no_trouble():
     answers = [(w * x + b).sigmoid() for x in (8.0, 9.0, 10.0, 11.0)]
     assert trouble(mean([-(1 - p).log() for p in answers])) == []
     assert trouble(mean([-p.log() for p in answers])) == []
+    assert trouble(mean([-(1 - (w * (8 + i / 1000) + b).sigmoid()).log() for i in range(2000)])) == []
     assert trouble(mean([p**2 for p in answers])) == ["saturated"]
 
 
 def test_terms_of_a_loss_are_no_units():
     xs = [Value(float(i), f"x{i}") for i in range(25)]
     assert [f.kind for f in explain(mean([relu(x - 22.0) for x in xs])).findings] == ["no backward"]
+
+
+@pytest.mark.parametrize("n, samples", [(1, 1), (4, 1), (5, 4), (6, 25)])
+def test_the_odds_are_those_of_all_cases(n, samples):
+    p = 0.5 / samples**0.5
+    cases = [*itertools.product((True, False), repeat=n)]
+    for k in range(n + 1):
+        expected = math.fsum(math.prod(p if off else 1 - p for off in case) for case in cases if case.count(True) >= k)
+        assert _by_chance(k, n, samples) == pytest.approx(expected)
