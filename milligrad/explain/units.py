@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import not_
 from statistics import median
 
 from milligrad.draw.model import count
@@ -95,8 +97,9 @@ def dead(subject: Subject) -> list[Finding]:
         elif off and not (content and samples == 1):
             usual = _usual(units, off)
             widespread = len(off) >= SHARE * len(units) and _by_chance(len(off), len(units), samples) < CHANCE
-            surely = [unit for unit in off if widespread or (samples > 1 and _largest_input(unit) < -FAR * usual)]
-            perhaps = [unit for unit in off if not widespread and unit not in surely]
+            certain = [widespread or (samples > 1 and _largest_input(unit) < -FAR * usual) for unit in off]
+            surely = [*compress(off, certain)]
+            perhaps = [*compress(off, map(not_, certain))]
             found += [_about_dead(subject, layer, surely, len(units))] if surely else []
             found += [_about_off(subject, layer, perhaps, len(units))] if perhaps else []
     return found
@@ -112,7 +115,8 @@ def _usual(units: list[Unit], off: list[Unit]) -> float:
 def _by_chance(k: int, n: int, samples: int) -> float:
     """How likely it is at the start that k or more of n units are off for all samples."""
     p = 0.5 / math.sqrt(samples)
-    return math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+    ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k, n + 1)]  # logarithms
+    return math.fsum(math.exp(way + i * math.log(p) + (n - i) * math.log1p(-p)) for i, way in enumerate(ways, k))
 
 
 def _input(z: Value) -> float:

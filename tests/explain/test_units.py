@@ -435,3 +435,8 @@ def test_the_odds_are_those_of_all_cases(n, samples):
     for k in range(n + 1):
         expected = math.fsum(math.prod(p if off else 1 - p for off in case) for case in cases if case.count(True) >= k)
         assert _by_chance(k, n, samples) == pytest.approx(expected)
+
+
+def test_the_odds_of_many_units_are_no_overflow():
+    assert _by_chance(2500, 5000, 1) == pytest.approx(0.5, abs=0.01)
+    assert _by_chance(5000, 5000, 9) == 0.0
