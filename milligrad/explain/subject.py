@@ -103,6 +103,11 @@ class Subject:
         return adjoints({self.loss: 1.0}, partials_as_numbers)
 
     @cached_property
+    def largest(self) -> float:
+        """The largest |∂loss/∂x| of a leaf x."""
+        return max([abs(g) for x, g in self.adjoint.items() if x.op is None], default=0.0)
+
+    @cached_property
     def sums(self) -> dict[Value, tuple[Value, Value]]:
         """Of each Value that is linear in a trainable leaf: the nearest, a bias or else a weight, and what uses that.
 

@@ -220,8 +220,7 @@ def _keeps_gradient(subject: Subject, z: Value) -> bool:
 
 def _keep_all(subject: Subject, flat: set[Value]) -> bool:
     """Whether hardly anything comes back to any leaf of what came to them."""
-    g = subject.adjoint
-    return max([abs(g[x]) for x in g if x.op is None], default=0.0) < FLAT * max([abs(g.get(z, 0.0)) for z in flat])
+    return subject.largest < FLAT * max([abs(subject.adjoint.get(z, 0.0)) for z in flat])
 
 
 def _about_saturated(
