@@ -19,7 +19,7 @@ WIDTH = 356.0  # of most charts: a phone shows it
 GAP = 16.0  # between two charts
 TOP = 26.0  # what the heading takes
 
-HUES = 5  # how many colours tell series and classes apart; shapes and dashes go on telling
+HUES = 5  # colours; 6 marks, 4 dashes and 4 hatchings have other periods, so that 20 series or classes look different
 SELECTOR = ".milligrad-chart"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
 RULES = {
     "": f"background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); --hue: var(--muted)",
@@ -34,6 +34,7 @@ RULES = {
     " .dot": "fill: var(--hue); stroke: var(--paper)",
     " .unseen": "opacity: 0; pointer-events: all",
     " .region": "fill: var(--hue)",
+    " .hatch": "fill: none; stroke: var(--hue); stroke-width: 0.3; stroke-opacity: 0.7",
     " .cell": "fill: var(--hue); stroke: var(--paper)",
     " .middle": "text-anchor: middle",
     " .end": "text-anchor: end",
@@ -131,12 +132,14 @@ CORNERS = (  # of marks of the radius 1, from the centre; a mark without corners
     ((0, -1.25), (1.15, 0.85), (-1.15, 0.85)),
     ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
     ((0, 1.25), (1.15, -0.85), (-1.15, -0.85)),
+    ((-0.45, -1.3), (0.45, -1.3), (0.45, -0.45), (1.3, -0.45), (1.3, 0.45), (0.45, 0.45),
+     (0.45, 1.3), (-0.45, 1.3), (-0.45, 0.45), (-1.3, 0.45), (-1.3, -0.45), (-0.45, -0.45)),
 )
 # fmt: on
 
 
 def mark(kind: int, x: float, y: float, r: float) -> str:
-    """The path of a small figure about (x, y): each kind has a shape of its own, up to the fifth."""
+    """The path of a small figure about (x, y): each kind has a shape of its own, up to the sixth."""
     corners = CORNERS[kind % len(CORNERS)]
     if not corners:
         return f"M{x - r:.5g} {y:.5g}a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z"

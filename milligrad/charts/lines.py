@@ -73,7 +73,7 @@ def lines_on(
     xs, columns = checked(series, x)
     drawn = []
     for i, (name, ys) in enumerate(columns.items()):
-        style = {"color": f"C{first + i}", "linestyle": ("-", "--", ":", "-.")[i % 4], "marker": "os^Dv"[i % 5]}
+        style = {"color": f"C{first + i}", "linestyle": ("-", "--", ":", "-.")[i % 4], "marker": "os^DvP"[i % 6]}
         drawn += ax.plot(xs, [math.nan if y is None else y for y in ys], label=_plain(name), markersize=3, **style)
     if _is_log(columns, percent):
         ax.set_yscale("log")

@@ -10,7 +10,7 @@ from itertools import groupby
 from math import isfinite
 
 from milligrad.charts.axes import Frame, span
-from milligrad.charts.chart import LEADING, TOP, Chart, heading, hue, legend, mark, with_tooltip
+from milligrad.charts.chart import HUES, LEADING, TOP, Chart, heading, hue, legend, mark, with_tooltip
 from milligrad.markup import element, elided, shown
 from milligrad.typing import TypeAlias
 
@@ -18,6 +18,7 @@ CELLS = 64  # in a row and in a column
 MARGIN = 0.15  # how much farther than the points the plane reaches, on each side
 LEVELS = 4  # how many depths of colour tell how sure an answer is
 FAINTEST, DEEPEST = 0.1, 0.42
+EVERY = 3  # cells from one stroke of a hatching to the next
 SIDE = 300.0
 Point: TypeAlias = "Sequence[float]"
 Tone: TypeAlias = "tuple[int | None, int]"  # a class, None where the answer is no number, and how sure it is
@@ -41,6 +42,7 @@ def decision_regions(
     """The points, each with the mark of its class, over what is most probable at each place of the `grid`.
 
     points: n × 2; labels: n; probabilities: 4,096 × classes, each row adding up to 1: the surer, the deeper the colour.
+    Twenty classes look different: there are five colours, plain, hatched to one side, to the other, and to both.
     Where one of a row is NaN or infinite there is no answer: the place is red, and the legend says "no number".
     Raises ValueError for a number of labels, probabilities or names that does not fit, for a label that is
     no class, and for a point that is not finite.
@@ -139,7 +141,27 @@ def _ground(tones: Sequence[Tone], frame: Frame) -> list[str]:
     ]
     across, down = (frame.right - frame.left) / CELLS, (frame.bottom - frame.top) / CELLS
     place = f"translate({frame.left:.6g} {frame.top:.6g}) scale({across:.6g} {down:.6g})"
-    return [element("g", *paths, transform=place, shape_rendering="crispEdges")]
+    return [element("g", *paths, *_hatching(tones), transform=place, shape_rendering="crispEdges")]
+
+
+def _hatching(tones: Sequence[Tone]) -> list[str]:
+    """One path for all strokes of the same class."""
+    strokes: dict[int, list[str]] = {}
+    for k, (best, _) in enumerate(tones):
+        if best is not None and (d := _hatch(best, k % CELLS, CELLS - 1 - k // CELLS)):
+            strokes.setdefault(best, []).append(d)
+    return [
+        element("path", class_=f"hatch {hue(best)}", d="".join(d), shape_rendering="auto")  # slanting: not crisp
+        for best, d in strokes.items()
+    ]
+
+
+def _hatch(kind: int, x: int, y: int) -> str:
+    """The strokes through a cell: none for the first five classes, then rising ones, falling ones, and both."""
+    turn = kind // HUES % 4
+    rising = f"M{x} {y + 1}l1-1" if turn & 1 and (x + y) % EVERY == 0 else ""
+    falling = f"M{x} {y}l1 1" if turn & 2 and (x - y) % EVERY == 0 else ""
+    return rising + falling
 
 
 def _dots(points: Sequence[Point], labels: Sequence[int], names: Sequence[str], frame: Frame) -> list[str]:
@@ -151,7 +173,10 @@ def _dots(points: Sequence[Point], labels: Sequence[int], names: Sequence[str], 
 
 
 def _sample(i: int) -> str:
-    return _swatch(hue(i), DEEPEST, element("path", class_="dot", d=mark(i, 12, 0, 3.5)))
+    strokes = "".join(_hatch(i, x, y) for y in range(4) for x in range(6))
+    hatching = element("path", class_="hatch", d=strokes, transform="translate(0 -7) scale(4 3.5)")
+    dot = element("path", class_="dot", d=mark(i, 12, 0, 3.5))
+    return _swatch(hue(i), DEEPEST, *[hatching] * bool(strokes), dot)
 
 
 def _swatch(colour: str, opacity: float, *marks: str) -> str:

@@ -41,6 +41,14 @@ def centre(path):
     return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
 
 
+def shape(path):
+    """The corners of a mark from its middle, in pixels: the same wherever the mark stands."""
+    if "a" in path.get("d"):
+        return "circle"
+    (x, y), corners = centre(path), path.get("d").strip("Mz").split("L")
+    return tuple((round(float(a) - x), round(float(b) - y)) for a, b in map(str.split, corners))
+
+
 def number(label):
     """What a label says, as a number."""
     s = label.replace("−", "-")
@@ -147,6 +155,16 @@ def ground(root):
                 cells[int(y), int(x) + k] = tone
     assert cells.keys() == {(i, j) for i in range(64) for j in range(64)}
     return cells
+
+
+def hatching(root):
+    """The strokes of every cell of a decision picture by (row from above, column): {"l1-1"} rise, {"l1 1"} fall."""
+    strokes = {(i, j): set() for i in range(64) for j in range(64)}
+    [cells] = [g for g in root if "scale" in (g.get("transform") or "")]
+    for path in of_class(cells, "hatch"):
+        for x, y, stroke in re.findall(r"M(\d+) (\d+)(l1-?\s?1)", path.get("d")):
+            strokes[int(y) - ("-" in stroke), int(x)].add((stroke, path.get("class").split()[1]))
+    return strokes
 
 
 def frame_of(root):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from milligrad.charts import Chart, beside, confusion_matrix, decision_regions, grid, images, lines
-from milligrad.charts.chart import CORNERS, HUES, STYLE, legend, mark
+from milligrad.charts.chart import CORNERS, STYLE, hue, legend, mark
 from milligrad.markup import DARK, LIGHT
 from tests.charts.reading import TAGS, S, assert_legible, centre, of_class, parsed, texts_within, words
 from tests.draw.graphs import NASTY
@@ -106,7 +106,8 @@ def test_a_page_scrolls_its_chart_by_the_keyboard_and_says_it_in_words():
 
 def test_every_mark_has_a_shape_of_its_own_about_its_centre():
     shapes = [mark(kind, 30.0, 20.0, 4.0) for kind in range(len(CORNERS))]
-    assert len({*shapes}) == len(CORNERS) == HUES and mark(len(CORNERS), 30.0, 20.0, 4.0) == shapes[0]
+    assert len({*shapes}) == len(CORNERS) and mark(len(CORNERS), 30.0, 20.0, 4.0) == shapes[0]
+    assert len({(hue(kind), mark(kind, 30.0, 20.0, 4.0)) for kind in range(30)}) == 30
     for d in shapes:
         assert centre(ET.Element("path", d=d)) == pytest.approx((30.0, 20.0), abs=1.1)
 

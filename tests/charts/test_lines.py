@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from milligrad.charts import beside, lines
 from milligrad.charts.lines import lines_on
-from tests.charts.reading import assert_legible, centre, hover, inverse, of_class, parsed, ticks, words
+from tests.charts.reading import assert_legible, centre, hover, inverse, of_class, parsed, shape, ticks, words
 from tests.draw.graphs import NASTY
 
 NUMBERS = st.floats(-1e6, 1e6) | st.none() | st.sampled_from([math.nan, math.inf, -math.inf])
@@ -137,6 +137,28 @@ def test_series_are_told_apart_without_colour_and_by_their_names():
         looks.append((line.get("stroke-dasharray"), shapes[0], hue))
     assert len({*looks}) == 5 and len({dash for dash, *_ in looks}) == 4 and len({hue for *_, hue in looks}) == 5
     assert [words(key)[0] for key in keys] == [*"abcde"]
+
+
+def looks_of(group):
+    dash = of_class(group, "curve")[0].get("stroke-dasharray")
+    return group.get("class").split()[1], dash, shape(of_class(group, "dot")[0])
+
+
+def test_twenty_series_are_told_apart_with_marks_and_without():
+    root = parsed(lines({f"s{i}": [1.0, 2.0 + i] for i in range(20)}, title="t"))
+    looks = [looks_of(group) for group in of_class(root, "series")]
+    assert len({(hue, dash) for hue, dash, _ in looks}) == len({(hue, mark) for hue, _, mark in looks}) == 20
+
+
+def test_twenty_series_are_told_apart_on_axes_of_matplotlib(ax):
+    from matplotlib.colors import to_hex
+    from matplotlib.lines import Line2D
+
+    drawn = lines_on(ax, {f"s{i}": [1.0, 2.0 + i] for i in range(20)}, title="t")
+    colours = [to_hex(line.get_color()) for line in drawn]
+    assert len({*colours}) == 10
+    for how in (Line2D.get_linestyle, Line2D.get_marker):
+        assert len({*zip(colours, map(how, drawn))}) == 20
 
 
 def test_the_key_stands_above_the_lines():

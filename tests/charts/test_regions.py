@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from milligrad.charts import decision_regions, grid
 from milligrad.charts.regions import CELLS, DEEPEST, FAINTEST
-from tests.charts.reading import assert_legible, dots, frame_of, ground, inverse, of_class, parsed, ticks, words
+from tests.charts.reading import (
+    assert_legible,
+    dots,
+    frame_of,
+    ground,
+    hatching,
+    inverse,
+    of_class,
+    parsed,
+    shape,
+    ticks,
+    words,
+)
 
 POINTS = [(-1.0, 0.0), (3.0, 1.0), (0.5, 4.0), (1.0, 2.0)]
 
@@ -81,6 +93,29 @@ def test_a_single_point_of_a_single_class_is_a_picture():
     chart = decision_regions([(1.0, 1.0)], [0], [[1.0]] * CELLS**2, title="t")
     assert_legible(chart)
     assert {*ground(parsed(chart)).values()} == {(0, DEEPEST)}
+
+
+def test_twenty_classes_are_told_apart_on_the_ground_by_their_points_and_in_the_legend():
+    answers = [[float(k == (i % CELLS) * 20 // CELLS) for k in range(20)] for i in range(CELLS**2)]
+    points = [(float(k), 1.0) for k in range(20)]
+    chart = decision_regions(points, range(20), answers, title="t")
+    assert_legible(chart)
+    root = parsed(chart)
+    cells, strokes = ground(root), hatching(root)
+    looks = [set() for _ in range(20)]
+    for (i, j), (hue, _) in cells.items():
+        looks[j * 20 // CELLS].add(f"hue{hue}")
+        looks[j * 20 // CELLS] |= strokes[i, j]
+    assert len({frozenset(look) for look in looks}) == 20
+    for k, look in enumerate(looks):  # the strokes have the colour of their class and lie nowhere else
+        assert {s if isinstance(s, str) else s[1] for s in look} == {f"hue{k % 5}"}
+    shapes = [(g.get("class"), shape(g[0][1])) for g in of_class(root, "dot") if len(g)]
+    assert len({*shapes}) == 20
+    keys = of_class(root, "key")
+    for k, key in enumerate(keys):
+        ways = {re.sub(r"M\d+ \d+", "", d) for path in of_class(key, "hatch") for d in path.get("d").split("M")[1:]}
+        ways = {way[way.index("l") :] for way in ways}
+        assert ways == {s[0] for s in looks[k] if not isinstance(s, str)}
 
 
 @pytest.mark.parametrize("wrong", [[math.nan] * 3, [0.1, math.nan, 0.9], [math.inf, 0.0, 0.0]])
