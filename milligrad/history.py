@@ -66,7 +66,8 @@ class History:
 
         columns:  a column brings its validation along, "loss" val_loss; none stands for loss, and accuracy or metric.
         ax:       an Axes to draw on, or a sequence of as many as there are panels, and what is returned. On a single
-                  one, two panels share the epochs: the second has its numbers on the right.
+                  one, two panels share the epochs: the second has its numbers on the right, as the legend says. On
+                  axes that have lines already, such as those of another run, the next colours are taken.
 
         Before anything is drawn, raises KeyError for a column that is not there, TypeError for one that is not of
         numbers, and ValueError if there are no epochs or another number of axes.
@@ -78,15 +79,10 @@ class History:
         if ax is None:
             charts = [lines(**panel) for panel in panels]
             return charts[0] if len(charts) == 1 else beside(charts, " and ".join(chart.title for chart in charts))
-        axes = _axes(ax, len(panels))
-        drawn: list[Any] = []
-        for own, panel in zip(axes, panels):
-            drawn += lines_on(own, **panel, first=len(drawn))
-            if not _is_axes(ax):
-                own.legend(handles=drawn)
-                drawn = []
-        if drawn:
-            legend_on(axes[-1], drawn)
+        for own, panel in zip(_axes(ax, len(panels)), panels):
+            together = _twins(own)
+            lines_on(own, **panel, first=sum(len(each.lines) for each in together))
+            legend_on(together)
         return ax
 
     def _panels(self, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -128,13 +124,21 @@ class History:
 
 
 def _axes(ax: Any, panels: int) -> list[Any]:
-    """An Axes of matplotlib for each panel: those given, or one and its twin."""
-    if _is_axes(ax) and panels <= 2:
-        return [ax, ax.twinx()] if panels == 2 else [ax]
+    """An Axes of matplotlib for each panel: those given, or one and its twin, which is made if there is none."""
+    if _is_axes(ax) and panels == 2:
+        others = [own for own in _twins(ax) if own is not ax]
+        return [ax, others[0] if others else ax.twinx()]
     axes = list(getattr(ax, "flat", ax if isinstance(ax, Sequence) else [ax]))
     if len(axes) != panels or not all(map(_is_axes, axes)):
         raise ValueError(f"ax: expected {panels} Axes of matplotlib, one for each panel, got {ax!r:.60}")
     return axes
+
+
+def _twins(ax: Any) -> list[Any]:
+    """An Axes and those that stand at its place and share its epochs, in the order in which they were made."""
+    shared, place = ax.get_shared_x_axes(), ax.get_position(original=True).bounds
+    twins = [own for own in ax.figure.axes if own is ax or shared.joined(own, ax)]
+    return [own for own in twins if own.get_position(original=True).bounds == place]
 
 
 def _is_axes(ax: Any) -> bool:

@@ -149,8 +149,8 @@ def test_one_axes_of_matplotlib_takes_both_panels(pyplot):
     _, twin = figure.axes
     assert drawn(ax) == {name: ([1, 2, 3], history[name]) for name in ("loss", "val_loss")}
     assert drawn(twin) == {name: ([1, 2, 3], history[name]) for name in ("accuracy", "val_accuracy")}
-    assert (ax.get_ylabel(), twin.get_ylabel(), ax.get_xlabel()) == ("loss", "accuracy", "epoch")
-    assert labels(twin) == ["loss", "val_loss", "accuracy", "val_accuracy"] and ax.get_legend() is None
+    assert (ax.get_ylabel(), twin.get_ylabel(), ax.get_xlabel()) == ("loss", "", "epoch")
+    assert labels(twin) == ["loss", "val_loss", "accuracy (right)", "val_accuracy (right)"] and ax.get_legend() is None
     assert len({line.get_color() for line in (*ax.lines, *twin.lines)}) == 4
 
 
@@ -170,6 +170,59 @@ def test_the_legend_of_both_panels_lies_on_no_line_and_no_text(pyplot):
         assert not [p for p in points if box.contains(*p)], line.get_label()
     inside = ax.get_window_extent()
     assert inside.contains(*box.min) and inside.contains(*box.max)
+
+
+def test_in_a_default_figure_nothing_is_cut_off(pyplot):
+    history, (figure, ax) = classified(30), pyplot.subplots()
+    history.plot(ax=ax)
+    figure.canvas.draw()
+    box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+    assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
+
+
+def test_one_epoch_is_one_whole_number_and_equal_accuracies_have_ticks_that_are_told_apart(pyplot):
+    figure, ax = pyplot.subplots()
+    recorded(1, loss=float, accuracy=lambda i: 0.1, val_accuracy=lambda i: 0.1).plot(ax=ax)
+    figure.canvas.draw()
+    _, twin = figure.axes
+    low, high = ax.get_xlim()
+    assert [x for x in ax.get_xticks() if low <= x <= high] == [1.0]
+    shares = [label.get_text() for label in twin.get_yticklabels()]
+    assert len({*shares}) == len(shares) > 3
+    assert [number(share) for share in shares] == pytest.approx([*twin.get_yticks()], abs=1e-9)
+
+
+def colours(ax):
+    return [line.get_color() for line in ax.lines]
+
+
+def test_a_second_run_takes_the_twin_that_is_there_and_the_next_colours(pyplot):
+    figure, ax = pyplot.subplots()
+    classified().plot(ax=ax)
+    classified(5).plot(ax=ax)
+    recorded(loss=float).plot(ax=ax)
+    [_, twin] = figure.axes
+    assert colours(ax) == ["C0", "C1", "C4", "C5", "C8"] and colours(twin) == ["C2", "C3", "C6", "C7"]
+    names = ["loss", "val_loss", "loss", "val_loss", "loss", *["accuracy (right)", "val_accuracy (right)"] * 2]
+    assert labels(twin) == names and ax.get_legend() is None
+
+
+def test_lines_that_were_there_keep_their_colour_and_a_legend_has_those_with_a_name(pyplot):
+    figure, ax = pyplot.subplots()
+    ax.plot([1, 2], [1, 2])
+    ax.plot([1, 2], [1, 2], label="goal")
+    recorded(loss=float).plot(ax=ax)
+    assert colours(ax)[2] == "C2" and labels(ax) == ["goal", "loss"]
+    classified().plot(ax=ax)
+    assert ax.get_legend() is None and labels(figure.axes[1])[:4] == ["goal", "loss", "loss", "val_loss"]
+
+
+def test_axes_below_each_other_that_share_their_epochs_are_no_twins(pyplot):
+    figure, axes = pyplot.subplots(2, 1, sharex=True)
+    for _ in range(2):
+        classified().plot(ax=axes)
+    assert colours(axes[0]) == colours(axes[1]) == ["C0", "C1", "C2", "C3"] and len(figure.axes) == 2
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "accuracy"]
 
 
 @pytest.mark.parametrize("as_list", [False, True])

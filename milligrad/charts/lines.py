@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from functools import partial
+from itertools import groupby, pairwise
 
 from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
 from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, with_tooltip
@@ -69,34 +70,65 @@ def lines_on(
     percent: bool = False,
     first: int = 0,
 ) -> list[Any]:
-    """The same on an Axes of matplotlib; returns its lines. `first` is the number of the first colour."""
+    """The same on an Axes of matplotlib; returns its lines. `first` is the number of the first colour.
+
+    Where its numbers stand on the right it gets no label: in a figure of pyplot that would be cut off.
+    """
     xs, columns = checked(series, x)
     drawn = []
     for i, (name, ys) in enumerate(columns.items()):
-        style = {"color": f"C{first + i}", "linestyle": ("-", "--", ":", "-.")[i % 4], "marker": "os^DvP"[i % 6]}
-        drawn += ax.plot(xs, [math.nan if y is None else y for y in ys], label=_plain(name), markersize=3, **style)
+        style: dict[str, Any] = {"color": f"C{first + i}", "linestyle": ("-", "--", ":", "-.")[i % 4], "markersize": 3}
+        if marked := [k for k in range(len(ys)) if len(ys) <= MANY or _is_alone(ys, k)]:
+            style |= {"marker": "os^DvP"[(first + i) % 6], "markevery": marked}
+        drawn += ax.plot(xs, [math.nan if y is None else y for y in ys], label=_plain(name), **style)
     if _is_log(columns, percent):
         ax.set_yscale("log")
     if _is_whole(xs):
-        ax.locator_params(axis="x", integer=True)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
     if percent:
-        ax.yaxis.set_major_formatter("{x:.0%}")
+        ax.yaxis.set_major_formatter(partial(_percent, ax.yaxis))
     ax.set_xlabel(_plain(x_label))
-    ax.set_ylabel(_plain(title))
+    if not _is_right(ax):
+        ax.set_ylabel(_plain(title))
     return drawn
 
 
-def legend_on(ax: Any, drawn: Sequence[Any]) -> None:
-    """A legend where it covers the least of the lines, on this Axes or on its twin: "best" looks at its own alone."""
-    for own in {line.axes for line in drawn}:
-        own.autoscale_view()  # else it would wait until all is drawn
+def _is_alone(ys: Sequence[float | None], k: int) -> bool:
+    """Whether a number has a gap, or nothing, on both sides: no line leads to it."""
+    return all(not 0 <= i < len(ys) or ys[i] is None for i in (k - 1, k + 1))
+
+
+def _percent(axis: Any, y: float, _: int | None = None) -> str:
+    """A share with as many digits as its axis of matplotlib takes to tell its ticks apart."""
+    ticks = axis.get_majorticklocs()
+    near = min((b - a for a, b in pairwise(ticks)), default=1.0) / 100
+    places = next((n for n in range(10) if all(abs(round(x, n + 2) - x) < near for x in ticks)), 10)
+    return f"{y:.{places}%}"
+
+
+def _is_right(ax: Any) -> bool:
+    return bool(ax.yaxis.get_label_position() == "right")
+
+
+def legend_on(axes: Sequence[Any]) -> None:
+    """One legend of all lines of an Axes and its twins, on the last of them, where it covers the least of the lines.
+
+    "best" would look at the lines of its own Axes alone.
+    """
+    drawn = [line for ax in axes for line in ax.lines if not line.get_label().startswith("_child")]  # it has no name
+    names = [line.get_label() + " (right)" * (len(axes) > 1 and _is_right(line.axes)) for line in drawn]
+    for ax in axes:
+        ax.autoscale_view()  # else it would wait until all is drawn
+        if ax.get_legend():
+            ax.get_legend().remove()
     paths = [line.get_path().transformed(line.get_transform()) for line in drawn]
 
     def covered(place: int) -> int:
-        box = ax.legend(handles=drawn, loc=place).get_window_extent()
+        box = axes[-1].legend(drawn, names, loc=place).get_window_extent()
         return sum(box.count_contains(path.vertices) + path.intersects_bbox(box, filled=False) for path in paths)
 
-    ax.legend(handles=drawn, loc=min(range(1, 11), key=covered))  # all places that matplotlib has, within the Axes
+    best = min(range(1, 11), key=covered)  # of all places that matplotlib has within the Axes
+    axes[-1].legend(drawn, names, loc=best)
 
 
 def _plain(s: str) -> str:

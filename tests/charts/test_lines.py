@@ -267,10 +267,22 @@ def test_axes_of_matplotlib_show_whole_epochs(ax):
     assert any(x != int(x) for x in ax.get_xticks())
 
 
+def test_axes_of_matplotlib_mark_each_of_40_points_and_of_more_those_that_stand_alone(ax):
+    few, many, holes = (
+        lines_on(ax, {"a": ys}, title="a")[0] for ys in ([1.0] * 40, [1.0] * 41, [1.0, None, *[2.0] * 40, None, 3.0])
+    )
+    assert few.get_marker() != "None" and few.get_markevery() == [*range(40)]
+    assert many.get_marker() == "None"
+    assert holes.get_marker() != "None" and holes.get_markevery() == [0, 43]
+
+
 def test_axes_of_matplotlib_show_percent(ax):
     lines_on(ax, {"accuracy": [0.5, 1.0]}, title="accuracy", percent=True)
     ax.figure.canvas.draw()
     assert ax.yaxis.get_major_formatter()(0.5) == "50%" and ax.get_yscale() == "linear"
+    for ends, told in (((0.9712, 0.9731), "50.000%"), ((0.0, 0.1), "50%"), ((0.2, 0.225), "50.0%")):
+        ax.set_ylim(*ends)
+        assert ax.yaxis.get_major_formatter()(0.5) == told
 
 
 @pytest.mark.parametrize("name", ["$x^$", "_hidden", *NASTY])
