@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from milligrad.charts.expected import string
 from milligrad.files import save
 from milligrad.markup import CELL, FONT, ON_DARK, colours, element, elided, page, text, width
 
@@ -117,7 +118,8 @@ def label(s: str, x: float, y: float, kind: str, cells: int = 10_000) -> str:
 
 
 def heading(title: str, room: float) -> str:
-    return label(title, 8, 16, "heading", int((room - 16) / (1.08 * CELL * SIZE)))  # bold is wider in some fonts
+    cells = int((room - 16) / (1.08 * CELL * SIZE))  # bold is wider in some fonts
+    return label(string(title, "title"), 8, 16, "heading", cells)
 
 
 def with_tooltip(what: str, *parts: str, **attributes: str) -> str:

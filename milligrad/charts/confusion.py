@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, with_tooltip
+from milligrad.charts.expected import items, numbers, strings
 from milligrad.markup import CELL, element, elided, width
 
 FAINTEST, DEEPEST = 0.15, 0.5  # of a cell's colour: a single mistake is seen, and a count legible, in light and in dark
@@ -17,12 +19,12 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | Non
 
     What was read right is blue, a mistake orange: the deeper, the larger its share of the row. One mistake in a hundred
     is seen, too: the depth begins well above nothing and grows with the square root of the share. Raises ValueError if
-    the rows are not as long as there are rows, or names are missing.
+    the rows are not as long as there are rows, a count is below 0, infinite or NaN, or names are missing; and TypeError
+    for what is no number or no name.
     """
+    _check(counts)
     n = len(counts)
-    names = [str(i) for i in range(n)] if names is None else list(names)
-    if not n or any(len(row) != n for row in counts):
-        raise ValueError(f"counts: expected n rows of n numbers, got rows of {[len(row) for row in counts]!r:.60}")
+    names = [str(i) for i in range(n)] if names is None else strings(names, "names")
     if len(names) != n:
         raise ValueError(f"names: expected {n}, one for each row of counts, got {len(names)}")
     short = [elided(name, LONGEST) for name in names]
@@ -42,6 +44,16 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | Non
             about = f"is {elided(names[i], 60)}, read as {elided(names[j], 60)}: {count} of {sum(row)}"
             parts.append(_cell(count, count / total, i == j, left + j * side, top + i * side, side, about))
     return Chart(title, _told(counts, names), wide, top + n * side + MARGIN, parts)
+
+
+def _check(counts: Sequence[Sequence[int]]) -> None:
+    rows = [numbers(row, f"counts[{i}]") for i, row in enumerate(items(counts, "counts", "rows"))]
+    if not rows or any(len(row) != len(rows) for row in rows):
+        raise ValueError(f"counts: expected n rows of n numbers, got rows of {[*map(len, rows)]!r:.60}")
+    for i, row in enumerate(rows):
+        for j, count in enumerate(row):
+            if not 0 <= count < inf:
+                raise ValueError(f"counts[{i}][{j}]: expected a finite number >= 0, got {count:g}")
 
 
 def _cell(count: int, share: float, right: bool, x: float, y: float, side: float, about: str) -> str:

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from milligrad.charts.chart import TOP, Chart, heading, label, with_tooltip
+from milligrad.charts.expected import items, number, numbers, strings, whole
 from milligrad.markup import CELL, element, elided, shown, width
 from milligrad.typing import TypeAlias
 
@@ -36,18 +37,11 @@ def images(
 
     A pixel is grey from 0 (paper) to 1 (ink). With `vmax`, a number > 0, it is blue above 0 and orange below, the
     deeper the farther from 0, up to that number. NaN and infinite ones are red. Raises ValueError if a picture has
-    another number of pixels, there is not one caption for each, or `vmax` is not above 0.
+    another number of pixels, there is not one caption for each, `vmax` is not above 0, or there is no picture `across`;
+    and TypeError for what is no number and no text.
     """
+    _check(pictures, shape, captions, vmax, across)
     rows, columns = shape
-    if not pictures or min(shape) < 1:
-        raise ValueError(f"pictures: expected at least one, of at least one pixel, got {len(pictures)} of {shape}")
-    for i, picture in enumerate(pictures):
-        if len(picture) != rows * columns:
-            raise ValueError(f"pictures[{i}]: expected {rows} × {columns} numbers, got {len(picture)}")
-    if len(captions) != len(pictures):
-        raise ValueError(f"captions: expected {len(pictures)}, one for each picture, got {len(captions)}")
-    if vmax is not None and not vmax > 0:
-        raise ValueError(f"vmax: expected a number > 0, got {vmax!r:.60}")
     scale = max(1, round(SIDE / max(shape)))
     lines = [elided(line, LONGEST) for caption in captions for line in caption]
     cell = max(columns * scale, *(width(line) * CELL * LETTERS for line in lines), 0) + SPACE
@@ -63,6 +57,30 @@ def images(
     room = max(2 * SPACE + cell * min(across, len(pictures)), 200.0)
     high = TOP + below * math.ceil(len(pictures) / across)
     return Chart(title, told, room, high, [heading(title, room), *parts])
+
+
+def _check(
+    pictures: Sequence[Sequence[float]],
+    shape: tuple[int, int],
+    captions: Sequence[Sequence[str]],
+    vmax: float | None,
+    across: int,
+) -> None:
+    if len(items(shape, "shape", "two whole numbers")) != 2:
+        raise ValueError(f"shape: expected rows and columns, got {shape!r:.60}")
+    rows, columns = (whole(n, f"shape[{k}]") for k, n in enumerate(shape))
+    if not len(items(pictures, "pictures", "pictures")) or min(rows, columns) < 1:
+        raise ValueError(f"pictures: expected at least one, of at least one pixel, got {len(pictures)} of {shape}")
+    for i, picture in enumerate(pictures):
+        if len(numbers(picture, f"pictures[{i}]")) != rows * columns:
+            raise ValueError(f"pictures[{i}]: expected {rows} × {columns} numbers, got {len(picture)}")
+    lines = [strings(caption, f"captions[{i}]") for i, caption in enumerate(items(captions, "captions", "captions"))]
+    if len(lines) != len(pictures):
+        raise ValueError(f"captions: expected {len(pictures)}, one for each picture, got {len(lines)}")
+    if vmax is not None and not number(vmax, "vmax") > 0:
+        raise ValueError(f"vmax: expected a number > 0, got {vmax!r:.60}")
+    if whole(across, "across") < 1:
+        raise ValueError(f"across: expected a whole number >= 1, got {across!r:.60}")
 
 
 def _picture(colours: list[Colour], shape: tuple[int, int], scale: int, caption: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 
 from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
 from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, with_tooltip
+from milligrad.charts.expected import items, number, string
 from milligrad.markup import element, elided, shown
 from milligrad.typing import Any
 
@@ -34,9 +35,10 @@ def lines(
 
     The axis is logarithmic if all numbers are above 0 and the largest is more than 50 times the smallest, but never
     with `percent`. Of points closer than pixels the lowest and the highest are drawn. Raises ValueError if there is no
-    series, or one that is empty or not as long as x.
+    series, or one that is empty or not as long as x; and TypeError for what is no number, or no string for a name.
     """
     xs, columns = checked(series, x)
+    string(x_label, "x_label")
     log, numbers = _is_log(columns, percent), _finite(columns)
     keys, top = legend([(_sample(i), name) for i, name in enumerate(columns)], WIDTH, TOP + 8)
     top += LEADING + 4 if log else 0
@@ -140,24 +142,28 @@ def checked(
     series: Mapping[str, Sequence[float | None]], x: Sequence[float] | None
 ) -> tuple[list[float], dict[str, list[float | None]]]:
     """The numbers of x and of each series, None for those that are not finite."""
+    if not isinstance(series, Mapping):
+        raise TypeError(f"series: expected a dict of numbers by name, got {type(series).__name__} {series!r:.60}")
     if not series:
         raise ValueError("series: expected at least one, got none")
-    n = len(next(iter(series.values()))) if x is None else len(x)
-    xs = list(range(1, n + 1)) if x is None else [_number(v, f"x[{i}]") for i, v in enumerate(x)]
+    columns = {string(name, "a name in series"): _numbers(ys, name) for name, ys in series.items()}
+    n = len(next(iter(columns.values()))) if x is None else len(items(x, "x", "numbers"))
+    xs = list(range(1, n + 1)) if x is None else _numbers(x, "x")
     if not n or None in xs:
         raise ValueError(f"x: expected at least one number, all of them finite, got {xs!r:.60}")
-    columns = {name: [_number(y, f"{name}[{i}]") for i, y in enumerate(ys)] for name, ys in series.items()}
     for name, ys in columns.items():
         if len(ys) != n:
             raise ValueError(f"series: expected {n} numbers in {name!r:.60}, one for each of x, got {len(ys)}")
     return xs, columns  # type: ignore[return-value]
 
 
+def _numbers(ys: Any, name: str) -> list[float | None]:
+    return [_number(y, f"{name}[{i}]") for i, y in enumerate(items(ys, name, "numbers"))]
+
+
 def _number(y: Any, name: str) -> float | None:
-    try:
-        return float(y) if y is not None and math.isfinite(y) else None
-    except (TypeError, OverflowError):
-        raise TypeError(f"{name}: expected a number or None, got {type(y).__name__} {y!r:.60}") from None
+    z = math.nan if y is None else number(y, name, "a number or None")
+    return z if math.isfinite(z) else None
 
 
 def _finite(columns: Mapping[str, Sequence[float | None]]) -> list[float]:

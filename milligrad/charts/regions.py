@@ -11,6 +11,7 @@ from math import isfinite
 
 from milligrad.charts.axes import Frame, span
 from milligrad.charts.chart import HUES, LEADING, TOP, Chart, heading, hue, legend, mark, with_tooltip
+from milligrad.charts.expected import items, numbers, strings, whole
 from milligrad.markup import element, elided, shown
 from milligrad.typing import TypeAlias
 
@@ -45,17 +46,20 @@ def decision_regions(
     Twenty classes look different: there are five colours, plain, hatched to one side, to the other, and to both.
     Where one of a row is NaN or infinite there is no answer: the place is red, and the legend says "no number".
     Raises ValueError for a number of labels, probabilities or names that does not fit, for a label that is
-    no class, and for a point that is not finite.
+    no class, and for a point that is not finite; and TypeError for what is no number, no class or no name.
     """
-    classes = len(probabilities[0]) if len(probabilities) else 0
-    names = [f"class {i}" for i in range(classes)] if names is None else list(names)
-    _check(points, labels, probabilities, names, classes)
-    tones = [_tone(answer) for answer in probabilities]
+    horizontal, vertical = _window(points)
+    answers = _answers(probabilities)
+    classes = len(answers[0])
+    labels = _labels(labels, len(points), classes)
+    names = [f"class {i}" for i in range(classes)] if names is None else strings(names, "names")
+    if len(names) != classes:
+        raise ValueError(f"names: expected {classes}, one for each probability of an answer, got {len(names)}")
+    tones = [_tone(answer) for answer in answers]
     unknown = sum(best is None for best, _ in tones)
     samples = [(_sample(i), name) for i, name in enumerate(names)]
     samples += [(_swatch("nan", 1.0), "no number")] * bool(unknown)
     keys, top = legend(samples, SIDE, TOP + 8)
-    horizontal, vertical = _window(points)
     frame = Frame(span(horizontal, SIDE - 60), span(vertical, SIDE - 60), SIDE, top, SIDE - 60)
     right = sum(tones[_cell(point, horizontal, vertical)][0] == i for point, i in zip(points, labels))
     about = f"{len(points)} points of {classes} classes; {right} of them lie in the region of their own."
@@ -76,31 +80,34 @@ def decision_regions(
     )
 
 
-def _check(
-    points: Sequence[Point],
-    labels: Sequence[int],
-    probabilities: Sequence[Sequence[float]],
-    names: Sequence[str],
-    classes: int,
-) -> None:
-    if len(labels) != len(points):
-        raise ValueError(f"labels: expected {len(points)}, one for each point, got {len(labels)}")
-    if len(probabilities) != CELLS * CELLS:
-        raise ValueError(
-            f"probabilities: expected {CELLS * CELLS}, one for each place of the grid, got {len(probabilities)}"
-        )
-    if len(names) != classes:
-        raise ValueError(f"names: expected {classes}, one for each probability of an answer, got {len(names)}")
-    for i, k in enumerate(labels):
+def _answers(probabilities: Sequence[Sequence[float]]) -> list[list[float]]:
+    n = len(items(probabilities, "probabilities", "rows"))
+    if n != CELLS * CELLS:
+        raise ValueError(f"probabilities: expected {CELLS * CELLS}, one for each place of the grid, got {n}")
+    answers = [numbers(row, f"probabilities[{i}]") for i, row in enumerate(probabilities)]
+    for i, answer in enumerate(answers):
+        if len(answer) != len(answers[0]) or not answer:
+            expected = f"{len(answers[0])} numbers, as in the first row" if answers[0] else "at least one number"
+            raise ValueError(f"probabilities[{i}]: expected {expected}, got {len(answer)}")
+    return answers
+
+
+def _labels(labels: Sequence[int], points: int, classes: int) -> list[int]:
+    if len(items(labels, "labels", "whole numbers")) != points:
+        raise ValueError(f"labels: expected {points}, one for each point, got {len(labels)}")
+    whole_labels = [whole(k, f"labels[{i}]") for i, k in enumerate(labels)]
+    for i, k in enumerate(whole_labels):
         if k not in range(classes):
             raise ValueError(f"labels[{i}]: expected a class from 0 to {classes - 1}, got {k!r:.60}")
+    return whole_labels
 
 
 def _window(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[float, float]]:
     """From where to where the plane reaches, in x and in y."""
-    if not len(points) or any(len(point) != 2 or not all(map(isfinite, point)) for point in points):
+    places = [numbers(point, f"points[{i}]") for i, point in enumerate(items(points, "points", "points"))]
+    if not places or any(len(place) != 2 or not all(map(isfinite, place)) for place in places):
         raise ValueError(f"points: expected at least one, each of two finite numbers, got {points!r:.60}")
-    low, high = [min(c) for c in zip(*points)], [max(c) for c in zip(*points)]
+    low, high = [min(c) for c in zip(*places)], [max(c) for c in zip(*places)]
     margins = [MARGIN * (b - a) or 1.0 for a, b in zip(low, high)]
     x, y = ((a - margin, b + margin) for a, b, margin in zip(low, high, margins))
     return x, y

@@ -1,0 +1,52 @@
+"""What charts expect of their arguments: what is of another type is refused with its name and with what was expected.
+
+How many there are to be, and how large, is the business of each chart.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import index
+
+from milligrad.typing import Any
+
+
+def items(xs: Any, name: str, what: str) -> Any:
+    """Whatever has a length and a first one."""
+    if not hasattr(xs, "__len__") or not hasattr(xs, "__getitem__"):
+        raise _refusal(xs, name, f"a sequence of {what}")
+    return xs
+
+
+def number(x: Any, name: str, what: str = "a number") -> float:
+    """A number as a float: it may be infinite, or NaN."""
+    try:
+        math.isfinite(x)  # this takes no strings, as float does
+        return float(x)
+    except (TypeError, OverflowError):
+        raise _refusal(x, name, what) from None
+
+
+def numbers(xs: Any, name: str) -> list[float]:
+    return [number(x, f"{name}[{i}]") for i, x in enumerate(items(xs, name, "numbers"))]
+
+
+def whole(x: Any, name: str) -> int:
+    try:
+        return index(x)
+    except TypeError:
+        raise _refusal(x, name, "a whole number") from None
+
+
+def string(s: Any, name: str) -> str:
+    if not isinstance(s, str):
+        raise _refusal(s, name, "a string")
+    return s
+
+
+def strings(xs: Any, name: str) -> list[str]:
+    return [string(s, f"{name}[{i}]") for i, s in enumerate(items(xs, name, "strings"))]
+
+
+def _refusal(x: Any, name: str, what: str) -> TypeError:
+    return TypeError(f"{name}: expected {what}, got {type(x).__name__} {x!r:.60}")
