@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from milligrad.charts.axes import TICK
 from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, with_tooltip
 from milligrad.charts.expected import items, numbers, strings
 from milligrad.markup import CELL, element, elided, width
 
 FAINTEST, DEEPEST = 0.15, 0.5  # of a cell's colour: a single mistake is seen, and a count legible, in light and in dark
-LONGEST = 12  # cells of a name beside a row
+LONGEST = 24  # cells of a name beside a row or above a column
+SHORT = 6  # cells of names that stand upright above their columns: if one is longer, all are turned
 MARGIN = 8.0
 
 
@@ -27,11 +29,12 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | Non
     names = [str(i) for i in range(n)] if names is None else strings(names, "names")
     if len(names) != n:
         raise ValueError(f"names: expected {n}, one for each row of counts, got {len(names)}")
-    short = [elided(name, LONGEST) for name in names]
-    digits = max(len(str(count)) for row in counts for count in row)
-    side = max(30.0, (digits + 1) * CELL * SIZE, *(min(width(s) + 1, 7) * CELL * SIZE for s in short))
-    left = MARGIN + 2 * CELL * SIZE + 10 + max(map(width, short)) * CELL * SIZE + 6
-    top = TOP + 2 * LEADING
+    short = _short(names)
+    digits, longest = max(len(str(count)) for row in counts for count in row), max(map(width, short))
+    turned = longest > SHORT
+    side = max(30.0, (digits + 1) * CELL * SIZE, 0.0 if turned else (longest + 1) * CELL * SIZE)
+    left = MARGIN + 2 * CELL * SIZE + 10 + longest * CELL * SIZE + 6
+    top = TOP + LEADING + (longest * CELL * TICK + 6 if turned else LEADING)
     wide = max(left + n * side + MARGIN, 200.0)
     middle = left + n * side / 2
     parts = [heading(title, wide), label("read as", middle, TOP + 10, "label middle")]
@@ -39,11 +42,25 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | Non
     for i, row in enumerate(counts):
         total = sum(row) or 1
         parts.append(label(short[i], left - 6, top + (i + 0.5) * side + 4, "tick end"))
-        parts.append(label(elided(names[i], 6), left + (i + 0.5) * side, top - 6, "tick middle"))
+        parts.append(_head(short[i], left + (i + 0.5) * side, top - 6, turned))
         for j, count in enumerate(row):
             about = f"is {elided(names[i], 60)}, read as {elided(names[j], 60)}: {count} of {sum(row)}"
             parts.append(_cell(count, count / total, i == j, left + j * side, top + i * side, side, about))
     return Chart(title, _told(counts, names), wide, top + n * side + MARGIN, parts)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The names as they stand beside the matrix: with their numbers where else two would look the same."""
+    short = [elided(name, LONGEST) for name in names]
+    return short if len({*short}) == len(short) else [elided(f"{i} {name}", LONGEST) for i, name in enumerate(names)]
+
+
+def _head(name: str, x: float, y: float, turned: bool) -> str:
+    """A name above the middle of its column, or turned a quarter so that it is read upwards."""
+    place = f"translate({x:.6g} {y:.6g})"
+    if turned:
+        return element("g", label(name, 0, 4, "tick head"), transform=f"{place} rotate(-90)")
+    return element("g", label(name, 0, 0, "tick head middle"), transform=place)
 
 
 def _check(counts: Sequence[Sequence[int]]) -> None:

@@ -105,19 +105,23 @@ def box(text, size=12.0):
 
 
 def texts_within(root):
-    """Every text with its box in the whole picture: those of groups are moved with them."""
+    """Every text with its box in the whole picture: those of groups are moved, and turned to the left, with them."""
     found = []
 
-    def walk(e, dx, dy):
+    def quarter(box):
+        left, top, right, bottom = box
+        return top, -right, bottom, -left
+
+    def walk(e, dx, dy, turn):
         move = re.match(r"translate\((\S+) (\S+)\)", e.get("transform", ""))
         dx, dy = (dx + float(move[1]), dy + float(move[2])) if move else (dx, dy)
         if e.tag == f"{S}text":
-            a, b, c, d = box(e)
+            a, b, c, d = turn(box(e))
             found.append((e.text, (a + dx, b + dy, c + dx, d + dy)))
         for child in e:
-            walk(child, dx, dy)
+            walk(child, dx, dy, quarter if e.get("transform", "").endswith(" rotate(-90)") else turn)
 
-    walk(root, 0.0, 0.0)
+    walk(root, 0.0, 0.0, lambda box: box)
     return found
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from milligrad.charts import confusion_matrix
 from milligrad.charts.confusion import DEEPEST
 from milligrad.markup import DARK, LIGHT
-from tests.charts.reading import assert_legible, hover, of_class, parsed, words
+from tests.charts.reading import assert_legible, hover, of_class, parsed, texts_within, words
 
 COUNTS = st.integers(1, 6).flatmap(
     lambda n: st.lists(st.lists(st.integers(0, 10**6), min_size=n, max_size=n), min_size=n, max_size=n)
@@ -63,6 +63,42 @@ def test_a_cell_tells_its_row_and_column_and_the_axes_are_named():
     assert words(root, "tick", "end") == words(root, "tick", "middle") == ["cat", "dog"]
     rows = [float(t.get("y")) for t in of_class(root, "tick", "end")]
     assert rows == [float(of_class(g, "cell")[0].get("y")) + 19 for g in of_class(root, "count")[::2]]
+
+
+def heads(chart):
+    """(name, the middle of it) of each column, and whether they are read upwards."""
+    root = parsed(chart)
+    names = [e.text for e in of_class(root, "head")]
+    boxes = [box for name, box in texts_within(root) if name in names and box[3] < cells(chart)[0][0][1]]
+    longest = max(range(len(names)), key=lambda i: len(names[i]))
+    left, top, right, bottom = boxes[longest]
+    return names, [(box[0] + box[2]) / 2 for box in boxes], bottom - top > 40 > right - left
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "turned"),
+    [
+        ([f"class {i} long name" for i in range(10)], [f"class {i} long name" for i in range(10)], True),
+        ([f"class{i}" for i in range(10)], [f"class{i}" for i in range(10)], False),
+        ([str(i) for i in range(30)], [str(i) for i in range(30)], False),
+        (
+            [f"a class with the number {i}" for i in range(9)],
+            [f"{i} a class with the numb…" for i in range(9)],
+            True,
+        ),
+        (["same", "same", "other"], ["0 same", "1 same", "2 other"], True),
+        (["one that is long, to its very end", "b"], ["one that is long, to it…", "b"], True),
+    ],
+)
+def test_long_names_are_turned_and_no_two_look_the_same(names, shown, turned):
+    n = len(names)
+    chart = confusion_matrix([[100 * (i == j) for j in range(n)] for i in range(n)], names, title="t")
+    assert_legible(chart)
+    found, middles, upwards = heads(chart)
+    assert found == words(parsed(chart), "tick", "end") == shown and upwards == turned
+    side = float(of_class(parsed(chart), "cell")[0].get("width"))
+    lefts = [place[0] for place, *_ in cells(chart)[:n]]
+    assert middles == pytest.approx([left + side / 2 for left in lefts], abs=1.0)
 
 
 def test_the_most_frequent_mistakes_come_first_in_words():
