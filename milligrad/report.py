@@ -109,7 +109,8 @@ def weights(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Section:
     for first in range(0, len(rows[:MOST]), HALF):
         some = rows[first : first + HALF]
         captions = [[str(first + i)] for i in range(len(some))]
-        title = f"Weights of hidden units {first} to {first + len(some) - 1}"
+        several = f"units {first} to {first + len(some) - 1}"
+        title = f"Weights of hidden {several if len(some) > 1 else f'unit {first}'}"
         charts.append(images(some, shape, captions, title=title, vmax=vmax, across=5))
     return Section("What it has learned", about, charts)
 

@@ -84,6 +84,20 @@ def test_weights_are_pictures_all_on_one_scale(n, parts):
     assert all(f"deepest from {vmax:.4g} on" in chart.about for chart in section.charts)
 
 
+@pytest.mark.parametrize(
+    ("n", "titles"),
+    [
+        (1, ["Weights of hidden unit 0"]),
+        (2, ["Weights of hidden units 0 to 1"]),
+        (21, ["Weights of hidden units 0 to 19", "Weights of hidden unit 20"]),
+    ],
+)
+def test_the_titles_of_weights_are_whole_and_say_which(n, titles):
+    charts = weights([[0.5] * 64] * n, (8, 8)).charts
+    assert [words(parsed(chart), "heading") for chart in charts] == [[title] for title in titles]
+    assert [chart.title for chart in charts] == titles
+
+
 def test_weights_that_are_all_0_are_pictures():
     assert len(weights([[0.0] * 4], (2, 2)).charts) == 1
 

@@ -16,9 +16,11 @@ from milligrad.markup import CELL, FONT, ON_DARK, colours, element, elided, page
 
 SIZE = 12.0  # of the letters
 LEADING = 16.0  # from line to line
-WIDTH = 356.0  # of most charts: a phone shows it
+WIDTH, NARROWEST = 356.0, 200.0  # of most charts, which a phone shows, and of those with little in them
 GAP = 16.0  # between two charts
 TOP = 26.0  # what the heading takes
+
+BOLD = 1.08 * CELL * SIZE  # the width of a letter of the heading: bold is wider in some fonts
 
 HUES = 5  # colours; 6 marks, 4 dashes and 4 hatchings have other periods, so that 20 series or classes look different
 SELECTOR = ".milligrad-chart"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
@@ -118,8 +120,12 @@ def label(s: str, x: float, y: float, kind: str, cells: int = 10_000) -> str:
 
 
 def heading(title: str, room: float) -> str:
-    cells = int((room - 16) / (1.08 * CELL * SIZE))  # bold is wider in some fonts
-    return label(string(title, "title"), 8, 16, "heading", cells)
+    return label(string(title, "title"), 8, 16, "heading", int((room - 16) / BOLD))
+
+
+def room_for(title: str) -> float:
+    """As wide as a chart is to be, so that its title has room: up to the width of most charts."""
+    return min(max(16 + (width(string(title, "title")[:100]) + 0.5) * BOLD, NARROWEST), WIDTH)
 
 
 def with_tooltip(what: str, *parts: str, **attributes: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 
 from milligrad.charts.axes import TICK
-from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, with_tooltip
+from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, room_for, with_tooltip
 from milligrad.charts.expected import items, numbers, strings
 from milligrad.markup import CELL, element, elided, width
 
@@ -35,7 +35,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | Non
     side = max(30.0, (digits + 1) * CELL * SIZE, 0.0 if turned else (longest + 1) * CELL * SIZE)
     left = MARGIN + 2 * CELL * SIZE + 10 + longest * CELL * SIZE + 6
     top = TOP + LEADING + (longest * CELL * TICK + 6 if turned else LEADING)
-    wide = max(left + n * side + MARGIN, 200.0)
+    wide = max(left + n * side + MARGIN, room_for(title))
     middle = left + n * side / 2
     parts = [heading(title, wide), label("read as", middle, TOP + 10, "label middle")]
     parts.append(label("is", MARGIN, top + n * side / 2 + 4, "label"))

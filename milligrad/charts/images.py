@@ -8,7 +8,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Sequence
 
-from milligrad.charts.chart import TOP, Chart, heading, label, with_tooltip
+from milligrad.charts.chart import TOP, Chart, heading, label, room_for, with_tooltip
 from milligrad.charts.expected import items, number, numbers, strings, whole
 from milligrad.markup import CELL, element, elided, shown, width
 from milligrad.typing import TypeAlias
@@ -51,10 +51,11 @@ def images(
         colours = [_grey(v) if vmax is None else _signed(v, vmax) for v in picture]
         place = f"translate({SPACE + cell * (i % across + 0.5):.6g} {TOP + below * (i // across):.6g})"
         parts.append(element("g", _picture(colours, shape, scale, caption), transform=place))
-    told = f"{len(pictures)} pictures of {rows} × {columns} pixels."
+    kind = "picture" if len(pictures) == 1 else "pictures"
+    told = f"{len(pictures)} {kind} of {rows} × {columns} pixels."
     if vmax is not None:
         told += f" Blue is positive, orange negative, and deepest from {shown(vmax)} on."
-    room = max(2 * SPACE + cell * min(across, len(pictures)), 200.0)
+    room = max(2 * SPACE + cell * min(across, len(pictures)), room_for(title))
     high = TOP + below * math.ceil(len(pictures) / across)
     return Chart(title, told, room, high, [heading(title, room), *parts])
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from math import isfinite
 
 from milligrad.charts.axes import Frame, span
-from milligrad.charts.chart import HUES, LEADING, TOP, Chart, heading, hue, legend, mark, with_tooltip
+from milligrad.charts.chart import HUES, LEADING, TOP, Chart, heading, hue, legend, mark, room_for, with_tooltip
 from milligrad.charts.expected import items, numbers, strings, whole
 from milligrad.markup import element, elided, shown
 from milligrad.typing import TypeAlias
@@ -59,6 +59,7 @@ def decision_regions(
     unknown = sum(best is None for best, _ in tones)
     samples = [(_sample(i), name) for i, name in enumerate(names)]
     samples += [(_swatch("nan", 1.0), "no number")] * bool(unknown)
+    wide = max(SIDE, room_for(title))
     keys, top = legend(samples, SIDE, TOP + 8)
     frame = Frame(span(horizontal, SIDE - 60), span(vertical, SIDE - 60), SIDE, top, SIDE - 60)
     right = sum(tones[_cell(point, horizontal, vertical)][0] == i for point, i in zip(points, labels))
@@ -68,10 +69,10 @@ def decision_regions(
     return Chart(
         title,
         about,
-        SIDE,
+        wide,
         frame.bottom + 1.5 * LEADING,
         [
-            heading(title, SIDE),
+            heading(title, wide),
             *keys,
             *frame.drawn(),
             *_ground(tones, frame),

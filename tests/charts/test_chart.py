@@ -112,6 +112,15 @@ def test_every_mark_has_a_shape_of_its_own_about_its_centre():
         assert centre(ET.Element("path", d=d)) == pytest.approx((30.0, 20.0), abs=1.1)
 
 
+def test_a_chart_is_wide_enough_for_its_title_up_to_the_width_of_most():
+    for n in (1, 10, 24, 35, 42):
+        for chart in of_every_kind("x" * n):
+            assert words(parsed(chart), "heading") == ["x" * n] and chart.width <= 356
+            assert_legible(chart)
+    for chart in of_every_kind("x" * 43):
+        assert words(parsed(chart), "heading")[0].endswith("x…")
+
+
 def test_a_legend_that_is_too_long_for_a_row_takes_more():
     parts, y = legend([("", name * 20) for name in "abcdefg"], 356.0, 34.0)
     chart = Chart("t", "a", 356.0, y, parts)

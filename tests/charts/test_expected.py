@@ -98,5 +98,5 @@ def test_numbers_and_strings_may_be_of_other_libraries():
     answers = numpy.full((PLACES, 2), 0.5)
     assert regions_of(numpy.zeros((2, 2)), numpy.array([0, 1]), answers, names="AB").about.startswith("2 points of 2")
     assert confusion_of(numpy.array([[3, 1], [0, 2]]), numpy.array(["a", "b"])).about.startswith("5 of 6")
-    assert images_of(numpy.zeros((1, 2)), numpy.array([1, 2])).about.startswith("1 pictures of 1 × 2")
+    assert images_of(numpy.zeros((1, 2)), numpy.array([1, 2])).about.startswith("1 picture of 1 × 2")
     assert lines_of({"a": numpy.ones(3)}, numpy.arange(3)).about.startswith("a goes from 1 to 1")
