@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from milligrad.charts import Chart, confusion_matrix, images
-from milligrad.charts.chart import figure
+from milligrad.charts.chart import PRINT, figure
 from milligrad.markup import element, elided, page, text
 
 MOST, HALF = 40, 20  # pictures of a kind: more of them are not looked at; and in one chart
@@ -134,5 +134,10 @@ th { color: var(--muted); font-weight: normal; }
 .charts { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
 figure { margin: 0.75rem 0; max-width: 100%; overflow-x: auto; }
 figure svg { display: block; }
-@media print { figure, dl div, tr { break-inside: avoid; } h2 { break-after: avoid; } }
-"""
+@media print {
+  dl div, tr { break-inside: avoid; }
+  .charts { display: block; }
+  .charts figure { display: inline-block; margin-right: 1.5rem; vertical-align: top; }
+}
+"""  # what flexes may begin on a new page, and leave its heading behind
+STYLE += PRINT

@@ -47,10 +47,18 @@ RULES = {
 STYLE = colours(SELECTOR) + "".join(f"{SELECTOR}{what} {{ {how}; }}\n" for what, how in RULES.items())
 STYLE += f"{ON_DARK} {{ {SELECTOR} .grey {{ filter: invert(0.9); }} }}\n"  # light ink
 
-PAGE = """\
-h1 { font-size: 1.25rem; overflow-wrap: anywhere; }
-figure { margin: 1rem 0; overflow-x: auto; }
-"""
+PRINT = """\
+@media print {
+  figure { overflow: visible; }
+  figure, h2 + p { break-inside: avoid; }
+  figure svg { max-width: 100%; max-height: 85vh; height: auto; }
+  h1, h2, h2 + p { break-after: avoid; }
+}
+"""  # paper does not scroll: a chart that is too large for a page is made smaller
+PAGE = f"""\
+h1 {{ font-size: 1.25rem; overflow-wrap: anywhere; }}
+figure {{ margin: 1rem 0; overflow-x: auto; }}
+{PRINT}"""
 
 
 class Chart:
