@@ -87,6 +87,10 @@ def _told(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     worst = sorted(wrong, key=lambda mistake: -mistake[0])[:3]
     told = f"{right} of {total} were read right."
     if worst:
-        often = "; ".join(f"{elided(names[i], 30)} as {elided(names[j], 30)}, {count} times" for count, i, j in worst)
-        told += f" The most frequent mistakes: {often}."
+        often = [f"{elided(names[i], 30)} as {elided(names[j], 30)}, {_times(count)}" for count, i, j in worst]
+        told += f" The most frequent mistakes: {'; '.join(often)}."
     return told
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

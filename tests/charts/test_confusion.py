@@ -106,6 +106,8 @@ def test_the_most_frequent_mistakes_come_first_in_words():
     assert about == (
         "27 of 37 were read right. The most frequent mistakes: 1 as 0, 4 times; 2 as 1, 3 times; 1 as 2, 2 times."
     )
+    once = confusion_matrix([[9, 1], [2, 9]], title="t").about
+    assert once == "18 of 21 were read right. The most frequent mistakes: 1 as 0, 2 times; 0 as 1, once."
     assert confusion_matrix([[9]], title="t").about == "9 of 9 were read right."
     assert confusion_matrix([[0, 0], [0, 0]], title="t").about == "0 of 0 were read right."
 
