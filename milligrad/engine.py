@@ -520,6 +520,17 @@ def place(z: Value) -> str:
     return "" if line is None else shown_line(line)
 
 
+def is_current(z: Value) -> bool:
+    """Whether z is what its operation makes of its inputs as they are now: an optimizer may have changed them since."""
+    try:
+        data = z.op.value(*map(_real, z.inputs))  # type: ignore[union-attr]
+    except TypeError:
+        return True  # of compiled code, which is not a formula of its inputs
+    except (ValueError, ArithmeticError):
+        return False
+    return data == z.data or (data != data and z.data != z.data)
+
+
 def check_history(output: Value) -> None:
     """Raise RuntimeError if `output` was computed from nothing that requires a gradient."""
     if not output.requires_grad:

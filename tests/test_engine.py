@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import milligrad as mg
 from milligrad import Value
-from milligrad.engine import place, record_lines, topological_order
+from milligrad.engine import is_current, place, record_lines, topological_order
 
 # ── The example of the documentation ─────────────────────────────────────────────────────────────────────────────
 
@@ -836,6 +836,17 @@ def test_a_dropped_graph_leaves_no_value_behind():
 
 
 # ── Lines ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_value_is_current_until_one_of_its_inputs_changes():
+    x, y = Value(2.0), Value(math.nan)
+    z, w, n = x * 3.0, mg.sum([x, 1.0, x]), y.exp()
+    assert all(map(is_current, [z, w, n]))
+    x.data = 4.0
+    assert not is_current(z) and not is_current(w) and is_current(n)
+    assert is_current(z + w)  # of what these are, not of what they would be
+    y.data = 1e6  # of which exp is no float
+    assert not is_current(n)
 
 
 def test_record_lines_remembers_the_users_line_of_what_is_computed_within():

@@ -33,7 +33,8 @@ def draw(
     A notebook shows it; `print` gives a tree of text; `.save("x.svg")` writes a file, also .html, .dot, .mmd and .png.
     Each node shows its name (its own, or v1, v2, … in the order of computing), its operation, its number and its
     `.grad`; each edge the local derivative ∂target/∂source. Colour and width tell the size of the gradient that came
-    back along it: draw after `backward`.
+    back along it: draw after `backward`, and before `optimizer.step()`: once numbers have changed, formulas of them do
+    not hold any more, and a note says how many.
 
     model:      a Module whose parameters' names to show: "hidden.weight[0][1]".
     direction:  where the output is, as in Graphviz: "LR" right, "RL" left, "TB" below, "BT" above.
@@ -72,8 +73,9 @@ def step_through(
     max_nodes:  of how many Values the graph may be at most; None for any number.
 
     Raises TypeError for what is no Value, RuntimeError for one that requires no gradient, ValueError for a graph that
-    is too large, for a bad option, and for a path that does not end in .html; and what Python's arithmetic raises where
-    a derivative does not exist. Then no file is written.
+    is too large or whose numbers changed since it was computed (call it before `optimizer.step()`), for a bad option,
+    and for a path that does not end in .html; and what Python's arithmetic raises where a derivative does not exist.
+    Then no file is written.
     """
     from milligrad.draw.lesson import lesson
     from milligrad.files import save

@@ -22,7 +22,15 @@ from milligrad.draw.layout import check_direction
 from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.draw.svg import svg
-from milligrad.engine import Value, adjoints, check_history, partials_as_numbers, place, topological_order
+from milligrad.engine import (
+    Value,
+    adjoints,
+    check_history,
+    is_current,
+    partials_as_numbers,
+    place,
+    topological_order,
+)
 from milligrad.markup import element, elided, page, printable, shown, text
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
@@ -57,12 +65,25 @@ def lesson(output: Value, *, model: Module | None, direction: str, precision: in
             f"value: expected a graph of at most max_nodes = {most:,} Values to step through, got {len(order):,}; "
             "draw folds a larger one, and max_nodes=None plays it all the same"
         )
+    names = names_of(order, model)
+    _check_is_current(output, names, precision)
     g = adjoints({output: 1.0}, partials_as_numbers)
     picture = picture_of_value(
         output, model=model, max_nodes=None, precision=precision, gradient=lambda z: 0.0 + g.get(z, 0.0)
     )
-    steps = _Steps(order, names_of(order, model), picture, precision)
+    steps = _Steps(order, names, picture, precision)
     return _page(picture, steps, direction, precision)
+
+
+def _check_is_current(output: Value, names: dict[Value, str], precision: int) -> None:
+    """Raise ValueError if a step would say what is not so."""
+    for z in reversed(topological_order([output])):
+        if not is_current(z):
+            equation = f"{printable(names[z], CELLS)} = {formula(z, names, precision)}"
+            raise ValueError(
+                f"value: expected a graph whose formulas hold, but {equation} is still {shown(z.data, precision)}: "
+                "numbers changed since. Compute value anew, or call step_through before optimizer.step()"
+            )
 
 
 @dataclass(slots=True)

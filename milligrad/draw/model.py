@@ -20,7 +20,7 @@ from operator import attrgetter
 
 from milligrad.draw.formulas import formula
 from milligrad.draw.naming import check_is, inputs_first, names_of
-from milligrad.engine import Reduction, Value, partials_as_numbers, place
+from milligrad.engine import Reduction, Value, is_current, partials_as_numbers, place
 from milligrad.markup import printable, shown
 from milligrad.nn.containers import Sequential
 from milligrad.nn.layers import size
@@ -78,7 +78,7 @@ class Picture:
     """Nodes, inputs before what is computed of them, and the edges between them.
 
     title:      one line: what it is of
-    note:       what is not shown, or shown folded, and why; "" if everything is shown
+    note:       what is not shown, or shown folded, and why; how many formulas no longer hold; else ""
     largest:    the largest |grad| and |gradient| of all that is finite: the scale of colours and widths
     """
 
@@ -277,7 +277,15 @@ class _Graph:
         if note:
             edges = _folded(edges, nodes)
             note = f"{count(len(self.order), 'Value')}, {note}. max_nodes=None shows each."
-        return Picture(nodes, edges, title, note, _largest(nodes, edges))
+        return Picture(nodes, edges, title, " ".join(filter(None, [note, self._changed()])), _largest(nodes, edges))
+
+    def _changed(self) -> str:
+        """How many formulas do not hold any more; "" if all do."""
+        n = sum(not is_current(z) for z in self.order if self.is_computed(z))
+        if not n:
+            return ""
+        what = "is not what its formula says" if n == 1 else "are not what their formulas say"
+        return f"{n:,} of {count(len(self.order), 'Value')} {what}: numbers changed after the graph was computed."
 
     def _node(self, z: Value) -> Node:
         name = self.names[z]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from milligrad.draw.model import count
-from milligrad.engine import Reduction, Value
+from milligrad.engine import Reduction, Value, is_current
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.subject import Subject, derivatives_of, is_computed
 from milligrad.markup import printable
@@ -19,7 +19,7 @@ from milligrad.markup import printable
 
 def changed(subject: Subject) -> list[Finding]:
     """Values that would come out otherwise if they were computed now: an optimizer changed what they were made of."""
-    stale = [z for z in subject.order if is_computed(z) and not _is_current(z)]
+    stale = [z for z in subject.order if is_computed(z) and not is_current(z)]
     if not stale:
         return []
     n = f"{len(stale):,} of {count(len(subject.order), 'Value')}"
@@ -33,16 +33,6 @@ def changed(subject: Subject) -> list[Finding]:
             stale,
         )
     ]
-
-
-def _is_current(z: Value) -> bool:
-    try:
-        data = z.op.value(*[x.real for x in z.inputs])  # type: ignore[union-attr]
-    except TypeError:
-        return True  # of compiled code, which is not a formula of its inputs
-    except (ValueError, ArithmeticError):
-        return False
-    return data == z.data or (data != data and z.data != z.data)
 
 
 def born(subject: Subject) -> list[Finding]:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +12,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from milligrad import Linear, Sequential, Tanh, Value, dot, record_lines, step_through
+from milligrad import Linear, Sequential, Tanh, Value, compile, dot, record_lines, step_through
 from milligrad.markup import shown
+from milligrad.optim import SGD
 from tests.draw.graphs import NASTY, UNSEEN, WHOLE, graphs
 from tests.page import Page
 
@@ -274,6 +276,24 @@ def test_boxes_have_room_for_what_they_hold_at_any_step():
             for i, kind, text in step["changes"]:
                 if (i, kind) == (node, what):
                     assert len(text) * 7.5 < width
+
+
+def test_formulas_that_do_not_hold_any_more_are_not_taught(tmp_path):
+    w, x = Value(2.0, "w"), Value(3.0, "x")
+    loss = (w * x - 1.0) ** 2
+    loss.backward()
+    SGD([w], lr=0.1).step()
+    with pytest.raises(
+        ValueError, match=r"v1 = w \* x is still 6: .* Compute value anew, .* before optimizer\.step\(\)"
+    ):
+        step_through(loss, tmp_path / "lesson.html")
+    assert [*tmp_path.iterdir()] == []
+    step_through((w * x - 1.0) ** 2, tmp_path / "lesson.html")
+
+
+def test_nan_and_compiled_code_can_be_stepped_through():
+    square = compile(lambda x: x * x, backend="python")
+    assert Lesson(square.value(Value(3.0, "x")) * Value(math.nan, "y")).items[2][-1] == "= nan"
 
 
 NO_DERIVATIVE = Value(0.0, "x").sqrt()  # options are checked before it is found out

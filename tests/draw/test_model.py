@@ -16,6 +16,7 @@ from milligrad import (
     Sequential,
     Tanh,
     Value,
+    compile,
     manual_seed,
     max,
     no_grad,
@@ -143,6 +144,20 @@ def test_numbers_that_are_not_finite_do_not_set_the_scale():
     picture = picture_of_value(z)
     assert picture.largest == 0.0
     assert math.isnan(picture.edges[0].gradient)
+
+
+def test_formulas_that_do_not_hold_any_more_are_counted():
+    x, y = Value(1.0, "x"), Value(math.nan, "y")
+    z = sum([x.log(), x * 2.0, compile(lambda x: x * x, backend="python").value(x), y * x])
+    assert picture_of_value(z).note == ""
+    z.inputs[1].data = 5.0
+    assert picture_of_value(z).note == (
+        "1 of 7 Values is not what its formula says: numbers changed after the graph was computed."
+    )
+    x.data = -1.0  # of which there is no log
+    assert "2 of 7 Values are not what their formulas say" in picture_of_value(z).note
+    note = picture_of_value(z, max_nodes=5).note
+    assert note.startswith("7 Values, ") and "max_nodes=None shows each. 2 of 7 Values are not" in note
 
 
 def test_a_recorded_line_is_shown():
