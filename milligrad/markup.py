@@ -51,9 +51,24 @@ def visible(s: str) -> str:
     return NO_TEXT.sub("\ufffd", s)
 
 
+RIGHT_TO_LEFT = r"\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff"
+"""For a regular expression: the letters of Hebrew, Arabic and all others that are written from right to left."""
+WITHIN = r"\u0300-\u036f\u200c\u200d\ufe00-\ufe0f"  # what a letter may bring with it: accents, joiners, selectors
+WORDS = re.compile(rf"""[{RIGHT_TO_LEFT}](?:[ _'"-]?[{RIGHT_TO_LEFT}{WITHIN}])*""")
+
+
+def left_to_right(s: str) -> str:
+    """`s` so marked (with U+200E) that it is shown from left to right, but for words that are written the other way.
+
+    Without that two such names with only "-" or "=" between them, or a name and a number, change places in what shows
+    text by Unicode's rules (UAX #9), as browsers do. Most terminals turn nothing around.
+    """
+    return s if s.isascii() else WORDS.sub("\u200e\\g<0>\u200e", s)
+
+
 def text(s: object) -> str:
-    """`s` as text inside an element, where all of it is `visible`."""
-    return escape(visible(str(s)), quote=False)
+    """`s` as text inside an element, where all of it is `visible` and in its place."""
+    return escape(left_to_right(visible(str(s))), quote=False)
 
 
 def element(tag: str, *children: str, **attributes: Any) -> str:

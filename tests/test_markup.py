@@ -1,6 +1,8 @@
 """SVG and HTML as text: what comes in as text comes out as text, whatever it contains."""
 
 import math
+import re
+import unicodedata
 from decimal import Decimal
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milligrad.markup import DARK, LIGHT, colours, element, elided, page, printable, shown, text, width
+from milligrad.markup import DARK, LIGHT, colours, element, elided, left_to_right, page, printable, shown, text, width
 from tests.draw.graphs import UNSEEN
 
 FORBIDDEN = st.characters(categories=["Cc", "Cs"])
@@ -18,8 +20,8 @@ FORBIDDEN = st.characters(categories=["Cc", "Cs"])
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\u2065\ufffe\uffff" + UNSEEN)))
 def test_text_and_attributes_are_read_back_as_they_were(s):
     root = ET.fromstring(element("a", text(s), class_=s, stroke_width=s))
-    assert (root.text or "") == s
-    assert root.attrib == {"class": s, "stroke-width": s}
+    assert (root.text or "") == left_to_right(s) and re.sub("\u200e", "", left_to_right(s)) == s
+    assert root.attrib == {"class": left_to_right(s), "stroke-width": left_to_right(s)}
 
 
 @given(st.text(FORBIDDEN))
@@ -33,6 +35,32 @@ def test_what_would_not_be_seen_or_turn_text_around_is_shown_as_a_sign(c):
     assert ET.fromstring(element("a", text(f"x{c}y"), class_=f"{c}z")).text == "x\ufffdy" == printable(f"x{c}y", 10)
     assert ET.fromstring(element("a", text(f"x{c}y"), class_=f"{c}z")).get("class") == "\ufffdz"
     assert width(f"x{c}y") == 3 and printable(c * 100, 10) == "\ufffd" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    ("s", "expected"),
+    [
+        ("speed − 1", "speed − 1"),
+        ("אלף - בית", "<אלף> - <בית>"),
+        ("∂אלף/∂y = 2", "∂<אלף>/∂y = 2"),
+        ("tanh(שם ארוך)", "tanh(<שם ארוך>)"),
+        ("-שם_ארוך ** 2", "-<שם_ארוך> ** 2"),
+        ("dot([א, ב], [ג, 0.5])", "dot([<א>, <ב>], [<ג>, 0.5])"),
+        ("שכבה.weight[0][1]", "<שכבה>.weight[0][1]"),
+        ("می\u200cخواهم + שָׁלוֹם", "<می\u200cخواهم> + <שָׁלוֹם>"),
+    ],
+)
+def test_words_from_right_to_left_stand_for_themselves(s, expected):
+    assert left_to_right(s) == expected.replace("<", "\u200e").replace(">", "\u200e")
+
+
+def test_every_sign_that_is_written_from_right_to_left_is_known():
+    turning = [c for c in map(chr, range(0x110000)) if unicodedata.bidirectional(c) in ("R", "AL", "AN")]
+    assert len(turning) > 2_000
+    for c in turning:
+        assert c in UNSEEN or left_to_right(f"x {c}") == f"x \u200e{c}\u200e", ascii(c)
+    others = " ".join(c for c in map(chr, range(0x110000)) if unicodedata.bidirectional(c) == "L")
+    assert left_to_right(others) == others
 
 
 def test_an_element_without_content_is_closed_as_its_kind_is():

@@ -9,7 +9,7 @@ import re
 
 from milligrad.draw.model import Edge, Node, Picture, colour, strength
 from milligrad.markup import LIGHT as COLOUR
-from milligrad.markup import UNSEEN, elided, shown
+from milligrad.markup import RIGHT_TO_LEFT, UNSEEN, elided, shown
 from milligrad.markup import text as allowed
 
 FONT = f'fontname="DejaVu Sans Mono,monospace", fontsize=11, fontcolor="{COLOUR["ink"]}"'
@@ -38,7 +38,7 @@ def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
 
 
 BACKSLASH_IN_TOOLTIP = "\\\\\u200b"  # of no width
-SPECIAL = re.compile(rf'[&"\\\x00-\x09\x0b-\x1f\ud800-\udfff\ufffe\uffff{UNSEEN}]')
+SPECIAL = re.compile(rf'[&"\\\x00-\x09\x0b-\x1f\ud800-\udfff\ufffe\uffff{UNSEEN}{RIGHT_TO_LEFT}]')
 
 
 def quoted(s: str, backslash: str = "\\\\") -> str:

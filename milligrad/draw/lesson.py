@@ -31,7 +31,7 @@ from milligrad.engine import (
     place,
     topological_order,
 )
-from milligrad.markup import element, elided, page, printable, shown, text
+from milligrad.markup import element, elided, left_to_right, page, printable, shown, text
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
@@ -272,7 +272,10 @@ def _data(picture: Picture, steps: _Steps) -> str:
     kinds = ["constant" if node.kind == "constant" else "" for node in picture.nodes]
     data = {
         "unknown": UNKNOWN,
-        "nodes": [{"told": [printable(line, 300) for line in lines], "kind": kind} for lines, kind in zip(told, kinds)],
+        "nodes": [
+            {"told": [left_to_right(printable(line, 300)) for line in lines], "kind": kind}
+            for lines, kind in zip(told, kinds)
+        ],
         "steps": [
             {"phase": step.phase, "node": step.node, "edges": step.edges, "changes": step.changes} for step in steps.all
         ],

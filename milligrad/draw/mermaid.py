@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from milligrad.draw.dot import lines_of
 from milligrad.draw.model import Edge, Picture, colour, strength
 from milligrad.markup import LIGHT as COLOUR
-from milligrad.markup import NO_PRINT, shown
+from milligrad.markup import NO_PRINT, left_to_right, shown
 
 CLASSES = {
     "leaf": f"fill:{COLOUR['panel']}",
@@ -73,11 +73,11 @@ def quoted(s: str) -> str:
 
     In Mermaid's labels also %% { } ` * $ : / and more can mean something, in one version or another.
     """
-    return re.sub(r"[^\w .,()+=−…∂×·]", _code, s)
+    return re.sub(r"[^\w .,()+=−…∂×·]", _code, left_to_right(NO_PRINT.sub("\ufffd", s)))
 
 
 def _code(match: re.Match[str]) -> str:
     c = match[0]
     if c == "$":
         return "#36;#8203;"  # with a space of no width: $$ begins a formula even when written as codes
-    return "#quot;" if c == '"' else "#65533;" if NO_PRINT.match(c) else f"#{ord(c)};"
+    return "#quot;" if c == '"' else f"#{ord(c)};"

@@ -304,6 +304,23 @@ def test_names_are_shown_as_text(visit, tmp_path, name):
     assert page.locator("script").count() == 2 and page.locator("#tip script, #steps script, svg script").count() == 0
 
 
+LEFT = """([selector, letter]) => {
+  const text = document.querySelector(selector).firstChild, range = new Range();
+  range.setStart(text, text.data.indexOf(letter));
+  range.setEnd(text, text.data.indexOf(letter) + 1);
+  return range.getBoundingClientRect().left; }"""  # where a letter of a formula stands
+
+
+def test_names_from_right_to_left_stand_in_the_order_of_the_formula(visit, tmp_path):
+    z = Value(7.0, "אלף") - Value(2.0, "בית")
+    step_through(z, tmp_path / "lesson.html")
+    page = visit(tmp_path / "lesson.html")
+    page.keyboard.press("ArrowRight")
+    for formula in ("#steps .current code", "#n2 .formula"):
+        left = [page.evaluate(LEFT, [formula, letter]) for letter in "א-ת"]
+        assert left == sorted(left) and len({*left}) == 3
+
+
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_keeps_to_the_guidelines_for_accessible_pages(visit, neuron, size, scheme):

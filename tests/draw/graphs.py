@@ -31,6 +31,8 @@ NASTY = [
 
 WHOLE = "👩\u200d💻 ❤\ufe0f می\u200cخواهم"
 """A name that falls apart without its joiners and selectors."""
+WHOLE_SHOWN = "👩\u200d💻 ❤\ufe0f \u200eمی\u200cخواهم\u200e"
+"""The same where its word from right to left is kept from turning anything else around."""
 
 SEEN = {*"\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2", *"\u200c\u200d"}
 UNSEEN = "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c) == "Cf" and c not in SEEN)

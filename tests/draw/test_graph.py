@@ -11,7 +11,7 @@ from milligrad import Linear, ReLU, Sequential, Value
 from milligrad.draw import draw
 from milligrad.draw.graph import Graph
 from milligrad.draw.model import picture_of_value
-from tests.draw.graphs import NASTY, UNSEEN, WHOLE, named, small
+from tests.draw.graphs import NASTY, UNSEEN, WHOLE, WHOLE_SHOWN, named, small
 from tests.page import Page
 
 
@@ -99,8 +99,17 @@ def test_a_name_turns_nothing_around_and_hides_nothing(c):
 
 
 def test_joiners_and_selectors_stay():
-    assert all(WHOLE in source for source in written(draw(Value(2.0, WHOLE))))
+    expected = [WHOLE] * 2 + [WHOLE_SHOWN] * 4
+    assert all(name in source for name, source in zip(expected, written(draw(Value(2.0, WHOLE))), strict=True))
     assert f"tanh({WHOLE})" in str(draw(Value(2.0, WHOLE).tanh()))
+
+
+def test_names_from_right_to_left_turn_nothing_around():
+    x, y = Value(7.0, "אלף"), Value(2.0, "בית")
+    as_text, _, *others = written(draw(x - y))
+    assert "v1 = אלף - בית " in as_text  # of which terminals know nothing
+    for source in others:
+        assert "\u200eאלף\u200e - \u200eבית\u200e" in source and "\ufffd" not in source
 
 
 @pytest.mark.parametrize("path", ["graph.pdf", "graph", ".svg", "x.svg.txt", ""])

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from milligrad import Linear, Sequential, Tanh, Value, compile, dot, record_lines, step_through
 from milligrad.markup import shown
 from milligrad.optim import SGD
-from tests.draw.graphs import NASTY, UNSEEN, WHOLE, graphs
+from tests.draw.graphs import NASTY, UNSEEN, WHOLE, WHOLE_SHOWN, graphs
 from tests.page import Page
 
 
@@ -40,6 +40,11 @@ class Lesson(Page):
 
     def names(self):
         return [node["told"][0] for node in self.nodes]
+
+
+def named(z, name):
+    z.name = name
+    return z
 
 
 def neuron():
@@ -227,7 +232,16 @@ def test_a_name_turns_nothing_around_and_hides_nothing(c):
     hidden, plain = (Lesson(Value(2.0, f"pay{sign}load") * Value(3.0, f"{sign}w")) for sign in (c, "\ufffd"))
     assert hidden.source == plain.source
     assert plain.nodes[-1]["told"][1] == "pay\ufffdload * \ufffdw"
-    assert Lesson(Value(2.0, WHOLE)).names() == [WHOLE]
+    assert Lesson(Value(2.0, WHOLE)).names() == [WHOLE_SHOWN]
+
+
+def test_names_from_right_to_left_turn_nothing_around():
+    x, z = "\u200eאלף\u200e", "\u200eבית\u200e"
+    page = Lesson(named(Value(7.0, "אלף") - 2.0, "בית"))
+    assert page.texts("title")[0] == f"How {z} = 5 and its gradients are computed"
+    assert page.items[1] == [f"{z} = {x} - 2", "= 7 - 2", "= 5"]
+    assert page.items[3] == [f"∂{z}/∂{x} = 1", f"{x}.grad += 1 · 1", f"{x}.grad: 0 → 1"]
+    assert page.nodes[1]["told"][:2] == [z, f"{x} - 2"]
 
 
 def test_the_page_asks_for_nothing_and_runs_its_own_script_alone():
