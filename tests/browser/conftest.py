@@ -8,7 +8,7 @@ import pytest
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"]
 ARGUMENTS += ["disable-sync", "no-first-run"]
-WIDTHS = {"desktop": (1280, 800), "phone": (390, 844)}
+WIDTHS = {"desktop": (1280, 800), "phone": (390, 844), "across": (800, 360), "enlarged": (640, 400)}
 
 
 @pytest.fixture(scope="session")

@@ -287,6 +287,20 @@ def test_the_node_whose_turn_it_is_is_in_sight(visit, tmp_path, size):
     assert position(page) == 154
 
 
+@pytest.mark.parametrize("size", ["desktop", "phone", "across", "enlarged"])
+def test_step_and_picture_are_in_sight_at_once(visit, neuron, size):
+    page = visit(neuron, size)
+    for _ in range(STEPS - 2):
+        page.keyboard.press("ArrowRight")
+    assert fits(page) and violations(page) == []
+    height = page.viewport_size["height"]
+    for part in ("#steps .current h2", "#steps .current p:last-of-type", ".node.current"):
+        box = page.locator(part).last.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, part
+    frame = page.locator("#graph").bounding_box()
+    assert min(height, frame["y"] + frame["height"]) - frame["y"] > 150
+
+
 @pytest.mark.parametrize("name", NASTY)
 def test_names_are_shown_as_text(visit, tmp_path, name):
     x = Value(2.0, name)
