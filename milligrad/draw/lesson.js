@@ -9,10 +9,12 @@
   const svg = figure.querySelector("svg");
   const boxes = nodes.map((_, i) => $("n" + i));
   const edges = [...svg.querySelectorAll(".edge")];
+  const next = new Map(edges.map((edge) => [edge, edge.nextElementSibling])); // before what each edge belongs
   const last = steps.length - 1;
   const turn = 1600; // milliseconds from step to step
   let at = 0; // the number of the step that is shown
   let timer = 0;
+  let raised = []; // the edges that lie above the others
   let pointed = -1; // the node that is told about
 
   // ── One step ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -51,6 +53,14 @@
       edge.classList.toggle("current", current.edges.includes(i));
       edge.classList.toggle("todo", !passed.has(i));
     }
+    raise(edges.filter((edge) => edge.classList.contains("current")));
+  }
+
+  // What stands later lies above: these edges above all others, until those of the next step do.
+  function raise(current) {
+    for (const edge of raised.reverse()) next.get(edge).before(edge);
+    boxes[0].before(...current);
+    raised = current;
   }
 
   function write(node, what, words) {

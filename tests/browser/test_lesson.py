@@ -104,6 +104,22 @@ def test_the_current_node_and_its_edges_stand_out(visit, neuron):
     assert "∂v2/∂v1" in page.locator("#steps").text_content() and "∂v2/∂v1" not in step_in_sight(page)
 
 
+def test_the_current_edges_lie_above_the_others_below_the_nodes(visit, tmp_path):
+    x = Value(0.5, "x")
+    step_through((x * 2.0) * x.tanh() + x, tmp_path / "lesson.html")
+    page = visit(tmp_path / "lesson.html")
+    drawn = "[...document.querySelectorAll('.edge, .node')].map(e => e.id + (e.matches('.edge.current') ? ' now' : ''))"
+    start = page.evaluate(drawn)
+    for _ in range(int(page.locator("#position").get_attribute("max"))):
+        page.keyboard.press("ArrowRight")
+        order = page.evaluate(drawn)
+        now = sorted(i for i in order if i.endswith(" now"))
+        others = [i for i in start if f"{i} now" not in now]  # in the order that they had
+        first = others.index("n0")
+        assert order == [*others[:first], *[i for i in order if i in now], *others[first:]]
+    assert page.evaluate(drawn) == start  # nothing is current at the end
+
+
 def test_it_plays_by_itself_at_the_speed_that_is_chosen_and_stops_at_the_end(visit, neuron):
     page = visit(neuron)
     page.keyboard.press(" ")
