@@ -363,6 +363,25 @@ def test_it_keeps_to_the_guidelines_for_accessible_pages(visit, neuron, size, sc
     assert dark == (scheme == "dark")
 
 
+CONTRASTS = """() => [...document.querySelectorAll('.node text')].map(text => {
+  const numbers = style => style.match(/[\\d.]+/g).slice(0, 3).map(x => x / 255);
+  const own = getComputedStyle(text), paper = getComputedStyle(text.parentNode.querySelector('.box')).fill;
+  const back = numbers(paper), share = own.fillOpacity;
+  const ink = numbers(own.fill).map((x, i) => x * share + back[i] * (1 - share));
+  const light = c => [0.2126, 0.7152, 0.0722].reduce(
+    (sum, part, i) => sum + part * (c[i] <= 0.04045 ? c[i] / 12.92 : ((c[i] + 0.055) / 1.055) ** 2.4), 0.05);
+  const [dark, bright] = [light(ink), light(back)].sort((a, b) => a - b);
+  return bright / dark; })"""  # of the letters in the boxes, as WCAG 2 defines it
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_to_come_can_be_read(visit, neuron, scheme):
+    page = visit(neuron, color_scheme=scheme)
+    assert page.locator(".node.todo .formula").count() == 3
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) == 21 and min(contrasts) >= 4.5
+
+
 def test_without_scripts_all_steps_and_the_end_are_there(visit, neuron):
     page = visit(neuron, java_script_enabled=False)
     assert all(item.is_visible() for item in page.locator("#steps > li").all())
