@@ -196,7 +196,7 @@ equal      = Op("equal",      lambda x, y: float(x == y), lambda z, x, y: (0.0, 
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
 sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.")
 prod      = Reduction("prod", lambda *xs: math.prod(xs, start=1.0), lambda z, *xs: _products_of_others(xs), "prod({})", "All x multiplied; 1 for none.")
-dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + …; the inputs are all x, then all y.", lists=2)
+dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + … of two lists x and y.", lists=2)
 logsumexp = Reduction("logsumexp", _logsumexp, lambda z, *xs: [exp(x - z) for x in xs], "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.")
 max       = Reduction("max",  _largest,  lambda z, *xs: _shares([1 - (x < z) for x in xs]), "max({})", "The largest x; equals share the derivative.")
 min       = Reduction("min",  _smallest, lambda z, *xs: _shares([1 - (x > z) for x in xs]), "min({})", "The smallest x; equals share the derivative.")

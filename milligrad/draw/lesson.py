@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.draw.svg import svg
 from milligrad.engine import (
+    Op,
+    Reduction,
     Value,
     adjoints,
     check_history,
@@ -135,12 +138,23 @@ class _Steps:
         made, numbers = formula(z, self.names, self.precision), with_numbers(z, self.precision)
         body = [_formulas([[f"{name} = {made}", f"= {numbers}", f"= {data}"]])]
         if "(" in z.op.form:  # type: ignore[union-attr]  # of an operator everybody knows what it does
-            body.append(_sentence(f"{z.op.name}: {z.op.__doc__}"))  # type: ignore[union-attr]
+            body.append(_sentence(self._meaning(z)))
         if where := place(z):
             body.append(element("p", text(where), class_="place"))
         return Step(
             "Forward", f"{name} is computed", body, self.number[z], self.edges[z], [self._change(z, "data", z.data)]
         )
+
+    def _meaning(self, z: Value) -> str:
+        """The sentence of its row of the table, and what of the graph the row's x and y are here."""
+        op: Op = z.op  # type: ignore[assignment]
+        if isinstance(op, Reduction):
+            inputs = ["each input"] if op.lists == 1 else ["the first list", "the second"]
+        else:
+            inputs = [self._shown(x) if type(x) is float else self.name(x) for x in z.inputs]
+        said = {letter[0] for letter in re.findall(r"\b[xy][₁₂]?\b", op.__doc__ or "")}
+        here = [f"{letter} is {own}" for letter, own in zip("xy", inputs) if letter in said and letter != own]
+        return f"{op.name}: {op.__doc__}" + f" Here {' and '.join(here)}." * bool(here)
 
     def _seed(self) -> Step:
         z, name = self.output, self.name(self.output)

@@ -12,8 +12,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from milligrad import Linear, Sequential, Tanh, Value, compile, dot, record_lines, step_through
+from milligrad import Linear, Sequential, Tanh, Value, compile, dot, max, record_lines, step_through, where
 from milligrad.markup import shown
+from milligrad.ops import bce
 from milligrad.optim import SGD
 from tests.draw.graphs import NASTY, UNSEEN, WHOLE, WHOLE_SHOWN, graphs
 from tests.page import Page
@@ -84,7 +85,27 @@ def test_the_steps_of_a_neuron_are_those_of_the_textbook():
         ["∂y/∂x = −1.098", "∂y/∂w = 0.4576", "∂y/∂b = 0.9151"],
     ]
     assert page.titles[3] == "y is computed" and page.titles[6] == "v2 passes its gradient on"
-    assert "tanh: The hyperbolic tangent of x." in page.texts("p")
+    assert "tanh: The hyperbolic tangent of x. Here x is v2." in page.texts("p")
+
+
+def test_the_letters_of_a_sentence_are_told_apart_from_names():
+    def said(z):
+        return [s for s in Lesson(z).texts("p") if re.match(r"[\w<>]+: ", s)][-1]
+
+    x, y, a = Value(0.5, "x"), Value(0.25, "y"), Value(0.75, "a")
+    assert said(a.tanh()) == "tanh: The hyperbolic tangent of x. Here x is a."
+    assert said(x.tanh()) == "tanh: The hyperbolic tangent of x."
+    assert said(bce(y, x)).endswith("the binary cross entropy. Here x is y and y is x.")
+    assert said(bce(a, 1)).endswith(" Here x is a and y is 1.")
+    assert said(a.clamp(0, 1)) == "clamp: x, but at least the second input and at most the third. Here x is a."
+    assert said(where(True, x, y)) == "where: The second input where the condition (1 or 0) holds, else the third."
+    assert said(max([a, x])) == "max: The largest x; equals share the derivative. Here x is each input."
+    assert (
+        said(dot([y], [x]))
+        == "dot: x₁·y₁ + x₂·y₂ + … of two lists x and y. Here x is the first list and y is the second."
+    )
+    compiled = compile(lambda x: x * x, backend="python")
+    assert said(compiled.value(a)) == "<lambda>: The compiled function <lambda>."
 
 
 def test_what_is_used_twice_gets_both_gradients():
