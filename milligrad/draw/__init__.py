@@ -63,8 +63,8 @@ def step_through(
     """Write a page that plays how `value` was computed, and then the backward pass, node by node: "lesson.html".
 
     Each step shows its formula with the numbers put in, and what it adds to which gradient. The page plays by itself or
-    step by step, with the mouse, by touch or by keys; printed, it lists all steps, without a picture that would be too
-    small to read. It is one file that needs no other and no network. Its gradients begin at 0 and are those of one
+    step by step, with the mouse, by touch or by keys; printed, it lists all steps, below the picture if that can be
+    read on one sheet. It is one file that needs no other and no network. Its gradients begin at 0 and are those of one
     `value.backward()`; no `.grad` is read or changed.
 
     model:      a Module whose parameters' names to show.

@@ -177,11 +177,11 @@
   });
   addEventListener("scroll", () => tell(pointed), true); // of the page, or of the picture in it
 
-  // ── Paper shows the end, and all steps; the picture if its letters, of 9 points, are at least 3 on one sheet ──
+  // ── Paper shows the end, and all steps; the picture if its smallest letters, of 8 points, are at least 6 there ──
 
-  const sheet = { width: 700, height: 950 }; // what A4 and Letter have room for
+  const sheet = { width: 700, height: 860 }; // what A4 and Letter have room for below the title
   const size = svg.viewBox.baseVal;
-  figure.classList.toggle("large", Math.min(sheet.width / size.width, sheet.height / size.height) < 1 / 3);
+  figure.classList.toggle("large", Math.min(sheet.width / size.width, sheet.height / size.height) < 3 / 4);
 
   addEventListener("beforeprint", () => {
     pause();

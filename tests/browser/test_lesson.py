@@ -416,7 +416,8 @@ def a_chain():
 
 
 @pytest.mark.parametrize(
-    ("made", "readable"), [(of_width(3), True), (of_width(25), True), (of_width(150), False), (a_chain, False)]
+    ("made", "readable"),
+    [(of_width(3), True), (of_width(11), True), (of_width(25), False), (of_width(150), False), (a_chain, False)],
 )
 def test_on_paper_nothing_is_larger_than_a_sheet_or_too_small_to_read(visit, tmp_path, made, readable):
     step_through(made(), tmp_path / "lesson.html", max_nodes=None)
@@ -430,5 +431,13 @@ def test_on_paper_nothing_is_larger_than_a_sheet_or_too_small_to_read(visit, tmp
     assert len(heights) > 3 and max(heights) <= 1047
     assert (picture.is_visible(), instead.is_visible()) == (readable, not readable)
     if readable:
-        box, letters = picture.bounding_box(), picture.locator(".name").first.bounding_box()
-        assert box["width"] <= 718 and letters["height"] >= 4  # 3 points
+        box, steps = picture.bounding_box(), page.locator("#steps").bounding_box()
+        assert box["width"] <= 718 and box["y"] + box["height"] <= 1047  # on the first sheet, with the title
+        assert box["y"] + box["height"] <= steps["y"]
+        letters = page.evaluate(
+            "[...document.querySelectorAll('svg text')].map(t => parseFloat(getComputedStyle(t).fontSize))"
+        )
+        scale = box["width"] / page.evaluate("document.querySelector('svg').viewBox.baseVal.width")
+        assert min(letters) * scale >= 7.8  # 6 points
+    else:
+        assert instead.bounding_box()["y"] < page.locator("#steps").bounding_box()["y"]
