@@ -148,9 +148,21 @@
     if (i < 0) return;
     tip.replaceChildren(...told(i).map((line) => Object.assign(document.createElement("div"), { textContent: line })));
     const box = boxes[i].getBoundingClientRect();
-    const below = box.bottom + 8 + tip.offsetHeight < innerHeight;
+    const place = innerWidth < 600 ? atAnEdge : beside;
     tip.style.left = Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8)) + "px";
-    tip.style.top = Math.max(8, below ? box.bottom + 8 : box.top - 8 - tip.offsetHeight) + "px";
+    tip.style.top = Math.max(8, place(box, tip.offsetHeight)) + "px";
+  }
+
+  // Where the tip begins: below the node or else above it; or, where nothing else would have room beside it, below the
+  // picture or else at that edge of the window which is further away.
+  function beside(box, height) {
+    return box.bottom + 8 + height < innerHeight ? box.bottom + 8 : box.top - 8 - height;
+  }
+
+  function atAnEdge(box, height) {
+    const lowest = innerHeight - height - 8;
+    const free = figure.getBoundingClientRect().bottom < lowest;
+    return free || box.top + box.bottom < innerHeight ? lowest : 8;
   }
 
   // The step of a node: the one that computes it or, once the backward pass has begun, that passes its gradient on.

@@ -258,6 +258,15 @@ def test_what_is_told_of_a_node_stays_on_the_screen(visit, tmp_path, size):
     assert eventually(page, lambda: box()["width"] > 300)  # though its node stands on the right
 
 
+def test_on_a_phone_what_is_told_of_a_node_hides_none_of_its_neighbours(visit, neuron):
+    page = visit(neuron, "phone", has_touch=True, is_mobile=True)
+    page.locator("#n2").tap()
+    tip = page.get_by_role("tooltip").bounding_box()
+    for node in page.locator(".node").all():
+        box = node.bounding_box()
+        assert tip["y"] + tip["height"] <= box["y"] or box["y"] + box["height"] <= tip["y"]
+
+
 def test_the_beginning_of_a_step_is_in_sight_wherever_the_last_one_was_read(visit, tmp_path):
     z = total([Value(0.1 * i, f"x{i}") for i in range(30)])
     step_through(z + total([z, *z.inputs]), tmp_path / "lesson.html")
