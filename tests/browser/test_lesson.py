@@ -255,7 +255,7 @@ def test_what_is_told_of_a_node_stays_on_the_screen(visit, tmp_path, size):
         page.focus(f"#n{i}")
         assert eventually(page, lambda: box()["x"] >= 0 and box()["x"] + box()["width"] <= window["width"])
         assert eventually(page, lambda: box()["y"] >= 0 and box()["y"] + box()["height"] <= window["height"])
-    assert eventually(page, lambda: box()["width"] > 300)  # though its node stands on the right
+    assert eventually(page, lambda: box()["width"] > 350)  # though its node stands on the right
 
 
 def test_on_a_phone_what_is_told_of_a_node_hides_none_of_its_neighbours(visit, neuron):
