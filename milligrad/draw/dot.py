@@ -84,12 +84,13 @@ def _of_edge(edge: Edge, largest: float, precision: int) -> str:
     attributes = f'label="{quoted(edge.label) or shown(edge.derivative, precision)}"'
     if edge.contains:
         attributes += ", style=dashed, arrowhead=none"
-    line = COLOUR[colour(edge.gradient)]
+    line = COLOUR[colour(edge.gradient, edge.mixed)]
     if edge.highlighted:
         line = f"{COLOUR['mark']}:{line}:{COLOUR['mark']}"  # parallel lines: its own between two of the marker's
     if edge.gradient or edge.highlighted:
         width = (1 + 3 * strength(edge.gradient, largest)) / (1 + edge.highlighted)
         attributes += f', color="{line}", penwidth={width:.3g}'
     if edge.gradient:
-        attributes += f', tooltip="gradient {shown(edge.gradient, precision)}"'
+        what = f"{'|gradient|' if edge.mixed else 'gradient'} {'up to ' * bool(edge.label)}"
+        attributes += f', tooltip="{what}{shown(edge.gradient, precision)}"'
     return attributes

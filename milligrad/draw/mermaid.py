@@ -65,7 +65,8 @@ def _link_styles(picture: Picture) -> list[str]:
 
 def _style(edge: Edge, largest: float) -> str:
     width = 1 + round(6 * strength(edge.gradient, largest)) / 2  # in halves of a pixel, so that there are few styles
-    return f"stroke:{COLOUR['mark' if edge.highlighted else colour(edge.gradient)]},stroke-width:{width:g}px"
+    line = "mark" if edge.highlighted else colour(edge.gradient, edge.mixed)
+    return f"stroke:{COLOUR[line]},stroke-width:{width:g}px"
 
 
 def quoted(s: str) -> str:

@@ -59,9 +59,10 @@ class Edge:
     """From nodes[source] to nodes[target].
 
     derivative:  ∂target/∂source, None where there is no single one (or it does not exist)
-    gradient:    target.grad · derivative: what came back along this edge; its size gives colour and width
-    label:       further text: "× 32" edges that were folded into one
+    gradient:    target.grad · derivative: what came back along this edge; its sign gives colour, its size width
+    label:       further text: "× 32" edges that were folded into one, whose gradient is the largest of theirs
     contains:    the target is a part of the source (a module and its child): nothing flows
+    mixed:       those that were folded have gradients of both signs: the gradient is the size of the largest
     """
 
     source: int
@@ -71,6 +72,7 @@ class Edge:
     label: str = ""
     contains: bool = False
     highlighted: bool = False
+    mixed: bool = False
 
 
 @dataclass(slots=True)
@@ -99,11 +101,13 @@ def strength(gradient: float | None, largest: float) -> float:
     return min(1.0, max(0.0, 1 + decades / 6))
 
 
-def colour(gradient: float | None) -> str:
-    """The name of the colour that tells the sign of a gradient, and whether it is one."""
+def colour(gradient: float | None, mixed: bool = False) -> str:
+    """The name of the colour that tells the sign of a gradient, whether it is one, and whether it has a sign."""
     if not gradient:
         return "line"
-    return "red" if not math.isfinite(gradient) else "blue" if gradient > 0 else "orange"
+    if not math.isfinite(gradient):
+        return "red"
+    return "ink" if mixed else "blue" if gradient > 0 else "orange"
 
 
 # Of a Value.
@@ -307,7 +311,7 @@ class _Graph:
         for x, d in zip(z.inputs, derivatives):
             if type(x) is not float and (source := number[x]) != target:
                 gradient = g * d if d is not None and x.requires_grad else None
-                yield Edge(source, target, d, gradient, "", False, (x, z) in marked)
+                yield Edge(source, target, d, gradient, highlighted=(x, z) in marked)
 
     def _group(self, group: Group) -> Node:
         """A node for Values of one kind, with the range of their numbers and gradients."""
@@ -345,7 +349,7 @@ def _how_many(what: str, xs: list[float], holds: Callable[[float], bool]) -> lis
 
 
 def _folded(edges: list[Edge], nodes: list[Node]) -> list[Edge]:
-    """One edge in place of all from or to a node that stands for many, with the largest |gradient| of them."""
+    """One edge in place of all from or to a node that stands for many, with the gradient of them that is largest."""
     bundles: dict[Any, list[Edge]] = {}
     for i, edge in enumerate(edges):
         ends = edge.source, edge.target
@@ -355,10 +359,12 @@ def _folded(edges: list[Edge], nodes: list[Node]) -> list[Edge]:
 
 
 def _bundle(edges: list[Edge]) -> Edge:
-    gradients = [abs(edge.gradient) for edge in edges if edge.gradient is not None]
-    largest = math.nan if any(map(math.isnan, gradients)) else max(gradients, default=None)
+    gradients = [edge.gradient for edge in edges if edge.gradient is not None]
+    mixed = min(gradients, default=0.0) < 0 < max(gradients, default=0.0)
+    sizes = [abs(g) for g in gradients] if mixed else gradients
+    largest = math.nan if any(map(math.isnan, sizes)) else max(sizes, key=abs, default=None)
     highlighted = any(edge.highlighted for edge in edges)
-    return Edge(edges[0].source, edges[0].target, None, largest, f"× {len(edges):,}", highlighted=highlighted)
+    return Edge(edges[0].source, edges[0].target, None, largest, f"× {len(edges):,}", False, highlighted, mixed)
 
 
 def _largest(nodes: list[Node], edges: list[Edge]) -> float:

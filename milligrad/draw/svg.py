@@ -25,7 +25,7 @@ STACK = 6.0  # how far the boxes of a group stand out behind one another
 SELECTOR = ".milligrad-graph"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
 RULES = {
     "": f"background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); --gradient: var(--line)",
-    **{f" .{name}": f"--gradient: var(--{name})" for name in ("line", "blue", "orange", "red")},
+    **{f" .{name}": f"--gradient: var(--{name})" for name in ("line", "blue", "orange", "red", "ink")},
     " .edge.highlighted": "--gradient: var(--mark)",
     " .box": "fill: var(--paper); stroke: var(--line); stroke-width: 1.2",
     " .computed .box": "fill: var(--panel)",
@@ -74,7 +74,7 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
         _node(node, rows, sizes[i], layout.centres[i], i, picture, prefix)
         for i, (node, rows) in enumerate(zip(picture.nodes, lines))
     ]
-    signs = {colour(edge.gradient) for edge in picture.edges}
+    signs = {colour(edge.gradient, edge.mixed) for edge in picture.edges}
     legend = [(kind, meaning) for kind, meaning in MEANINGS.items() if kind in signs]
     notes = textwrap.wrap(picture.note, max(60, int(layout.width / (CELL * SIZE))))
     below = _legend(legend, layout.height + 1.5 * LEADING) if legend else []
@@ -104,7 +104,12 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
     )
 
 
-MEANINGS = {"blue": "positive gradient", "orange": "negative gradient", "red": "NaN or infinite"}
+MEANINGS = {
+    "blue": "positive gradient",
+    "orange": "negative gradient",
+    "ink": "gradients of both signs",
+    "red": "NaN or infinite",
+}
 
 
 def _legend(meanings: list[tuple[str, str]], y: float) -> list[str]:
@@ -200,7 +205,7 @@ def _edge(
     (x, y), (w, h) = layout.labels[i], room
     head = 0.0 if edge.contains else 7 + 3 * size
     way = _curve(_visible(layout.routes[i], direction, head), direction)
-    kind = "contains" if edge.contains else colour(edge.gradient)
+    kind = "contains" if edge.contains else colour(edge.gradient, edge.mixed)
     return element(
         "g",
         element("title", text(_told(edge, picture))),
@@ -222,7 +227,8 @@ def _told(edge: Edge, picture: Picture) -> str:
     if edge.derivative is not None:
         lines.append(f"∂{target}/∂{source} = {edge.derivative!r}")
     if edge.gradient is not None:
-        lines.append(f"gradient along it: {edge.gradient!r}")
+        what = "|gradient|" if edge.mixed else "gradient along it:"
+        lines.append(f"{what} {'up to ' * bool(edge.label)}{edge.gradient!r}")
     return "\n".join([*lines, edge.label] if edge.label else lines)
 
 

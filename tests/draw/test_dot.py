@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from milligrad import Linear, MultiheadAttention, ReLU, Sequential, Value
 from milligrad.draw.dot import dot
 from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
+from milligrad.markup import LIGHT
 from tests.draw.graphs import NASTY, graphs, named, small
 
 TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|->|[\w.]+|[{}\[\]=,])', re.DOTALL)
@@ -123,6 +124,17 @@ def test_colour_tells_the_sign_and_width_the_size_of_a_gradient():
     assert red == [red[0]] * 3
     width = [float(attributes.get("penwidth", 1)) for *_, attributes in edges]
     assert width == pytest.approx([4, 4, 2.5, 1, 1, 1, 4, 4])
+
+
+def test_of_many_edges_in_one_the_sign_is_told_where_they_agree():
+    edges = [Edge(0, 1, None, g, "× 9", mixed=mixed) for g, mixed in [(6.0, False), (-6.0, False), (6.0, True)]]
+    _, _, found = parsed(dot(Picture([Node("x"), Node("y")], edges, largest=6.0)))
+    assert [attributes["tooltip"] for *_, attributes in found] == [
+        "gradient up to 6",
+        "gradient up to −6",
+        "|gradient| up to 6",
+    ]
+    assert [attributes["color"] for *_, attributes in found] == [LIGHT["blue"], LIGHT["orange"], LIGHT["ink"]]
 
 
 def test_the_colour_of_a_box_is_that_of_its_grad():

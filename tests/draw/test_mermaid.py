@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from milligrad import Linear, ReLU, Sequential
 from milligrad.draw.mermaid import mermaid
 from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
+from milligrad.markup import LIGHT
 from tests.draw.graphs import NASTY, graphs, named, small
 
 STATEMENTS = {
@@ -95,6 +96,13 @@ def test_colour_tells_the_sign_and_width_the_size_of_a_gradient():
     assert colour[3] == colour[4]
     assert colour[5] == colour[6]
     assert len({*colour}) == 4
+
+
+def test_many_edges_in_one_of_both_signs_have_a_colour_of_their_own():
+    edges = [Edge(0, 1, None, g, "× 9", mixed=mixed) for g, mixed in [(6.0, False), (-6.0, False), (6.0, True)]]
+    given = styles(parsed(mermaid(Picture([Node("x"), Node("y")], edges, largest=6.0))))
+    colours = [given[i][0].split(",")[0] for i in "012"]
+    assert colours == [f"stroke:{LIGHT[name]}" for name in ("blue", "orange", "ink")]
 
 
 def test_what_is_highlighted_stands_out():

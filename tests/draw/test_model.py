@@ -276,6 +276,26 @@ def test_a_folded_edge_has_the_largest_gradient():
     assert edge.derivative is None
 
 
+@pytest.mark.parametrize(
+    ("gradients", "largest", "mixed"),
+    [
+        ([2.0, 6.0, 4.0], 6.0, False),
+        ([-2.0, -6.0, -4.0], -6.0, False),
+        ([-2.0, 0.0], -2.0, False),
+        ([2.0, -6.0, 0.0], 6.0, True),
+        ([0.0, 0.0], 0.0, False),
+    ],
+)
+def test_a_folded_edge_has_a_sign_if_all_of_its_gradients_agree(gradients, largest, mixed):
+    xs = [Value(1.0) for _ in range(90)]
+    terms = [x * gradients[i % len(gradients)] for i, x in enumerate(xs)]
+    z = sum(terms)
+    z.backward()
+    from_leaves, from_terms = picture_of_value(z, max_nodes=20).edges
+    assert (from_leaves.gradient, from_leaves.mixed, from_leaves.label) == (largest, mixed, "× 90")
+    assert (from_terms.gradient, from_terms.mixed) == (1.0, False)
+
+
 def test_a_nan_among_folded_gradients_is_not_lost():
     model, loss = network()
     loss.inputs[1].grad = math.nan  # of one of 3 × mul

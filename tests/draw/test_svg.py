@@ -218,6 +218,25 @@ def test_the_legend_names_the_colours_that_occur(picture):
     assert not legend(parsed(picture_of_module(Sequential(Linear(2, 2), ReLU()))))
 
 
+@pytest.mark.parametrize(
+    ("gradient", "mixed", "kind", "meaning", "told"),
+    [
+        (6.0, False, "blue", "positive gradient", "gradient along it: up to 6.0"),
+        (-6.0, False, "orange", "negative gradient", "gradient along it: up to -6.0"),
+        (6.0, True, "ink", "gradients of both signs", "|gradient| up to 6.0"),
+    ],
+)
+def test_of_many_edges_in_one_the_sign_is_told_where_they_agree(gradient, mixed, kind, meaning, told):
+    edge = Edge(0, 1, None, gradient, "× 400", mixed=mixed)
+    root = parsed(Picture([Node("x", "group"), Node("z", "group")], [edge], largest=6.0))
+    [group] = groups(root, "edge")
+    assert group.get("class") == f"edge {kind}"
+    assert group.find(f"{S}title").text.split("\n") == ["x → z", told, "× 400"]
+    [legend] = [g for g in root.iter(f"{S}g") if g.get("class") == "legend"]
+    assert [t.text for t in legend.iter(f"{S}text")] == [meaning]
+    assert legend.find(f"{S}rect").get("class") == kind and f" .{kind} {{ --gradient" in root.find(f"{S}style").text
+
+
 def test_a_part_hangs_on_its_module_without_an_arrow_head():
     root = parsed(picture_of_module(Sequential(Linear(2, 2), ReLU())))
     heads = {g.get("class"): g.find(f"{S}polygon") is not None for g in groups(root, "edge")}
