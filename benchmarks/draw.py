@@ -77,11 +77,21 @@ def tree(depth: int = 7) -> Value:
     return row[0]
 
 
+def long_edges(n: int = 299) -> Value:
+    """Each node is made of the one before it and of one half as far from the beginning: edges pass many layers."""
+    chain = [Value(0.5)]
+    for i in range(n):
+        chain.append(chain[-1] * chain[i // 2])
+    chain[-1].backward()
+    return chain[-1]
+
+
 LARGE = {"a long chain": long_chain, "784-128-10, one sample": wide_network}
 SMALL = {
     "2-12-12-1, one sample": small_network,
     "a binary tree": tree,
     "a chain, w used in each step": lambda: long_chain(149),
+    "a chain with long edges": long_edges,
 }
 
 

@@ -12,7 +12,7 @@ mean, and it draws nothing.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -27,6 +27,7 @@ Links: TypeAlias = Sequence[Sequence[int]]  # of each piece the pieces before it
 
 DIRECTIONS = ("LR", "TB", "RL", "BT")
 SWEEPS, STALE = 24, 4  # sweeps at most, and how many in a row without fewer crossings end it
+FEWEST, SORTED = 4, 150_000  # where all sweeps would place more pieces than that, there are fewer sweeps: 0.3 s
 HEAD, STEEPNESS, FARTHEST = 12.0, 3.0, 64.0  # layers are as far apart as an edge's head and slope need, within reason
 PORT_GAP = 11.0  # between the ends of two edges on a border
 
@@ -176,65 +177,105 @@ class _Pieces:
 
 
 def crossings(upper: Sequence[int], lower: Sequence[int], after: Links) -> int:
-    """How many pairs of links between two layers cross (W. Barth, M. Jünger, P. Mutzel 2002, with a sorted list)."""
+    """How many pairs of links between two layers cross."""
     place = {z: i for i, z in enumerate(lower)}
+    return _falling([end for x in upper for end in sorted([place[z] for z in after[x]])])
+
+
+def _falling(ends: Sequence[int]) -> int:
+    """How many pairs of numbers fall (W. Barth, M. Jünger, P. Mutzel 2002, with a sorted list)."""
     met: list[int] = []
     count = 0
-    for x in upper:
-        ends = sorted([place[z] for z in after[x]])
-        for end in ends:
-            count += len(met) - bisect_right(met, end)
-        for end in ends:
-            insort(met, end)
+    for end in ends:
+        if not met or met[-1] <= end:
+            met.append(end)
+        else:
+            at = bisect_right(met, end)
+            count += len(met) - at
+            met.insert(at, end)
     return count
 
 
 def reduce_crossings(layers: Layers, before: Links, after: Links) -> list[list[int]]:
     """The layers in an order in which few links cross: the best that sweeps to and fro have found."""
-
-    def total(layers: Layers) -> int:
-        return sum([crossings(upper, lower, after) for upper, lower in pairwise(layers)])
-
-    order = [list(layer) for layer in layers]
-    best, fewest, stale = [list(layer) for layer in order], total(order), 0
-    for sweep in range(SWEEPS):
+    order = _Order(layers, before, after)
+    best, fewest, stale = [list(layer) for layer in order.layers], sum(order.crossed), 0
+    for sweep in range(sweeps(len(after))):
         if not fewest or stale == STALE:
             break
-        _sweep(order[::-1] if sweep % 2 else order, after if sweep % 2 else before)
-        _transpose(order, before, after)
+        order.sweep(back=sweep % 2 == 1)
+        order.transpose()
         stale += 1
-        if (count := total(order)) < fewest:
-            best, fewest, stale = [list(layer) for layer in order], count, 0
+        if (count := sum(order.crossed)) < fewest:
+            best, fewest, stale = [list(layer) for layer in order.layers], count, 0
     return best
 
 
-def _sweep(layers: Sequence[list[int]], towards: Links) -> None:
-    """Sort each layer by where, on the average, that before it has what the pieces are linked to: the barycentre.
-
-    What has no such link keeps its place.
-    """
-    for fixed, layer in pairwise(layers):
-        place = {x: i for i, x in enumerate(fixed)}
-        mean = {z: sum([place[x] for x in towards[z]]) / len(towards[z]) for z in layer if towards[z]}
-        held = iter(sorted(mean, key=mean.__getitem__))
-        layer[:] = [next(held) if z in mean else z for z in layer]
+def sweeps(pieces: int) -> int:
+    """How many sweeps there are at most: the first ones remove most of the crossings."""
+    return min(SWEEPS, max(FEWEST, SORTED // max(1, pieces)))
 
 
-def _transpose(layers: Sequence[list[int]], before: Links, after: Links) -> None:
-    """Neighbours change places wherever that removes crossings: once through all layers."""
-    for k, layer in enumerate(layers):
-        sides = [_ends(layer, layers[k - 1], before)] if k else []
-        sides += [_ends(layer, layers[k + 1], after)] if k + 1 < len(layers) else []
+class _Order:
+    """The layers, the place of each piece in its own, and how many links cross on the way from each to the next."""
+
+    def __init__(self, layers: Layers, before: Links, after: Links) -> None:
+        self.layers, self.before, self.after = [list(layer) for layer in layers], before, after
+        self.place = [0] * len(after)
+        for layer in self.layers:
+            self._put(layer)
+        self._count()
+
+    def _put(self, layer: Sequence[int]) -> None:
+        for i, z in enumerate(layer):
+            self.place[z] = i
+
+    def _count(self) -> None:
+        ends = [[end for x in layer for end in self._ends(x, self.after)] for layer in self.layers]
+        self.crossed = [_falling(each) for each in ends]
+
+    def _ends(self, x: int, links: Links) -> list[int]:
+        """Where in the next layer, or that before, a piece is linked to, in order."""
+        if len(links[x]) == 1:  # as of most: bends
+            return [self.place[links[x][0]]]
+        return sorted([self.place[z] for z in links[x]])
+
+    def sweep(self, back: bool) -> None:
+        """Sort each layer by where, on the average, that before it has what its pieces are linked to: the barycentre.
+
+        What has no such link keeps its place.
+        """
+        place, towards = self.place, self.after if back else self.before
+        for layer in self.layers[-2::-1] if back else self.layers[1:]:
+            mean = {z: sum([place[x] for x in towards[z]]) / len(towards[z]) for z in layer if towards[z]}
+            held = iter(sorted(mean, key=mean.__getitem__))
+            layer[:] = [next(held) if z in mean else z for z in layer]
+            self._put(layer)
+        self._count()
+
+    def transpose(self) -> None:
+        """Neighbours change places wherever that removes crossings: once through all layers that have some."""
+        for k, layer in enumerate(self.layers):
+            sides = [(k - 1, self.before)] if k and self.crossed[k - 1] else []
+            sides += [(k, self.after)] if self.crossed[k] else []
+            if sides:
+                self._transpose(layer, k)
+                self._put(layer)
+
+    def _transpose(self, layer: list[int], k: int) -> None:
+        before, after = ([self._ends(x, links) for x in layer] for links in (self.before, self.after))
         for i in range(len(layer) - 1):
-            x, z = layer[i], layer[i + 1]
-            if sum([_inversions(ends[x], ends[z]) - _inversions(ends[z], ends[x]) for ends in sides]) > 0:
-                layer[i], layer[i + 1] = z, x
-
-
-def _ends(layer: Sequence[int], other: Sequence[int], links: Links) -> dict[int, list[int]]:
-    """Where in the other layer each piece is linked to, in order."""
-    place = {x: i for i, x in enumerate(other)}
-    return {z: sorted([place[x] for x in links[z]]) for z in layer}
+            behind, ahead = _inversions(before[i], before[i + 1]), _inversions(after[i], after[i + 1])
+            if not behind and not ahead:
+                continue
+            behind -= _inversions(before[i + 1], before[i])
+            ahead -= _inversions(after[i + 1], after[i])
+            if behind + ahead > 0:
+                layer[i : i + 2] = layer[i + 1], layer[i]
+                before[i : i + 2] = before[i + 1], before[i]
+                after[i : i + 2] = after[i + 1], after[i]
+                self.crossed[k - 1] -= behind
+                self.crossed[k] -= ahead
 
 
 def _inversions(first: Sequence[int], second: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milligrad.draw.layout import crossings, layered, layers_of, reduce_crossings, spread
+from milligrad.draw.layout import _Order, _Pieces, crossings, layered, layers_of, reduce_crossings, spread, sweeps
 
 DIRECTIONS = ("LR", "TB", "RL", "BT")
 
@@ -226,6 +226,36 @@ def test_links_in_the_wrong_order_are_sorted_however_many():
     before = [[]] * 60 + [[x] for x in first]
     found = reduce_crossings([first, second[::-1]], before, after)
     assert crossings(*found, after) == 0
+
+
+def counted(order):
+    return [crossings(upper, lower, order.after) for upper, lower in pairwise(order.layers)]
+
+
+@settings(deadline=None)
+@given(graphs())
+def test_crossings_are_counted_along_and_transposing_makes_them_fewer(graph):
+    pieces = _Pieces(*graph)
+    order = _Order(pieces.layers(), pieces.before, pieces.after)
+    for sweep in range(3):
+        order.sweep(back=sweep % 2 == 1)
+        assert order.crossed[:-1] == counted(order)
+        before = sum(order.crossed)
+        order.transpose()
+        assert order.crossed[:-1] == counted(order) and sum(order.crossed) <= before
+        assert all(order.place[z] == i for layer in order.layers for i, z in enumerate(layer))
+
+
+def test_a_graph_with_many_bends_gets_few_sweeps_which_remove_most_crossings(monkeypatch):
+    edges = [edge for i in range(299) for edge in ((i, i + 1), (i // 2, i + 1))]
+    pieces = _Pieces([(10, 10)] * 300, edges, [(0, 0)] * 598)
+    sweep, placed = _Order.sweep, []
+    monkeypatch.setattr(_Order, "sweep", lambda *args, **kw: placed.append(len(pieces.size)) or sweep(*args, **kw))
+    layers = pieces.layers()
+    found = reduce_crossings(layers, pieces.before, pieces.after)
+    before, after = (sum(crossings(a, b, pieces.after) for a, b in pairwise(rows)) for rows in (layers, found))
+    assert 0 < sum(placed) <= 150_000 and after < before / 10
+    assert sweeps(300) == sweeps(0) == 24
 
 
 @pytest.mark.parametrize("edges", [[(0, 1), (0, 3), (2, 3)], [(i, 5) for i in range(5)], [(0, i) for i in range(1, 6)]])
