@@ -20,9 +20,9 @@ CELL = 0.62
 """The width of a letter of FONT in units of its size; DejaVu's is 0.602, the widest of them."""
 
 # fmt: off
-LIGHT = {"paper": "#ffffff", "panel": "#f5f6f8", "ink": "#1c2330", "muted": "#667085", "line": "#b8c0cc",
+LIGHT = {"paper": "#ffffff", "panel": "#f5f6f8", "ink": "#1c2330", "muted": "#667085", "line": "#808b9b",
          "blue":  "#2166ac", "orange": "#c2570c", "red": "#c4161c", "mark": "#8a4fd3", "green": "#1a7f52"}
-DARK  = {"paper": "#14181f", "panel": "#1e2530", "ink": "#e6e9ef", "muted": "#98a2b3", "line": "#465062",
+DARK  = {"paper": "#14181f", "panel": "#1e2530", "ink": "#e6e9ef", "muted": "#98a2b3", "line": "#68748a",
          "blue":  "#6db3f2", "orange": "#f59e4c", "red": "#ff6b6b", "mark": "#c39bff", "green": "#5ccb96"}
 # fmt: on
 ON_DARK = "@media screen and (prefers-color-scheme: dark)"  # paper is always light

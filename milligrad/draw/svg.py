@@ -209,7 +209,7 @@ def _edge(
     return element(
         "g",
         element("title", text(_told(edge, picture))),
-        element("path", d=way, stroke_width=1 + 3 * size, stroke_opacity=0.45 + 0.55 * size),
+        element("path", d=way, stroke_width=1 + 3 * size),
         element("polygon", points=_arrow(layout.routes[i][-1], direction, head)) if head else "",
         *[
             element("rect", class_="under", x=x - w / 2, y=y - h / 2, width=w, height=h),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from milligrad import Linear, ReLU, Sequential, Value, sqrt
 from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
 from milligrad.draw.svg import svg
-from milligrad.markup import CELL, width
+from milligrad.markup import CELL, DARK, LIGHT, width
 from tests.draw.graphs import NASTY as GRAPHS_NASTY
 from tests.draw.graphs import graphs, named
 
@@ -73,6 +73,35 @@ def test_colours_follow_the_sign_and_width_the_size_of_the_gradient():
     assert widths[0] == 4.0 and widths[0] > widths[1] > widths[2] == 1.0
     tints = [float(t.get("fill-opacity")) for g in groups(root, "node") for t in g if t.get("class") == "tint"]
     assert len(tints) == 3 and tints[0] > tints[1] > 0
+
+
+def luminance(colour):
+    """Relative luminance as WCAG 2.2 defines it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(colour, ground):
+    low, high = sorted([luminance(colour), luminance(ground)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_edges_and_borders_are_told_from_their_ground(palette):
+    gradients = [2.0, -2.0, 2e-9, -2e-9, 0.0, None, float("nan")]
+    edges = [Edge(0, 1, 1.0, g) for g in gradients] + [Edge(0, 1, contains=True), Edge(0, 1, None, 1.0, mixed=True)]
+    root = parsed(Picture([Node("x"), Node("z", "computed")], edges, largest=2.0))
+    rules = dict(re.findall(r"\.milligrad-graph(.*) \{ (.*); \}", root.find(f"{S}style").text))
+    for group in groups(root, "edge"):
+        assert group.find(f"{S}path").get("stroke-opacity") is None
+        kind = group.get("class").split()[1]
+        [name] = re.findall(r"--gradient: var\(--(\w+)\)", rules.get(f" .{kind}", rules[""]))
+        assert contrast(palette[name], palette["paper"]) >= 3
+    assert "opacity" not in rules[" .edge path"]
+    for kind in (" .box", " .module .box", " .highlighted .box"):
+        [name] = re.findall(r"stroke: var\(--(\w+)\)", rules[kind])
+        assert min(contrast(palette[name], palette[ground]) for ground in ("paper", "panel")) >= 3
 
 
 @pytest.mark.parametrize("name", NASTY)
