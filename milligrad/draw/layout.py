@@ -151,16 +151,21 @@ class _Pieces:
         return len(self.size) - 1
 
     def layers(self) -> list[list[int]]:
-        """The pieces of each layer, in an order to begin with: as a walk back from the outputs meets them."""
+        """The pieces of each layer, in an order to begin with: as a walk meets them, back from the last output.
+
+        Or on from the first input, if there are fewer of these: of a tree from the root no links cross, and what hangs
+        on a node stays in the order of its numbers.
+        """
         layers: list[list[int]] = [[] for _ in range(max(self.layer, default=-1) + 1)]
         seen: set[int] = set()
-        stack = [z for z in range(self.nodes) if not self.after[z]]
+        outputs, inputs = ([z for z in range(self.nodes) if not links[z]] for links in (self.after, self.before))
+        stack, links = (outputs, self.before) if len(outputs) <= len(inputs) else (inputs[::-1], self.after)
         while stack:
             z = stack.pop()
             if z not in seen:
                 seen.add(z)
                 layers[self.layer[z]].append(z)
-                stack += reversed(self.before[z])
+                stack += reversed(links[z])
         return layers
 
     def branches(self, x: int) -> list[tuple[int, int]]:

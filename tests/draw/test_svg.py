@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milligrad import Linear, ReLU, Sequential, Value, sqrt
+from milligrad import Linear, Module, ReLU, Sequential, Value, sqrt
 from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
 from milligrad.draw.svg import svg
 from milligrad.markup import CELL, DARK, LIGHT, width
@@ -264,6 +264,25 @@ def test_of_many_edges_in_one_the_sign_is_told_where_they_agree(gradient, mixed,
     [legend] = [g for g in root.iter(f"{S}g") if g.get("class") == "legend"]
     assert [t.text for t in legend.iter(f"{S}text")] == [meaning]
     assert legend.find(f"{S}rect").get("class") == kind and f" .{kind} {{ --gradient" in root.find(f"{S}style").text
+
+
+class Part(Module):
+    """Modules of some depth, called by the order in which they were defined."""
+
+    def __init__(self, *children):
+        super().__init__()
+        for i, child in enumerate(children):
+            setattr(self, f"child{i}", child)
+
+
+@pytest.mark.parametrize(("direction", "axis"), [("TB", 0), ("BT", 0), ("LR", 1), ("RL", 1)])
+def test_children_stand_in_the_order_of_their_definition(direction, axis):
+    model = Part(ReLU(), Part(ReLU(), ReLU(), Part(ReLU(), ReLU())), ReLU(), Part(Sequential(ReLU(), ReLU()), ReLU()))
+    picture = picture_of_module(model)
+    places = [numbers(g.get("transform"))[axis] for g in groups(parsed(picture, direction), "node")]
+    for parent in picture.nodes:
+        children = [e.target for e in picture.edges if e.contains and picture.nodes[e.source] is parent]
+        assert [places[i] for i in children] == sorted({places[i] for i in children})
 
 
 def test_a_part_hangs_on_its_module_without_an_arrow_head():
