@@ -116,7 +116,7 @@ def width(s: str) -> int:
 
 
 def elided(s: str, cells: int) -> str:
-    """`s` on one line, with … for its end if it takes more than so many cells."""
+    """`s` on one line, with … for its end if it takes more than so many cells. For prose; `short_name` is for names."""
     if len(s) <= cells and s.isascii() and s.isprintable():
         return s
     s = s[: 8 * cells + 8]  # a name of 10,000 letters is not measured to its end
@@ -133,6 +133,38 @@ def printable(s: str, cells: int) -> str:
     if len(s) <= cells and s.isascii() and s.isprintable():
         return s
     return NO_PRINT.sub("\ufffd", elided(s, cells))
+
+
+LONG_WORD = re.compile(r"(?:[^\W\d]|[ …]){3,}")  # with its underscores, or several with the blanks between them
+
+
+def short_name(s: str, cells: int) -> str:
+    """A name as `printable` shows text, but with … for the middles of its longest words. Other signs and numbers stay.
+
+    They are what tells one name from another, together with how words begin and end: in 24 cells
+    "encoder_feed_forward.weight[0][1]" is "encod…rward.weight[0][1]". Where that is not short enough, the name loses
+    its own middle. So names are shown alike if they differ in the middle of a long word alone, or are very long.
+    """
+    if len(s) <= cells and s.isascii() and s.isprintable():
+        return s
+    s = printable(_without_middle(s, 8 * cells + 8), 8 * cells + 8)  # one of 10,000 letters is not measured to its end
+    if width(s) <= cells:
+        return s
+    for shorten in (_without_middles, _without_middle):
+        for most in range(cells, 1, -1):
+            if width(name := shorten(s, most)) <= cells:
+                return name
+    return "…"
+
+
+def _without_middles(s: str, most: int) -> str:
+    return LONG_WORD.sub(lambda word: _without_middle(word[0], most), s)
+
+
+def _without_middle(s: str, most: int) -> str:
+    """`s` with … for what is more than so many letters, in its middle."""
+    end = (most - 1) // 2
+    return s if len(s) <= most else f"{s[: most - 1 - end]}…{s[len(s) - end :]}"
 
 
 def page(title: str, *body: str, style: str = "", script: str = "") -> str:

@@ -11,7 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milligrad.markup import DARK, LIGHT, colours, element, elided, left_to_right, page, printable, shown, text, width
+from milligrad.markup import (
+    DARK,
+    LIGHT,
+    colours,
+    element,
+    elided,
+    left_to_right,
+    page,
+    printable,
+    short_name,
+    shown,
+    text,
+    width,
+)
 from tests.draw.graphs import UNSEEN
 
 FORBIDDEN = st.characters(categories=["Cc", "Cs"])
@@ -152,3 +165,41 @@ def test_a_page_asks_for_nothing_and_has_what_a_phone_needs():
 )
 def test_what_is_printed_stays_on_its_line(s, expected):
     assert printable(s, 20) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("0.weight[0][1]", "0.weight[0][1]"),
+        ("encoder_feed_forward.weight[0][1]", "encod…rward.weight[0][1]"),
+        ("the speed of the second train #2", "the speed o…ond train #2"),
+        ("blocks.11.attention.projection.weight[3]", "b…s.11.a…n.p…n.w…t[3]"),
+        ("transformer.blocks.0.attention.in_proj.weight[0][11]", "t….b….0.a….i….w…[0][11]"),
+        ("1" * 100, "1" * 12 + "…" + "1" * 11),
+        ("n" * 10_000, "n" * 12 + "…" + "n" * 11),
+        ("漢" * 50, "漢" * 6 + "…" + "漢" * 5),
+        ("two\nlines", "two lines"),
+        ("bell\x07", "bell\ufffd"),
+    ],
+)
+def test_a_long_name_loses_the_middles_of_its_words(name, expected):
+    assert short_name(name, 24) == expected and width(expected) <= 24
+
+
+@given(st.text(), st.integers(1, 30))
+def test_a_short_name_has_room_and_stands_on_one_line(name, cells):
+    short = short_name(name, cells)
+    assert width(short) <= cells and len(short.splitlines()) <= 1 and printable(short, cells) == short
+    if width(name) <= cells:
+        assert short == printable(name, cells)
+
+
+def test_names_of_one_model_stay_apart():
+    names = [
+        f"transformer.blocks.{block}.{part}.{kind}[{i}][{j}]"
+        for block in range(4)
+        for part in ("attention.in_proj", "attention.out_proj", "feed_forward.up", "feed_forward.down")
+        for kind in ("weight", "bias")
+        for i, j in [(0, 0), (0, 11), (11, 0), (1, 10)]
+    ]
+    assert len({short_name(name, 24) for name in names}) == len(names)

@@ -9,7 +9,7 @@ import re
 
 from milligrad.draw.model import Edge, Node, Picture, colour, strength
 from milligrad.markup import LIGHT as COLOUR
-from milligrad.markup import RIGHT_TO_LEFT, UNSEEN, elided, shown
+from milligrad.markup import RIGHT_TO_LEFT, UNSEEN, elided, short_name, shown
 from milligrad.markup import text as allowed
 
 FONT = f'fontname="DejaVu Sans Mono,monospace", fontsize=11, fontcolor="{COLOUR["ink"]}"'
@@ -57,7 +57,7 @@ def tooltip(s: str) -> str:
 
 def lines_of(node: Node, precision: int) -> list[str]:
     """What stands in the box of a node, from its name down."""
-    lines = [elided(node.name, 40)]
+    lines = [short_name(node.name, 40)]
     if node.kind == "module":
         lines.append(f"{elided(node.op, 40)}({elided(node.formula, 60)})" if node.formula else elided(node.op, 40))
     elif node.formula:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from milligrad.engine import Op, Reduction, Value, enable_grad, partials_as_numbers, topological_order
-from milligrad.markup import elided, printable, shown
+from milligrad.markup import elided, short_name, shown
 from milligrad.ops import select
 from milligrad.typing import Any, TypeAlias
 
@@ -68,7 +68,7 @@ def derivatives(z: Value, names: dict[Value, str], precision: int = 4) -> list[D
     with enable_grad():
         partials = z.op.partials(*own)  # type: ignore[union-attr]
     order = topological_order(partials)[::-1]
-    called = {x: (printable(names[y], CELLS), ATOM) for x, y in zip(own, (z, *z.inputs)) if type(x) is not float}
+    called = {x: (short_name(names[y], CELLS), ATOM) for x, y in zip(own, (z, *z.inputs)) if type(x) is not float}
     formulas, numbers = (_written(partials, order, start, precision) for start in (called, {}))
     return [Derivative(f, n, float(value)) for f, n, value in zip(formulas, numbers, values)]
 
@@ -114,7 +114,7 @@ def _operand(x: Any, names: dict[Value, str], digits: int) -> str:
     """A name, or a constant; a negative one in parentheses."""
     if type(x) is float:
         return shown(x, digits) if not x < 0 else f"({shown(x, digits)})"
-    return printable(names[x], CELLS)
+    return short_name(names[x], CELLS)
 
 
 def _number(x: float, precision: int) -> Part:

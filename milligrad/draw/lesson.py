@@ -34,7 +34,7 @@ from milligrad.engine import (
     place,
     topological_order,
 )
-from milligrad.markup import element, elided, left_to_right, page, printable, shown, text
+from milligrad.markup import element, left_to_right, page, printable, short_name, shown, text
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
@@ -82,7 +82,7 @@ def _check_is_current(output: Value, names: dict[Value, str], precision: int) ->
     """Raise ValueError if a step would say what is not so."""
     for z in reversed(topological_order([output])):
         if not is_current(z):
-            equation = f"{printable(names[z], CELLS)} = {formula(z, names, precision)}"
+            equation = f"{short_name(names[z], CELLS)} = {formula(z, names, precision)}"
             raise ValueError(
                 f"value: expected a graph whose formulas hold, but {equation} is still {shown(z.data, precision)}: "
                 "numbers changed since. Compute value anew, or call step_through before optimizer.step()"
@@ -116,7 +116,7 @@ class _Steps:
         self.all += [*map(self._backward, reversed(self.computed)), self._result()]
 
     def name(self, z: Value) -> str:
-        return elided(self.names[z], CELLS)
+        return short_name(self.names[z], CELLS)
 
     def _shown(self, x: float) -> str:
         return shown(x, self.precision)

@@ -21,7 +21,7 @@ from operator import attrgetter
 from milligrad.draw.formulas import formula
 from milligrad.draw.naming import check_is, inputs_first, names_of
 from milligrad.engine import Reduction, Value, is_current, partials_as_numbers, place
-from milligrad.markup import printable, shown
+from milligrad.markup import short_name, shown
 from milligrad.nn.containers import Sequential
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
@@ -276,7 +276,7 @@ class _Graph:
         for x in self.marked:
             nodes[number[x]].highlighted = True
         edges = [edge for group in groups for z in group for edge in self._edges(z, number)]
-        title = f"{printable(self.names[self.output], 40)} = {shown(self.output.data, self.precision)}"
+        title = f"{short_name(self.names[self.output], 40)} = {shown(self.output.data, self.precision)}"
         title += f", computed by a graph of {count(len(self.order), 'Value')}"
         if note:
             edges = _folded(edges, nodes)

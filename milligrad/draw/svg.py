@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from milligrad.draw.layout import Layout, Point, layered
 from milligrad.draw.model import Edge, Node, Picture, colour, strength
-from milligrad.markup import CELL, FONT, colours, element, elided, shown, text, width
+from milligrad.markup import CELL, FONT, colours, element, elided, short_name, shown, text, width
 
 SIZE = 12.0  # of the letters
 LEADING = 16.0  # from line to line
@@ -145,7 +145,7 @@ def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
     if node.grad is not None:
         lines.append(("grad", f"grad {shown(node.grad, precision)}"))
     lines += [("about", line) for line in node.about]
-    return [(kind, elided(line, WIDEST)) for kind, line in lines]
+    return [(kind, (short_name if kind == "name" else elided)(line, WIDEST)) for kind, line in lines]
 
 
 def box_size(node: Node, lines: list[tuple[str, str]], least: int = 0) -> tuple[float, float]:
@@ -222,7 +222,7 @@ def _edge(
 
 
 def _told(edge: Edge, picture: Picture) -> str:
-    source, target = (elided(picture.nodes[i].name, 60) for i in (edge.source, edge.target))
+    source, target = (short_name(picture.nodes[i].name, 60) for i in (edge.source, edge.target))
     lines = [f"{source} → {target}"]
     if edge.derivative is not None:
         lines.append(f"∂{target}/∂{source} = {edge.derivative!r}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from milligrad.draw.model import Edge, Node, Picture
-from milligrad.markup import printable, shown, width
+from milligrad.markup import printable, short_name, shown, width
 from milligrad.typing import TypeAlias
 
 DEPTH = 12  # of a tree, in levels: no line begins behind column 39
@@ -28,7 +28,7 @@ def text(picture: Picture, precision: int = 4) -> str:
 def _lines(picture: Picture, precision: int) -> list[Line]:
     """All lines, top down, by a walk that keeps what is still to come on a stack."""
     nodes, below = picture.nodes, _below(picture)
-    names = [printable(node.name, 40 if node.count > 1 else 24) for node in nodes]
+    names = [short_name(node.name, 40 if node.count > 1 else 24) for node in nodes]
     lines: list[Line] = []
     done: set[int] = set()
     roots = deque([_top(picture)])

@@ -13,7 +13,7 @@ from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
 from milligrad.engine import Value, adjoints, partials_as_numbers, place
 from milligrad.explain.document import SHOWN, few
-from milligrad.markup import printable, shown
+from milligrad.markup import short_name, shown
 from milligrad.nn.module import Module
 from milligrad.typing import Self
 
@@ -56,7 +56,7 @@ class Subject:
 
     def name(self, x: Value) -> str:
         """What x is called, at most CELLS of it."""
-        return printable(self.names[x], CELLS)
+        return short_name(self.names[x], CELLS)
 
     def number(self, x: float) -> str:
         """A number with as many digits as were asked for."""

@@ -138,7 +138,6 @@ def test_names_are_shown_as_they_are(name):
     if len(name) < 40:
         assert " ".join(first.split()) == expected
     else:
-        assert first[-1] == "…"
         assert 10 < len(first) <= 40
-        assert name.startswith(first[:-1])
+        assert "…" in first and re.fullmatch(".*".join(map(re.escape, first.split("…"))), name)
     mermaid(named(name)).encode()
