@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from milligrad import markup
 from milligrad.draw.dot import dot
 from milligrad.draw.layout import check_direction
 from milligrad.draw.mermaid import mermaid
 from milligrad.draw.model import Picture, count, picture_of_module, picture_of_value
-from milligrad.draw.text import text
+from milligrad.draw.text import text, top
 from milligrad.engine import Value
 from milligrad.files import save
 from milligrad.nn.layers import size
 from milligrad.nn.module import Module
+
+OWN = Path(__file__)  # its page has the style of graph.css and the script of graph.js
 
 
 def drawn(
@@ -71,16 +74,23 @@ class Graph:
         return svg(self.picture, self.direction, self.precision)
 
     def html(self) -> str:
-        """A page with the picture as SVG and, for screen readers and for copying, as text."""
+        """A page with the picture as SVG and, for screen readers and for copying, as text.
+
+        A picture that is wider than the window is made as small as to fit; a button shows it in full size, and what it
+        is of: the output, or the module that contains the others.
+        """
         title = markup.elided(self.picture.title, 120)
         tree = markup.element("pre", markup.text(self), tabindex=0)
+        figure = {"tabindex": 0, "role": "group", "aria_label": "The picture", "data_first": f"n{top(self.picture)}"}
         return markup.page(
             title,
             markup.element("h1", markup.text(title)),
             *[markup.element("p", markup.text(self.picture.note))] * bool(self.picture.note),
-            markup.element("figure", self.svg(), tabindex=0, role="group", aria_label="The picture"),
+            markup.element("button", "100 %", type="button", hidden="hidden"),
+            markup.element("figure", self.svg(), **figure),
             markup.element("details", markup.element("summary", "The same as text"), tree),
-            style=STYLE,
+            style=OWN.with_suffix(".css").read_text(encoding="utf-8"),
+            script=OWN.with_suffix(".js").read_text(encoding="utf-8"),
         )
 
     def png(self) -> bytes:
@@ -125,9 +135,3 @@ A .png is drawn by Graphviz, whose program dot is not there. One of these instal
     brew install graphviz
     winget install graphviz
 Or save a .svg, which needs nothing."""
-
-STYLE = """\
-h1 { font-size: 1.25rem; }
-figure { margin: 1rem 0; overflow-x: auto; }
-pre { overflow-x: auto; }
-"""

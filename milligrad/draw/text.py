@@ -31,7 +31,7 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
     names = [short_name(node.name, 40 if node.count > 1 else 24) for node in nodes]
     lines: list[Line] = []
     done: set[int] = set()
-    roots = deque([_top(picture)])
+    roots = deque([top(picture)])
     while roots:
         root = roots.popleft()
         if root in done:
@@ -60,7 +60,7 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
     return lines
 
 
-def _top(picture: Picture) -> int:
+def top(picture: Picture) -> int:
     """The module that contains the others, or else the output."""
     return 0 if picture.nodes[0].kind == "module" else len(picture.nodes) - 1
 
