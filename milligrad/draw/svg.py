@@ -135,8 +135,8 @@ def lines_of(node: Node, precision: int) -> list[tuple[str, str]]:
     """What stands in the box: (its class, the line)."""
     lines = [("name", node.name)]
     if node.kind == "module":
-        lines = [("name", f"{node.name}: {node.op}" if node.name else node.op)]
-    if node.formula:
+        lines.append(("formula", f"{node.op}({node.formula})" if node.formula else node.op))
+    elif node.formula:
         lines.append(("formula", node.formula))
     elif node.kind == "constant":
         lines.append(("formula", "constant"))

@@ -266,6 +266,15 @@ def test_of_many_edges_in_one_the_sign_is_told_where_they_agree(gradient, mixed,
     assert legend.find(f"{S}rect").get("class") == kind and f" .{kind} {{ --gradient" in root.find(f"{S}style").text
 
 
+def test_the_class_of_a_module_stands_below_its_name_and_cuts_nothing_of_it():
+    [node] = groups(
+        parsed(Picture([Node("decoder.attention.projection", "module", "Linear", "in_features=2")])), "node"
+    )
+    assert words(node) == ["decoder.attention.projection", "Linear(in_features=2)"]
+    [node] = groups(parsed(Picture([Node("model", "module", "ReLU", about=("1 parameter",))])), "node")
+    assert words(node) == ["model", "ReLU", "1 parameter"]
+
+
 class Part(Module):
     """Modules of some depth, called by the order in which they were defined."""
 
