@@ -20,6 +20,7 @@ MARGIN = 16.0
 WIDEST = 30  # cells of a line in a box
 LABEL = 10.5  # the letters of a local derivative
 UNDER = 14.0  # how far an edge begins under its source's box: more than a round corner leaves free
+LAST = "\u2fff"  # of the letters that monospaced fonts have, or another font has no wider
 STACK = 6.0  # how far the boxes of a group stand out behind one another
 
 SELECTOR = ".milligrad-graph"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
@@ -172,10 +173,7 @@ def _node(
     trouble = any(x is not None and not math.isfinite(x) for x in (node.data, node.grad))
     kind = f"node {node.kind} {'red' if trouble else colour(node.grad)}{' highlighted' * node.highlighted}"
     stack = [element("rect", **{**box, "x": x + d, "y": y - d}, class_="box") for d in (behind, behind / 2) if behind]
-    rows = [
-        element("text", text(line), class_=c, x=x + w / 2, y=y + 7 + (k + 0.75) * LEADING, text_anchor="middle")
-        for k, (c, line) in enumerate(lines)
-    ]
+    rows = [_row(*line, x + w / 2, y + 7 + (k + 0.75) * LEADING) for k, line in enumerate(lines)]
     numbers = [f"{what} {x!r}" for what, x in (("data", node.data), ("grad", node.grad)) if x is not None]
     told = [node.name, node.op * (node.kind == "module"), node.formula, *numbers, *node.about, node.place]
     return element(
@@ -189,6 +187,16 @@ def _node(
         id=f"{prefix}n{i}",
         transform=f"translate({centre[0]:.6g} {centre[1]:.6g})",
     )
+
+
+def _row(kind: str, line: str, x: float, y: float) -> str:
+    """A line in a box. If it has letters that may be wider than those of FONT, it is made as wide as it has room for.
+
+    Such are those of old and of mathematical alphabets: FONT does not have them, and another font is taken.
+    """
+    wide = any(c > LAST and width(c) == 1 for c in line)
+    fit = {"textLength": width(line) * CELL * SIZE, "lengthAdjust": "spacingAndGlyphs"} if wide else {}
+    return element("text", text(line), class_=kind, x=x, y=y, text_anchor="middle", **fit)
 
 
 def _edge(

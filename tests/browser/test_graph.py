@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from milligrad import Linear, Sequential, Tanh, draw
+from milligrad import Linear, Sequential, Tanh, Value, draw
 from milligrad.draw.graph import Graph
 from tests.browser.conftest import fits, violations
 from tests.draw.graphs import NASTY, named, small
@@ -33,6 +33,19 @@ def test_names_are_text(visit, tmp_path, name):
     page = visit(tmp_path / "graph.html", "phone")
     assert fits(page) and page.locator("script").count() == 1
     assert page.locator(".node").count() == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["𝕏" * 50, "𝒘" * 20 + "_1", "𒐫" * 9, "﷽", "𓀀𓁐", "漢字" * 9, "🎉" * 9, "w" * 50, "W" * 50]
+)
+def test_whatever_letters_a_name_has_it_stays_in_its_box(visit, tmp_path, name):
+    x = Value(1.0, name)
+    draw(x * x).save(tmp_path / "graph.html")
+    page = visit(tmp_path / "graph.html")
+    for node in page.locator(".node").all():
+        room = node.locator(".box").evaluate("(box) => box.getBBox().width")
+        lines = [line.evaluate("(line) => line.getBBox().width") for line in node.locator("text").all()]
+        assert max(lines) < room
 
 
 def wide(kind):
