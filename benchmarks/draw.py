@@ -40,6 +40,17 @@ def long_chain(n: int = 50_000) -> Value:
     return z
 
 
+def many_leaves(n: int = 99_000) -> Value:
+    """A chain of products and differences with 1,000 leaves, whose names are longer than there is room for."""
+    leaves = [Value(random.random(), f"encoder_feed_forward.weight[{i // 10}][{i % 10}]") for i in range(1_000)]
+    z = Value(1.0)
+    for i in range(n):
+        x = leaves[i % 1_000]
+        z = z - x if i % 2 else z * x
+    z.backward()
+    return z
+
+
 def wide_network() -> Value:
     """The loss of a 784-128-10 network on one sample: as many nodes as it has weights, and some."""
     model = Sequential(Linear(784, 128), ReLU(), Linear(128, 10))
@@ -86,7 +97,11 @@ def long_edges(n: int = 299) -> Value:
     return chain[-1]
 
 
-LARGE = {"a long chain": long_chain, "784-128-10, one sample": wide_network}
+LARGE = {
+    "a long chain": long_chain,
+    "a chain of 1,000 leaves": many_leaves,
+    "784-128-10, one sample": wide_network,
+}
 SMALL = {
     "2-12-12-1, one sample": small_network,
     "a binary tree": tree,

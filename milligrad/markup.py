@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from base64 import b64encode
+from functools import lru_cache
 from hashlib import sha256
 from html import escape
 
@@ -108,11 +109,21 @@ def width(s: str) -> int:
     """
     if s.isascii():
         return len(s)
-    return sum(
-        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn", "Me")
-        else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in visible(s)
-    )  # fmt: skip
+    return len(s) + sum([_cells(c) - 1 for c in NO_ASCII.findall(s)])
+
+
+NO_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+@lru_cache(1_000)
+def _cells(c: str) -> int:
+    c = visible(c)
+    if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+OTHER_BLANK = re.compile(r"[^\S ]")  # line ends, tabs and the like
 
 
 def elided(s: str, cells: int) -> str:
@@ -120,7 +131,7 @@ def elided(s: str, cells: int) -> str:
     if len(s) <= cells and s.isascii() and s.isprintable():
         return s
     s = s[: 8 * cells + 8]  # a name of 10,000 letters is not measured to its end
-    s = " ".join(s.split()) if any(c.isspace() and c != " " for c in s) else s
+    s = " ".join(s.split()) if OTHER_BLANK.search(s) else s
     if width(s) <= cells:
         return s
     while width(s) > cells - 1:
@@ -138,6 +149,7 @@ def printable(s: str, cells: int) -> str:
 LONG_WORD = re.compile(r"(?:[^\W\d]|[ …]){3,}")  # with its underscores, or several with the blanks between them
 
 
+@lru_cache(10_000)  # a name is shown where it is used, too: that of a weight a hundred times
 def short_name(s: str, cells: int) -> str:
     """A name as `printable` shows text, but with … for the middles of its longest words. Other signs and numbers stay.
 

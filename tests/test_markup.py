@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milligrad import markup
 from milligrad.markup import (
     DARK,
     LIGHT,
@@ -192,6 +193,19 @@ def test_a_short_name_has_room_and_stands_on_one_line(name, cells):
     assert width(short) <= cells and len(short.splitlines()) <= 1 and printable(short, cells) == short
     if width(name) <= cells:
         assert short == printable(name, cells)
+
+
+def test_a_name_is_shortened_once_however_often_it_is_shown(monkeypatch):
+    short_name.cache_clear()
+    names = [f"encoder_feed_forward.weight[{i}]" for i in range(1_000)]
+    shown = [short_name(name, 24) for name in names]
+    monkeypatch.setattr(markup, "width", lambda _: pytest.fail("measured again"))
+    assert [short_name(name, 24) for name in names] == shown
+
+
+@given(st.text())
+def test_a_text_is_as_wide_as_its_letters(s):
+    assert width(s) == sum(width(c) for c in s)
 
 
 def test_names_of_one_model_stay_apart():

@@ -29,6 +29,7 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
     """All lines, top down, by a walk that keeps what is still to come on a stack."""
     nodes, below = picture.nodes, _below(picture)
     names = [short_name(node.name, 40 if node.count > 1 else 24) for node in nodes]
+    cells_of = [width(name) for name in names]
     lines: list[Line] = []
     done: set[int] = set()
     roots = deque([top(picture)])
@@ -46,7 +47,7 @@ def _lines(picture: Picture, precision: int) -> list[Line]:
                 if i not in done:
                     roots.append(i)
                 sign, where = ("↑", "above") if i in done else ("↓", "below")
-                label, cells = f"{sign} {names[i]}, {where}", 9 + width(names[i])
+                label, cells = f"{sign} {names[i]}, {where}", 9 + cells_of[i]
                 data = grad = place = ""
             else:
                 done.add(i)
