@@ -32,7 +32,7 @@ RULES = {
     " .label": "fill: var(--muted)",
     " .note": "fill: var(--red)",
     " .tick": "fill: var(--muted); font-size: 11px",
-    " .grid": "fill: none; stroke: var(--line); stroke-opacity: 0.5",
+    " .grid": "fill: none; stroke: var(--line); stroke-opacity: 0.3",
     " .curve": "fill: none; stroke: var(--hue); stroke-width: 1.8; stroke-linejoin: round",
     " .dot": "fill: var(--hue); stroke: var(--paper)",
     " .unseen": "opacity: 0; pointer-events: all",
