@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
@@ -17,9 +17,9 @@ POSITIVE = st.floats(min_value=5e-324, max_value=1.7e308)
 
 
 def is_round(x):
-    """1, 2 or 5 times a power of ten."""
-    mantissa = float(f"{x:.6e}".split("e")[0])
-    return any(math.isclose(mantissa, m, rel_tol=1e-6) for m in (1, 2, 5, 10))
+    """1, 2 or 5 times a power of ten, or the float next to it: the least ones have but few digits."""
+    power = math.floor(math.log10(x))
+    return any(math.isclose(x, float(f"{m}e{e}"), rel_tol=1e-6) for e in (power, power + 1) for m in (1, 2, 5))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,7 @@ def test_the_steps_of_ticks_are_1_2_or_5(numbers):
 
 
 @given(st.lists(POSITIVE, min_size=1, max_size=5).filter(is_far))
+@example([2.225073858507e-311, 5e-324])
 def test_a_logarithmic_axis_holds_its_numbers_between_round_ones(numbers):
     axis = logarithmic(numbers)
     assert axis.ticks[0] <= min(numbers) and max(numbers) <= axis.ticks[-1]
