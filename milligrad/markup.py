@@ -102,6 +102,11 @@ def shown(x: float | None, precision: int = 4) -> str:
     return f"{x:.{min(precision, LONGEST)}g}".replace("-", "−")
 
 
+def count(n: int, what: str) -> str:
+    """Such as "1 node" and "1,000 nodes"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def width(s: str) -> int:
     """How many cells of a monospaced font a text takes: emoji and Chinese letters two, combining marks none.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from milligrad.charts.expected import string
+from milligrad.expected import string
 from milligrad.files import save
 from milligrad.markup import CELL, FONT, ON_DARK, colours, element, elided, page, text, width
 

@@ -7,7 +7,7 @@ from math import inf
 
 from milligrad.charts.axes import TICK
 from milligrad.charts.chart import LEADING, SIZE, TOP, Chart, heading, label, room_for, with_tooltip
-from milligrad.charts.expected import items, numbers, strings
+from milligrad.expected import items, numbers, strings
 from milligrad.markup import CELL, element, elided, width
 
 FAINTEST, DEEPEST = 0.15, 0.5  # of a cell's colour: a single mistake is seen, and a count legible, in light and in dark

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from milligrad.charts.chart import TOP, Chart, heading, label, room_for, with_tooltip
-from milligrad.charts.expected import items, number, numbers, strings, whole
+from milligrad.expected import items, number, numbers, strings, whole
 from milligrad.markup import CELL, element, elided, shown, width
 from milligrad.typing import TypeAlias
 

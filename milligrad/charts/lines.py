@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 
 from milligrad.charts.axes import Frame, is_far, logarithmic, span, values
 from milligrad.charts.chart import LEADING, TOP, WIDTH, Chart, heading, hue, label, legend, mark, with_tooltip
-from milligrad.charts.expected import items, number, string
+from milligrad.expected import items, number, string
 from milligrad.markup import element, elided, shown
 from milligrad.typing import Any
 

@@ -11,7 +11,7 @@ from math import isfinite
 
 from milligrad.charts.axes import Frame, span
 from milligrad.charts.chart import HUES, LEADING, TOP, Chart, heading, hue, legend, mark, room_for, with_tooltip
-from milligrad.charts.expected import items, numbers, strings, whole
+from milligrad.expected import items, numbers, strings, whole
 from milligrad.markup import element, elided, shown
 from milligrad.typing import TypeAlias
 

@@ -10,11 +10,12 @@ from milligrad import markup
 from milligrad.draw.dot import dot
 from milligrad.draw.layout import check_direction
 from milligrad.draw.mermaid import mermaid
-from milligrad.draw.model import Picture, count, picture_of_module, picture_of_value
+from milligrad.draw.model import Picture, picture_of_module, picture_of_value
 from milligrad.draw.text import text, top
 from milligrad.engine import Value
+from milligrad.expected import size
 from milligrad.files import save
-from milligrad.nn.layers import size
+from milligrad.markup import count
 from milligrad.nn.module import Module
 
 OWN = Path(__file__)  # its page has the style of graph.css and the script of graph.js

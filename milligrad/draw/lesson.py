@@ -21,7 +21,7 @@ from pathlib import Path
 from milligrad.draw.formulas import CELLS, derivatives, formula, with_numbers
 from milligrad.draw.layout import check_direction
 from milligrad.draw.model import Picture, picture_of_value
-from milligrad.draw.naming import check_is, inputs_first, names_of
+from milligrad.draw.naming import inputs_first, names_of
 from milligrad.draw.svg import svg
 from milligrad.engine import (
     Op,
@@ -34,8 +34,8 @@ from milligrad.engine import (
     place,
     topological_order,
 )
+from milligrad.expected import check_is, size
 from milligrad.markup import element, left_to_right, page, printable, short_name, shown, text
-from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import TypeAlias
 

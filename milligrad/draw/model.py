@@ -19,11 +19,11 @@ from itertools import pairwise, repeat
 from operator import attrgetter
 
 from milligrad.draw.formulas import formula
-from milligrad.draw.naming import check_is, inputs_first, names_of
+from milligrad.draw.naming import inputs_first, names_of
 from milligrad.engine import Reduction, Value, is_current, partials_as_numbers, place
-from milligrad.markup import short_name, shown
+from milligrad.expected import check_is, size
+from milligrad.markup import count, short_name, shown
 from milligrad.nn.containers import Sequential
-from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.typing import Any
 
@@ -371,11 +371,6 @@ def _largest(nodes: list[Node], edges: list[Edge]) -> float:
     sizes = [abs(node.grad) for node in nodes if node.grad is not None]
     sizes += [abs(edge.gradient) for edge in edges if edge.gradient is not None]
     return max(filter(math.isfinite, sizes), default=0.0)
-
-
-def count(n: int, what: str) -> str:
-    """Such as "1 node" and "1,000 nodes"."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 # Of a Module.

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from milligrad.engine import Value, topological_order
+from milligrad.expected import check_is
 from milligrad.nested import leaves
 from milligrad.nn.module import Module
 from milligrad.typing import Any
-
-
-def check_is(x: object, kind: type, name: str) -> None:
-    """Raise TypeError for an argument of another kind."""
-    if not isinstance(x, kind):
-        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(x).__name__} {x!r:.60}")
 
 
 def inputs_first(output: Value) -> list[Value]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from milligrad.draw.model import count
 from milligrad.engine import Reduction, Value, is_current
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.subject import Subject, derivatives_of, is_computed
-from milligrad.markup import printable
+from milligrad.markup import count, printable
 
 
 def changed(subject: Subject) -> list[Finding]:

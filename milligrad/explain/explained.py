@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from milligrad.draw.naming import check_is
 from milligrad.engine import Value, check_history, record_lines
+from milligrad.expected import check_is, size
 from milligrad.explain.document import SHOWN, Explanation, Finding, few
 from milligrad.explain.paths import explain_paths
 from milligrad.explain.subject import Subject
 from milligrad.explain.trouble import explain_trouble
 from milligrad.markup import shown
-from milligrad.nn.layers import size
 from milligrad.nn.module import Module
 from milligrad.places import shown as shown_line
 from milligrad.places import users_line_of

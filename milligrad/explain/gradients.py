@@ -13,12 +13,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from milligrad.draw.model import count
 from milligrad.engine import Value
 from milligrad.explain.document import SHOWN, Finding, Table, few
 from milligrad.explain.paths import paths
 from milligrad.explain.subject import Subject, close, derivatives_of, is_computed
-from milligrad.markup import printable
+from milligrad.markup import count, printable
 from milligrad.typing import Any
 
 VANISHED = 1e-4

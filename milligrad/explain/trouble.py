@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from milligrad.draw.model import count
 from milligrad.engine import place
 from milligrad.explain.arithmetic import born, born_backward, changed, undefined, unused
 from milligrad.explain.document import SHOWN, Block, Explanation, Finding, Paragraph, few
@@ -25,6 +24,7 @@ from milligrad.explain.gradients import (
 )
 from milligrad.explain.subject import Subject
 from milligrad.explain.units import dead, saturated
+from milligrad.markup import count
 
 LAYERS = 4  # of a deep network so many are told one by one
 CHECKED = (

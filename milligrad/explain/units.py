@@ -14,10 +14,10 @@ from itertools import compress
 from operator import not_
 from statistics import median
 
-from milligrad.draw.model import count
 from milligrad.engine import Value, partials_as_numbers
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.subject import FLAT, Subject, is_computed
+from milligrad.markup import count
 
 SHARE = 0.75
 """A relu that is 0 for a whole batch may be so by chance: deep in a network at its start all samples look alike, and

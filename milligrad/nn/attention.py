@@ -10,9 +10,10 @@ import math
 
 from milligrad import functional as F
 from milligrad import ops
+from milligrad.expected import size
 from milligrad.nested import Nested, Shape, elementwise, flatten, full, shape, transpose, unflatten
 from milligrad.nn import init
-from milligrad.nn.layers import Linear, size
+from milligrad.nn.layers import Linear
 from milligrad.nn.module import Module, Parameter
 from milligrad.typing import Any
 

@@ -8,17 +8,11 @@ from __future__ import annotations
 import math
 
 from milligrad import functional as F
+from milligrad.expected import size
 from milligrad.nested import Nested, Shape, full, is_list
 from milligrad.nn import init
 from milligrad.nn.module import Module, Parameter
 from milligrad.typing import Any
-
-
-def size(n: Any, name: str, least: int = 1) -> int:
-    """`n` as an int, if it is a whole number of at least `least`; else a ValueError that names the argument."""
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < least:
-        raise ValueError(f"{name}: expected a whole number >= {least}, got {n!r:.60}")
-    return int(n.__index__())
 
 
 def uniform(shape: Shape, bound: float) -> Parameter:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from milligrad import functional as F
 from milligrad import ops
+from milligrad.expected import size
 from milligrad.nested import Nested, Shape, full, is_list, shape, transpose
-from milligrad.nn.layers import size, uniform
+from milligrad.nn.layers import uniform
 from milligrad.nn.module import Module, Parameter
 from milligrad.typing import Any, TypeAlias
 

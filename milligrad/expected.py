@@ -1,7 +1,4 @@
-"""What charts expect of their arguments: what is of another type is refused with its name and with what was expected.
-
-How many there are to be, and how large, is the business of each chart.
-"""
+"""What is expected of an argument: anything else is refused by its name, before anything is done."""
 
 from __future__ import annotations
 
@@ -9,6 +6,19 @@ import math
 from operator import index
 
 from milligrad.typing import Any
+
+
+def check_is(x: object, kind: type, name: str) -> None:
+    """Raise TypeError for an argument of another kind."""
+    if not isinstance(x, kind):
+        raise _refusal(x, name, f"a {kind.__name__}")
+
+
+def size(n: Any, name: str, least: int = 1) -> int:
+    """`n` as an int, if it is a whole number of at least `least`; else a ValueError that names the argument."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < least:
+        raise ValueError(f"{name}: expected a whole number >= {least}, got {n!r:.60}")
+    return int(n.__index__())
 
 
 def items(xs: Any, name: str, what: str) -> Any:
