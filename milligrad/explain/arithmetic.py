@@ -28,7 +28,7 @@ def changed(subject: Subject) -> list[Finding]:
             f"The numbers changed after the loss was computed: {n} would come out otherwise now",
             few([f"{subject.made(z)} is still {subject.number(z.data)}" for z in stale[:SHOWN]], len(stale)),
             "Call explain before optimizer.step(), or compute the loss anew. What is said below of gradients mixes old "
-            "numbers with new ones.",
+            "numbers with new ones, and whether they were added up cannot be told.",
             stale,
         )
     ]
@@ -73,9 +73,7 @@ def _came_in(subject: Subject, kind: str, given: Sequence[Value], bad: Sequence[
             "Nothing computed it: it came so, or an optimizer's step made it. Look at the steps before: a learning "
             "rate that is too large does that, and clip_grad_norm_ keeps a step small."
         )
-    return Finding(
-        kind, f"{who} {word} from the start", subject.listed(given), advice + _spread(subject, given, bad), given
-    )
+    return Finding(kind, f"{who} {word} already", subject.listed(given), advice + _spread(subject, given, bad), given)
 
 
 def _made(subject: Subject, kind: str, births: Sequence[Value], bad: Sequence[Value]) -> Finding | None:
@@ -99,7 +97,9 @@ def _why(subject: Subject, kind: str, z: Value) -> str:
     if given and (kind == "inf" or any(math.isnan(z.inputs[i]) for i in given)):
         return f"{_which(subject, z, given)} was given so: look where the data comes from."
     if kind == "inf":
-        return "The result is too large for a float, of which the largest is 1.8e308. Scale the inputs down."
+        divided = z.op.name in ("div", "power")  # type: ignore[union-attr]
+        advice = "Keep the divisor away from 0, and powers low." if divided else "Scale the inputs down."
+        return f"The result is too large for a float, of which the largest is 1.8e308. {advice}"
     infinite = [i for i, x in enumerate(z.inputs) if math.isinf(x.real)]
     if not infinite:
         return "A part of it was too large for a float, and inf - inf is no number. Scale the inputs down."

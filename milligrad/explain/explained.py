@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from milligrad.draw.naming import inputs_first, names_of
 from milligrad.engine import Value, check_history, record_lines
 from milligrad.expected import check_is, size
 from milligrad.explain.document import SHOWN, Explanation, Finding, few
@@ -37,7 +38,7 @@ def explained(
         except (ValueError, ArithmeticError) as error:
             if not _is_of_arithmetic(error):
                 raise
-            failure = _failure(error, precision)
+            failure = _failure(error, model, precision)
             return Explanation("The loss could not be computed", [failure], findings=[failure])
         fresh = not loss.grad  # it may only return what has been computed before
     if wrt is None:
@@ -68,7 +69,7 @@ def _is_of_arithmetic(error: Exception) -> bool:
     return isinstance(error, ArithmeticError) or hasattr(error, "op")
 
 
-def _failure(error: Exception, precision: int) -> Finding:
+def _failure(error: Exception, model: Module | None, precision: int) -> Finding:
     """The operation that raised the error, its inputs, and how these were computed."""
     line, kind = users_line_of(error), type(error).__name__
     where = [shown_line(line)] if line else []
@@ -76,8 +77,15 @@ def _failure(error: Exception, precision: int) -> Finding:
         return Finding("error", f"{kind}: {error}", where)
     op, inputs = error.op, error.inputs  # type: ignore[attr-defined]
     values = [x for x in inputs if isinstance(x, Value)]
-    where += few([f"its input {Subject(x, None, precision).where(x)}" for x in values[:SHOWN]], len(values))
+    names = names_of([*dict.fromkeys(y for x in values for y in inputs_first(x))], model)
+    where += few([f"its input {_subject(x, names, precision).where(x)}" for x in values[:SHOWN]], len(values))
     numbers = ", ".join(shown(x.real, precision) for x in inputs[:SHOWN]) + ", …" * (len(inputs) > SHOWN)
-    advice = "Keep the input away from there: with clamp(), a small number that is added, or another formula."
-    reason = str(error).rpartition(": ")[2]
+    advice = "Keep its input where the result is a number: with clamp(), a small number added, or another formula."
+    reason = str(error).rpartition(": ")[2].replace("math range error", "the result is too large for a float")
     return Finding("error", f"{op.name} of {numbers} raised {kind}: {reason}", where, advice, values)
+
+
+def _subject(x: Value, names: dict[Value, str], precision: int) -> Subject:
+    subject = Subject(x, None, precision)
+    subject.names = names
+    return subject

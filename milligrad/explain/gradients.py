@@ -32,6 +32,8 @@ HEAVY = 100
 """Larger weights are no excuse: they come from exploded gradients."""
 HUGE = 1e6
 """No network has such weights unless a step threw them there."""
+LITTLE = "zero", "vanished"
+ROWS = 60  # of the table; of more the first and the last
 OPPOSED = 0.01
 """Where the sum of what came back is such a small part of it, its signs make it small."""
 
@@ -72,7 +74,8 @@ def parameter_groups(subject: Subject) -> list[ParameterGroup]:
     little = _little(groups)
     for group in groups:
         group.verdict = _verdict(subject, group, little)
-    _tell_at_rest(subject, [group for group in groups if group.verdict in ("zero", "vanished")], little)
+    if any(group.verdict not in LITTLE for group in groups) or not subject.is_stuck:
+        _tell_at_rest(subject, [group for group in groups if group.verdict in LITTLE], little)
     return groups
 
 
@@ -95,9 +98,12 @@ def _little(groups: Sequence[ParameterGroup]) -> float:
 def _tell_at_rest(subject: Subject, groups: Sequence[ParameterGroup], little: float) -> None:
     """Where much came back, and only the sum of all is so small, nothing is wrong: the loss wants no other number."""
     for group in groups:
-        came = _rms([subject.came_back.get(x, 0.0) for x in group.values if x in subject.adjoint])
-        if came > max(little, group.gradient / OPPOSED):
+        if _came_back(subject, group) > max(little, group.gradient / OPPOSED):
             group.verdict = "at rest"
+
+
+def _came_back(subject: Subject, group: ParameterGroup) -> float:
+    return _rms([subject.came_back.get(x, 0.0) for x in group.values if x in subject.adjoint])
 
 
 def _strongest(subject: Subject, group: ParameterGroup) -> Value:
@@ -113,6 +119,8 @@ def table(subject: Subject, groups: Sequence[ParameterGroup]) -> Table:
     """All groups, in the order of the model."""
     number = subject.number
     rows = [(a.name, f"{len(a.values):,}", number(a.weight), number(a.gradient), a.verdict) for a in groups]
+    if len(rows) > ROWS:
+        rows[ROWS // 2 : -ROWS // 2] = [(f"… {len(rows) - ROWS:,} more …", "", "", "", "")]
     return Table(
         "gradients", ("parameter", "numbers", "weight (rms)", "gradient (rms)", "verdict"), rows, right=(1, 2, 3)
     )
@@ -140,7 +148,19 @@ def vanished(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding
         "These parameters hardly learn. relu in place of sigmoid or tanh, a normalisation, fewer layers, or a sum past "
         "them (x + f(x)) keeps the gradient alive."
     )
-    return _about_gradients(subject, groups, "vanished", "The gradient vanishes in", min, advice)
+    found = _about_gradients(subject, groups, "vanished", "The gradient vanishes in", min, advice)
+    return found or _small(subject, groups)
+
+
+def _small(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
+    """A note where all gradients are small, and not because the loss is content."""
+    largest = max(groups, key=lambda group: group.moves, default=None)
+    if largest is None or not 0 < largest.moves < VANISHED or _came_back(subject, largest) >= VANISHED:
+        return []
+    step, route = _where(subject, largest, min)
+    text = f"All gradients are small: the largest is {subject.number(largest.gradient)}, of {largest.name}"
+    advice = "A larger learning rate, or Adam, makes up for that. Or let more come back: see where it becomes so small."
+    return [Finding("small", text, [route], advice, [step], trouble=False)]
 
 
 def _about_gradients(
@@ -176,10 +196,10 @@ def _where(subject: Subject, group: ParameterGroup, extreme: Callable[..., Any])
     d, z = extreme(steps[op], key=lambda step: step[0])
     product = subject.number(math.prod(d for d, _ in steps[op]))
     n, side = len(steps[op]), "largest" if extreme is max else "smallest"
+    which = f"; the {side} is {subject.number(d)}, of" if n > 1 else ":"
     return z, (
         f"On the strongest path from {subject.name(leaf)} to the loss, {count(n, 'step')} of {op} "
-        f"{'multiplies' if n == 1 else 'multiply'} it by {product}; the {side} is {subject.number(d)}, of "
-        f"{subject.where(z)}"
+        f"{'multiplies' if n == 1 else 'multiply'} it by {product}{which} {subject.where(z)}"
     )
 
 
@@ -195,7 +215,10 @@ def zero(subject: Subject, groups: Sequence[ParameterGroup], units: Sequence[Fin
         "clamp at its bound, or a where() that chose the other one."
     )
     stops = _stops(subject, [x for _, values in bad for x in values])
-    lines = few([_stop(subject, z, x) for z, x in stops[:SHOWN]], len(stops))
+    first = {subject.layer[z]: (z, x) for z, x in reversed(stops)}  # of each layer one
+    lines = few([_stop(subject, z, x) for z, x in [*first.values()][: -SHOWN - 1 : -1]], len(stops))
+    if any(_slope(z, x) for z, x in stops):
+        advice = "The factors on the way are so small, or so many, that their product is too small for a float."
     return _named("zero gradient", "reached, but the gradient is exactly 0", bad, advice, lines)
 
 
@@ -222,9 +245,14 @@ def _stops(subject: Subject, leaves: Sequence[Value]) -> list[tuple[Value, Value
     return [*stops]
 
 
+def _slope(z: Value, x: Value) -> float:
+    return math.fsum(d for y, d in zip(z.inputs, derivatives_of(z)) if y is x)
+
+
 def _stop(subject: Subject, z: Value, x: Value) -> str:
-    d = sum(d for y, d in zip(z.inputs, derivatives_of(z)) if y is x)
-    return f"∂{subject.name(z)}/∂{subject.name(x)} is {subject.number(d)}, of {subject.where(z)}"
+    d, number = _slope(z, x), subject.number
+    times = f", times {number(subject.adjoint[z])} too small for a float" if d else ""
+    return f"∂{subject.name(z)}/∂{subject.name(x)} is {number(d)}{times}, of {subject.where(z)}"
 
 
 def at_rest(groups: Sequence[ParameterGroup]) -> list[Finding]:
@@ -232,8 +260,8 @@ def at_rest(groups: Sequence[ParameterGroup]) -> list[Finding]:
     resting = [group for group in groups if group.verdict == "at rest"]
     if not resting:
         return []
-    text = f"{_names(resting)}: the gradient is as good as 0, as in a minimum"
-    advice = "What comes back on different paths cancels, or the loss is as small as these can make it."
+    text = f"The gradient of {_names(resting)} is as good as 0, as in a minimum"
+    advice = "Much came back, but its parts cancel each other, or the loss is content with the answers they lead to."
     values = [x for group in resting for x in group.values]
     return [Finding("at rest", text, (), advice, values, trouble=False)]
 

@@ -190,8 +190,9 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
         blocks = [*stale, Paragraph(text), *_about_grad(subject, wrt, total)]
         return Explanation(title, blocks, total=total, findings=stale)
     blocks = [*stale, Paragraph(_headline(n, largest, x, y)), _table(subject, n, largest, total)]
-    for z, why in subject.missing[:SHOWN]:
-        what = f"{derivative} does not exist" if total != total else f"{x}.grad cannot be had"
+    on_path = _steps(wrt, loss) if subject.missing else {}
+    for z, why in sorted(subject.missing, key=lambda missing: missing[0] not in on_path)[:SHOWN]:
+        what = f"{derivative} does not exist" if z in on_path and total != total else f"{x}.grad cannot be had"
         blocks.append(Paragraph(f"{what}: {subject.where(z)} has {why}, and backward() stops there."))
     blocks += [*_step_by_step(subject, largest), *_about_grad(subject, wrt, total)]
     return Explanation(title, blocks, paths=largest, total=total, findings=stale)

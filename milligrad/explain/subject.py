@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property
 from operator import itemgetter
@@ -23,7 +23,7 @@ FLAT = 1e-3
 """What has a smaller derivative passes less than a thousandth back. sigmoid(±6.91) and tanh(±4.15) do."""
 GAIN = 1e-3
 """An answer is wrong if another would make the loss of its sample so much smaller."""
-TRIED = -2.0, -0.25, 0.25, 2.0  # what would an answer be with inputs so many times 1 + |x| away?
+TRIED = -2.0, -1.0, -0.25, 0.25, 1.0, 2.0  # what would an answer be with inputs so many times 1 + |x| away?
 CANCELLED = 1e-6
 """Where the sum of what came back is such a small part of its parts, they cancel each other, as in a minimum."""
 LINEAR = {"add", "sub", "neg", "identity", "sum", "mul", "div", "dot"}  # what may stand between weights and activation
@@ -136,23 +136,43 @@ class Subject:
         return inner
 
     def is_content(self, z: Value) -> bool:
-        """Whether the loss is content with z: an answer that its inputs, where it is flat, could not make much better.
+        """Whether the loss is content with z: an answer that, where it is flat, no inputs could make much better."""
+        return z in self.answers and (not self.adjoint.get(z) or 0 <= self._gain(z) < GAIN)
 
-        Other numbers are tried for all such inputs: near and far, below and above. What the loss would gain is told by
-        its slope, times how many answers there are like z: in a mean each has so small a part.
+    @cached_property
+    def is_stuck(self) -> bool:
+        """Whether the loss wants an answer otherwise that is too flat for it to say so."""
+        return any(
+            self.adjoint.get(z) and min(map(abs, derivatives_of(z))) < FLAT and self._gain(z) >= GAIN
+            for z in self.answers
+        )
+
+    def _gain(self, z: Value) -> float:
+        """How much smaller the loss of a sample would be with another answer, beyond what its slope promises.
+
+        Other numbers are tried for all inputs where z is flat: near and far, below and above. What the loss would gain
+        is told by its slope, times how many answers there are like z: in a mean each has so small a part. Where z is
+        flat because it is constant, or has a small factor, the gain is -1.
         """
-        g = self.adjoint.get(z, 0.0)
-        inputs = {x for x in z.inputs if type(x) is not float}
-        if z in self.inner or (len(inputs) > 1 and not inputs.isdisjoint(self.inner)):
-            return False
-        if not g:
-            return True
-        flat = {x for x, d in zip(z.inputs, derivatives_of(z)) if x in inputs and abs(d) < FLAT}
-        rises = []
+        flat = {x: d for x, d in zip(z.inputs, derivatives_of(z)) if type(x) is not float and abs(d) < FLAT}
+        gains = []
         for by in TRIED:
             with suppress(TypeError, ValueError, ArithmeticError):  # compiled code, or outside the domain
-                rises.append(g * (_moved(z, flat, by) - z.data))
-        return bool(rises) and min(rises) * self.alike(z) > -GAIN and max(rises) > 0
+                change = _moved(z, flat, by) - z.data
+                promised = math.fsum(d * by * (1 + abs(x.data)) for x, d in flat.items())
+                if abs(change - promised) > abs(change) / 100:
+                    gains.append(self.adjoint[z] * -change)
+        return max(0.0, *gains) * self.alike(z) if gains else -1.0
+
+    @cached_property
+    def answers(self) -> set[Value]:
+        """The Values that no parameters come after, nor go into, unless they are the only input."""
+        answers = set()
+        for z in filter(is_computed, self.order):
+            inputs = {x for x in z.inputs if type(x) is not float}
+            if z not in self.inner and (len(inputs) == 1 or inputs.isdisjoint(self.inner)):
+                answers.add(z)
+        return answers
 
     @cached_property
     def came_back(self) -> dict[Value, float]:
@@ -192,7 +212,7 @@ def is_computed(z: Value) -> bool:
     return z.op is not None and z.requires_grad
 
 
-def _moved(z: Value, some: set[Value], by: float) -> float:
+def _moved(z: Value, some: Collection[Value], by: float) -> float:
     """What z would be with some of its inputs elsewhere."""
     numbers = [x.data + by * (1 + abs(x.data)) if x in some else x.real for x in z.inputs]
     return z.op.value(*numbers)  # type: ignore[union-attr, no-any-return]

@@ -29,7 +29,7 @@ from milligrad.markup import count
 LAYERS = 4  # of a deep network so many are told one by one
 CHECKED = (
     "NaN and inf, forward and backward; derivatives that do not exist; relus that are never on; saturated sigmoids and "
-    "tanhs; vanished and exploded gradients; parameters without a gradient; gradients that were added up"
+    "tanhs; vanished and exploded gradients of parameters; parameters without a gradient"
 )
 
 
@@ -41,7 +41,8 @@ def explain_trouble(subject: Subject) -> Explanation:
     findings = _findings(subject, broken, groups)
     blocks: list[Block] = [*findings]
     if not any(finding.trouble for finding in findings):
-        blocks.insert(0, Paragraph(f"Looked for {CHECKED}."))
+        added = "" if subject.fresh else "; gradients that were added up"
+        blocks.insert(0, Paragraph(f"Looked for {CHECKED}{added}."))
     if subject.parameters and groups:
         blocks += [Paragraph("The gradients of this loss, by parameter:"), table(subject, groups)]
     lines = [place(x) for finding in findings if finding.trouble for x in finding.values if x.op is not None]
@@ -58,7 +59,7 @@ def _findings(subject: Subject, broken: list[Finding], groups: list[ParameterGro
         units = _first_layers(dead(subject)) + _first_layers(saturated(subject))
         found += units + exploded(subject, groups) + vanished(subject, groups)
         found += at_rest(groups)
-        found += zero(subject, groups, units)
+        found += zero(subject, groups, [finding for finding in units if finding.trouble])
     found += unused(subject) + unreached(subject)
     found += [] if broken or stale or not subject.loss.requires_grad else accumulated(subject)
     return sorted(found, key=lambda finding: not finding.trouble)

@@ -26,8 +26,8 @@ CHANCE = 0.005
 """and if so many are in fewer starts than this. At its start a unit is off for n samples in about 0.5/√n of them, as
 100 points of two moons have it."""
 FAR = 10
-"""It is trouble, too, if a unit's largest input is so many times as far below 0 as the inputs of its layer usually lie
-from 0, or if all its units are off, from their middle: it did not get there by chance."""
+"""It is trouble, too, if a unit's largest input is so many times as far below 0 as the inputs of the others usually lie
+from 0, or if all are off, from their middle: it did not get there by chance."""
 SATURATING = "sigmoid", "tanh"
 
 
@@ -35,7 +35,7 @@ SATURATING = "sigmoid", "tanh"
 class Unit:
     """The Values that one activation computed with the same weights, one for each sample.
 
-    layer:   what it belongs to: the module's path, or a number without a meaning of its own
+    layer:   what it belongs to: the module's path, or a number without a meaning; −1 if no weights come before it
     index:   where the parameter that it is known by stands in the module; () without a model
     name:    "unit 3 of layer 0" in a model, else by the leaf that it is known by
     """
@@ -52,7 +52,7 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     for z in [z for z in subject.order if is_computed(z) and z.op.name == op]:  # type: ignore[union-attr]
         leaf, _ = subject.sums.get(z.inputs[0], (z, z))
         if leaf not in units:
-            layer, index = _place(subject, leaf) or (subject.layer[z], ())
+            layer, index = _place(subject, leaf) or (-1 if leaf is z else subject.layer[z], ())
             units[leaf] = Unit(layer, index, f"the unit of {subject.name(leaf)}")
         units[leaf].nodes.append(z)
     layers: dict[str | int, list[Unit]] = {}
@@ -82,7 +82,9 @@ def _number(module: str, units: list[Unit]) -> None:
 
 
 def _layer_name(layer: str | int) -> str:
-    return "one layer" if isinstance(layer, int) else f"layer {layer}" if layer else "the model"
+    if isinstance(layer, int):
+        return "one layer" if layer >= 0 else "what is computed"
+    return f"layer {layer}" if layer else "the model"
 
 
 def dead(subject: Subject) -> list[Finding]:
@@ -92,9 +94,9 @@ def dead(subject: Subject) -> list[Finding]:
         samples = min(len(unit.nodes) for unit in units)
         off = [unit for unit in units if all(z.data == 0 for z in unit.nodes)]
         content = all(map(subject.is_content, _nodes(off)))
-        if off and content and len(off) == len(units):
+        if off and content and len(off) == len(units) and (samples > 1 or not _are_units(units)):
             found.append(_about_satisfied(subject, layer, units))
-        elif off and not (content and samples == 1):
+        elif off and not (content and samples == 1 and len(off) < len(units)):
             usual = _usual(units, off)
             widespread = len(off) >= SHARE * len(units) and _by_chance(len(off), len(units), samples) < CHANCE
             certain = [widespread or (samples > 1 and _largest_input(unit) < -FAR * usual) for unit in off]
@@ -105,11 +107,17 @@ def dead(subject: Subject) -> list[Finding]:
     return found
 
 
+def _are_units(units: list[Unit]) -> bool:
+    """Whether a parameter goes into what is activated: that of a hinge loss is made of an answer."""
+    before = {x for z in _nodes(units) for x in z.inputs[0].inputs}
+    return any(type(x) is not float and x.op is None and x.requires_grad for x in before)
+
+
 def _usual(units: list[Unit], off: list[Unit]) -> float:
-    """How far the inputs of a layer lie from 0; if all of them are below 0, how far from the middle of their unit's."""
+    """How far from 0 the inputs of the units lie that are on; if none is, how far from the middle of their unit's."""
     if len(off) == len(units):
         return median((_largest_input(unit) - min(map(_input, unit.nodes))) / 2 for unit in units)
-    return median(abs(_input(z)) for unit in units for z in unit.nodes)
+    return median(abs(_input(z)) for unit in {*units} - {*off} for z in unit.nodes)
 
 
 def _by_chance(k: int, n: int, samples: int) -> float:
@@ -129,8 +137,8 @@ def _largest_input(unit: Unit) -> float:
 
 def _about_dead(subject: Subject, layer: str | int, units: list[Unit], n: int) -> Finding:
     samples = len(units[0].nodes)
-    seen = f"all {samples:,} samples" if samples > 1 else "the only sample"
-    text = f"{_so_many(units, n, 'relu', layer)} dead: relu gives 0 for {seen} of this loss"
+    seen = f"all {samples:,} inputs" if samples > 1 else "the only input"
+    text = f"{_so_many(units, n, 'relu', layer)} dead: relu gives 0 for {seen}"
     advice = (
         "Where relu's input is not positive its derivative is 0: no gradient reaches the weights before it, and it "
         "stays off. A smaller learning rate, another start or LeakyReLU keep it from that."
@@ -142,24 +150,26 @@ def _about_off(subject: Subject, layer: str | int, units: list[Unit], n: int) ->
     samples, text = len(units[0].nodes), f"{_so_many(units, n, 'relu', layer)} off for "
     lines = _inputs(subject, units) if samples > 1 or len(units) == n else ()
     if samples == 1:
-        text += "the only sample of this loss"
+        text += "the only input"
         advice = "No gradient comes back through them. " * bool(lines)
-        advice += "With one sample that is usual. Which units are dead shows in the loss of a batch."
+        advice += "With one input that is usual. Which units are dead shows in the loss of a batch."
     else:
-        text += f"all {samples:,} samples of this loss"
-        advice = "No gradient comes back through it from them. That may be chance; if no other turns it on, it is dead."
+        text += f"all {samples:,} inputs"
+        advice = (
+            "No gradient comes back through a unit that is off. That may be chance; one that nothing turns on is dead."
+        )
     return Finding("off", text, lines, advice, _nodes(units), trouble=False)
 
 
 def _about_satisfied(subject: Subject, layer: str | int, units: list[Unit]) -> Finding:
     nodes = _nodes(units)
-    text = (
-        f"{count(len(nodes), 'relu')} of {_layer_name(layer)} {'is' if len(nodes) == 1 else 'are'} off, as in a minimum"
-    )
-    advice = (
-        "No gradient comes back through them, and the loss is as small as they can make it. That is right for a hinge "
-        "loss: every sample is on its side of the margin. If they are units of a network, they are dead."
-    )
+    advice = "No gradient comes back, and the loss would gain nothing if one were on. "
+    if _are_units(units):
+        text = f"{_so_many(units, len(units), 'relu', layer)} off for all {len(units[0].nodes):,} inputs"
+        advice += "If another loss would, they are dead."
+    else:
+        text = f"{count(len(nodes), 'relu')} of the loss {'is' if len(nodes) == 1 else 'are'} off"
+        advice += "That is right for a hinge loss: every sample is on its side of the margin."
     return Finding("off", text, _inputs(subject, units), advice, nodes, trouble=False)
 
 
@@ -192,7 +202,7 @@ def saturated(subject: Subject) -> list[Finding]:
             whole = [unit for unit in units if len(unit.nodes) > 1 and flat.issuperset(unit.nodes)]
             values = _nodes(whole) or [z for z in nodes if z in flat]
             if whole:
-                text = f"{_so_many(whole, len(units), op, layer)} saturated for every sample"
+                text = f"{_so_many(whole, len(units), op, layer)} saturated for every input"
                 lines = [f"{unit.name}: {subject.where(unit.nodes[0])}" for unit in whole[:SHOWN]]
                 found.append(_about_saturated(subject, text, few(lines, len(whole)), values))
             elif values and (2 * len(flat) >= len(nodes) or not flat <= subject.inner):
@@ -213,7 +223,8 @@ def _keeps_gradient(subject: Subject, z: Value) -> bool:
         return False
     _, weighted = subject.sums.get(z.inputs[0], (z, z.inputs[0]))
     g = abs(subject.adjoint.get(z, 0.0))
-    if subject.came_back.get(weighted, 0.0) > FLAT * g:
+    came = subject.came_back
+    if came.get(weighted, 0.0) > FLAT * g or came.get(z.inputs[0], 0.0) > 2 * max(g, came.get(z, 0.0)) * d:
         return False
     return z in subject.inner or (not subject.is_content(z) and subject.alike(z) * g * d < FLAT)
 
@@ -227,8 +238,9 @@ def _about_saturated(
     subject: Subject, text: str, lines: list[str], nodes: list[Value], trouble: bool = True
 ) -> Finding:
     d = max(abs(partials_as_numbers(z)[0]) for z in nodes)
+    slope = f"at most {subject.number(d)} there, so hardly any" if d else "0 there, so no"
     advice = (
-        f"The derivative is at most {subject.number(d)} there, so hardly any gradient comes back. Scale the inputs, "
-        "start with smaller weights, or use another activation."
+        f"The derivative is {slope} gradient comes back. Scale the inputs, start with smaller weights, or use another "
+        "activation."
     )
     return Finding("saturated", text, lines, advice, nodes, trouble)

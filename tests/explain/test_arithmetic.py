@@ -78,7 +78,7 @@ def test_a_weight_that_is_nan_is_the_cause_and_not_what_follows():
     explanation = explain(loss, model=model)
     [finding] = explanation.findings
     assert (finding.kind, finding.values) == ("nan", [model[0].weight[3][5]])
-    assert finding.text == "0.weight[3][5] was NaN from the start"
+    assert finding.text == "0.weight[3][5] was NaN already"
     assert "optimizer" in finding.advice
     infected = sum(not math.isfinite(z.data) for z in values(loss()))
     total = len(values(loss()))
@@ -121,7 +121,7 @@ def test_of_many_inputs_it_is_said_which_is_no_number():
 def test_a_constant_that_is_nan_is_found():
     x, c = Value(1.0, "x"), Value(math.nan, "c", requires_grad=False)
     finding = found("nan", x * c)
-    assert (finding.values, finding.text) == ([c], "c was NaN from the start")
+    assert (finding.values, finding.text) == ([c], "c was NaN already")
     assert finding.advice.startswith("Nothing computed it: it came with the data.")
 
 
@@ -130,7 +130,7 @@ def test_many_are_counted():
     finding = found("nan", sum(xs))
     assert len(finding.where) == 6
     assert finding.where[-1] == "and 4 more like this"
-    assert finding.text == "9 Values were NaN from the start"
+    assert finding.text == "9 Values were NaN already"
 
 
 def test_the_infinities_of_a_mask_are_no_trouble():
@@ -273,3 +273,10 @@ def test_a_parameter_that_is_nan_is_found_though_the_loss_does_not_use_it():
     assert finding.where == ["weight[3][0] = nan"]
     assert finding.values == [model.weight[3][0]]
     assert finding.trouble
+
+
+def test_a_quotient_is_not_made_smaller_by_smaller_inputs():
+    finding = found("inf", 1.0 / Value(5e-324, "tiny"))
+    assert finding.advice.startswith("The result is too large for a float")
+    assert "divisor" in finding.advice
+    assert "Scale the inputs down" in found("inf", Value(1e200, "x") * 1e200).advice

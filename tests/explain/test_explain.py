@@ -43,7 +43,7 @@ def test_an_error_of_arithmetic_is_explained():
 def test_an_overflow_is_explained():
     explanation = explain(lambda: Value(1000.0, "x").exp())
     [finding] = explanation.findings
-    assert finding.text == "exp of 1000 raised OverflowError: math range error"
+    assert finding.text == "exp of 1000 raised OverflowError: the result is too large for a float"
     assert finding.where[1] == "its input x = 1000"
     assert explanation.title == "The loss could not be computed"
     assert explanation.total is None
@@ -217,3 +217,15 @@ def test_a_loss_without_a_name_is_called_loss(name):
     loss = x * 2.0
     loss.name = name
     assert explain(loss, wrt=x).title.startswith("∂loss/∂x = 2: ")
+
+
+def test_inputs_of_an_operation_that_failed_have_names_of_their_own():
+    [finding] = explain(lambda: (x + 1.0) / (x - 1.0)).findings
+    assert [line.split(",")[0] for line in finding.where[-2:]] == [
+        "its input v1 = x + 1 = 1 + 1 = 2",
+        "its input v2 = x - 1 = 1 - 1 = 0",
+    ]
+    model = Linear(1, 1)
+    model.weight[0][0].data = 0.0
+    [finding] = explain(lambda: 1.0 / model.weight[0][0], model=model).findings
+    assert finding.where[-1] == "its input weight[0][0] = 0"

@@ -19,6 +19,7 @@ from milligrad import (
     Sequential,
     Sigmoid,
     SmoothL1Loss,
+    Softmax,
     Tanh,
     Value,
     clamp,
@@ -33,6 +34,7 @@ from milligrad import (
     softplus,
     where,
 )
+from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
 from milligrad.explain.gradients import EXPLODED, VANISHED
 from milligrad.functional import softmax
@@ -187,7 +189,8 @@ def test_a_layer_explodes_by_its_size(size, expected):
 
 def test_gradients_too_small_to_be_squared_are_still_told_from_zero():
     a, b = Value(1.0, "a"), Value(1.0, "b")
-    assert trouble(a * 1e-200 + b * 1e-200) == []
+    assert trouble(a * 1e-9 + b * 1e-9) == []
+    assert trouble(a * 1e-200 + b * 1e-200) == ["vanished"]
     assert trouble(a + b * 1e-200) == ["vanished"]
 
 
@@ -381,21 +384,21 @@ def test_a_gradient_whose_parts_cancel_is_at_rest_and_has_not_vanished():
 def attention():
     """Single-head attention of three tokens, written out; b is the bias of its keys, which softmax takes out again."""
     draw = random.Random(0)
-    w = {name: [[Value(draw.gauss(0, 1)) for _ in range(2)] for _ in range(2)] for name in "qkv"}
-    b = Parameter([Value(0.5), Value(-0.25)])
+    w = {name: [[draw.gauss(0, 1) for _ in range(2)] for _ in range(2)] for name in "qkv"}
+    model = Module()
+    model.b, model.w = Parameter([0.5, -0.25]), Parameter([*w.values()])
+    w, b = dict(zip("qkv", model.w)), model.b
     tokens = [[draw.gauss(0, 1) for _ in range(2)] for _ in range(3)]
     q, k, v = ([[dot(row, x) for row in w[name]] for x in tokens] for name in "qkv")
     k = [[x + bias for x, bias in zip(row, b)] for row in k]
     weights = [softmax([dot(query, key) for key in k]) for query in q]
     answers = [[dot(p, column) for column in zip(*v)] for p in weights]
-    return b, sum([(y - 1) ** 2 for row in answers for y in row])
+    return model, sum([(y - 1) ** 2 for row in answers for y in row])
 
 
 def test_a_bias_that_softmax_takes_out_is_at_rest():
-    b, loss = attention()
-    model = Module()
-    model.b = b
-    assert rms([x for x in grad(loss, [*b])]) < 1e-12
+    model, loss = attention()
+    assert rms([x for x in grad(loss, [*model.b])]) < 1e-12
     assert trouble(loss, model=model) == []
     assert rows(explain(loss, model=model))["b"][-1] == "at rest"
     assert trouble(loss) == []
@@ -664,3 +667,76 @@ def test_gradients_of_other_sizes_were_not_limited():
     assert trouble(loss) == ["accumulated"]
     x.grad = 4.0
     assert trouble(loss) == []
+
+
+@pytest.mark.parametrize(
+    "loss_fn, target", [(MSELoss(), [1.0, 0.0, 0.0]), (CrossEntropyLoss(), 0), (L1Loss(), [1.0, 0.0, 0.0])]
+)
+def test_a_softmax_that_is_sure_and_wrong_is_no_minimum(loss_fn, target):
+    manual_seed(0)
+    model = Sequential(Linear(4, 3), Softmax())
+    model[0].bias[1].data = 1000.0
+    assert trouble(loss_fn(model(batch()), [target] * 16), model=model) == ["zero gradient"]
+    if loss_fn.__class__ is not CrossEntropyLoss:
+        right = [0.0, 1.0, 0.0]
+        assert trouble(loss_fn(model(batch()), [right] * 16), model=model) == []
+
+
+def test_answers_half_of_which_are_stuck_are_at_no_minimum():
+    manual_seed(0)
+    model = Sequential(Linear(4, 1), Sigmoid())
+    model[0].bias[0].data = 40.0
+    loss = BCELoss()(model(batch()), [[float(i % 2)] for i in range(16)])
+    assert trouble(loss, model=model)[0] == "saturated"
+    assert {row[-1] for row in rows(explain(loss, model=model)).values()}.isdisjoint({"at rest", ""})
+
+
+@pytest.mark.parametrize("f", [relu, lambda x: maximum(x, 0.0), lambda x: clamp(x, 0.0, 9.0)])
+def test_a_parameter_without_any_gradient_is_trouble_whatever_stops_it(f):
+    assert trouble((f(Value(-1.0, "w") * 2) - 1) ** 2) == ["zero gradient"]
+
+
+def test_a_product_that_is_too_small_for_a_float_is_told_from_a_factor_of_0():
+    w, h = Value(0.5, "w"), 1.0
+    for _ in range(2000):
+        h = h * w
+    finding = found("zero gradient", h)
+    assert "is 0.5, times 4.941e−324 too small for a float, of " in finding.where[1]
+    assert finding.advice.endswith("their product is too small for a float.")
+
+
+def test_of_stops_alike_one_of_each_layer_comes_first():
+    manual_seed(0)
+    model = Sequential(Linear(4, 3), Tanh(), Linear(3, 2), Tanh(), Linear(2, 1))
+    for layer in (model[2], model[4]):
+        for w in layer.weight.values():
+            w.data = 0.0
+    finding = found("zero gradient", lambda: sum(y[0] for y in model(batch())), model=model)
+    shown_stops = [line for line in finding.where if line.startswith("∂")]
+    assert len({line.partition(" = dot(")[2][:10] for line in shown_stops}) == 1  # those of the last layer stop all
+    assert finding.where[-1].endswith("more like this")
+
+
+def test_gradients_that_are_small_everywhere_are_only_noted():
+    h = Value(0.3, "h")
+    for w in [Value(0.5, f"w{i}") for i in range(30)]:
+        h = (w * h).tanh()
+    loss = (h - 1) ** 2
+    note = found("small", loss)
+    assert not note.trouble
+    assert "30 steps of mul multiply it by 9.313e−10; the smallest is 0.5" in note.where[0]
+    largest = max(abs(grad(loss, x).data) for x in inputs_first(loss) if x.op is None and x.requires_grad)
+    assert note.text == f"All gradients are small: the largest is {shown(largest)}, of h"
+    w = Value(2.0, "w")
+    assert not [f for f in explain((w * 1.0 - 2.00001) ** 2).findings if f.kind == "small"]  # near a minimum they are
+
+
+def test_a_table_of_many_parameters_shows_the_first_and_the_last():
+    manual_seed(0)
+    model = Sequential(*[Linear(1, 1) for _ in range(100)])
+    for p in model.parameters():
+        p.values()[0].data = 1.0
+    table = rows(explain(model([1.0])[0], model=model))
+    assert len(table) == 61
+    assert [*table][:2] + [*table][-2:] == ["0.weight", "0.bias", "99.weight", "99.bias"]
+    assert "… 140 more …" in table

@@ -398,3 +398,10 @@ def test_numbers_that_changed_since_are_told():
     assert [f.kind for f in explanation.findings] == ["changed"]
     assert "loss = x * x is still 4" in str(explanation)
     assert explain(x * x, wrt=x).findings == []
+
+
+def test_what_lies_on_no_path_makes_no_derivative_missing():
+    x, y, z = Value(1.0, "x"), Value(0.0, "y"), Value(0.0, "z")
+    text = str(explain(x.sqrt() * 2 + y.sqrt() + z.sqrt(), wrt=y))
+    assert text.index("∂loss/∂y does not exist: v2 = sqrt(y)") < text.index("y.grad cannot be had: v1 = sqrt(z)")
+    assert text.count("does not exist") == 1

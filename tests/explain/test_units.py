@@ -5,6 +5,7 @@ import pytest
 
 from milligrad import (
     GELU,
+    LSTM,
     BCELoss,
     Conv2d,
     Linear,
@@ -17,6 +18,7 @@ from milligrad import (
     SiLU,
     Tanh,
     Value,
+    grad,
     manual_seed,
     mean,
     relu,
@@ -50,7 +52,7 @@ def test_a_dead_relu_is_found(with_model):
     where = "unit 3 of layer 0" if with_model else "the unit of b3"
     assert finding.where == [f"{where}: its input lies between −{-min(inputs):.4g} and −{-max(inputs):.4g}"]
     layer = "layer 0" if with_model else "one layer"
-    assert finding.text == f"1 of 8 relu units of {layer} is dead: relu gives 0 for all 16 samples of this loss"
+    assert finding.text == f"1 of 8 relu units of {layer} is dead: relu gives 0 for all 16 inputs"
 
 
 def test_a_unit_that_is_on_once_is_not_dead():
@@ -99,7 +101,7 @@ def test_the_network_of_the_readme_that_does_not_learn():
         for p in [p for parameter in model.parameters() for p in parameter.values()]:
             p.data -= 0.5 * p.grad
     finding = found("off", loss, model=model)
-    assert finding.text.startswith("2 of 4 relu units of layer hidden are off for all 4 samples")
+    assert finding.text.startswith("2 of 4 relu units of layer hidden are off for all 4 inputs")
     off = [unit for unit in range(4) if all(h(model, x, unit) <= 0 for x in ([0, 0], [1, 1], [1, 0], [0, 1]))]
     assert [line.split(":")[0] for line in finding.where] == [f"unit {unit} of layer hidden" for unit in off]
 
@@ -113,7 +115,7 @@ def test_one_sample_tells_nothing_of_a_unit():
     [x] = batch(1)
     finding = found("off", lambda: model(x)[0] * 1.0, model=model)
     off = sum(z.data <= 0 for z in model[0](x)).real
-    assert finding.text == f"{off:.0f} of 8 relu units of layer 0 are off for the only sample of this loss"
+    assert finding.text == f"{off:.0f} of 8 relu units of layer 0 are off for the only input"
     assert not finding.trouble
     assert trouble(lambda: model(x)[0] * 1.0, model=model) == []
 
@@ -127,7 +129,7 @@ def test_but_of_a_whole_layer_it_does(with_model):
     finding = found("dead relu", lambda: model(x)[0] * 1.0, **({"model": model} if with_model else {}))
     assert finding.trouble
     assert "8 of 8 relu units" in finding.text
-    assert "relu gives 0 for the only sample" in finding.text
+    assert "relu gives 0 for the only input" in finding.text
     assert "and 3 more like this" in finding.where
 
 
@@ -171,7 +173,7 @@ def test_an_output_that_is_off_where_the_loss_wants_it_on_is_dead():
     answers = [relu(w * x + b) for x in range(1, 6)]
     assert trouble(MSELoss()(answers, [0.0] * 5)) == []
     finding = found("dead relu", MSELoss()(answers, [float(x) for x in range(1, 6)]))
-    assert finding.text == "1 of 1 relu unit of one layer is dead: relu gives 0 for all 5 samples of this loss"
+    assert finding.text == "1 of 1 relu unit of one layer is dead: relu gives 0 for all 5 inputs"
 
 
 def test_units_are_told_apart_also_where_sums_are_written_out():
@@ -185,7 +187,7 @@ def test_units_are_told_apart_also_where_sums_are_written_out():
 def test_without_a_bias_a_weight_tells_units_apart_where_sums_are_written_out():
     w, v, a = Value(-9.0, "w"), Value(-8.0, "v"), Value(1.0, "a")
     terms = [relu(w * x + v * y) + relu(a * x - a * y) for x, y in [(1, 2), (3, 1), (1, 0.5), (2, 0.5), (1, 1)]]
-    [finding] = [f for f in explain(sum(terms)).findings if f.kind == "off"]
+    finding = found("dead relu", MSELoss()(terms, [9.0] * 5))
     assert len(finding.values) == 5
     assert finding.where[0].startswith("the unit of v: ") or finding.where[0].startswith("the unit of w: ")
 
@@ -200,7 +202,7 @@ def test_the_windows_of_a_convolution_share_their_unit():
         return sum([x for image in model(images) for plane in image for row in plane for x in row])
 
     finding = found("dead relu", loss, model=model)
-    assert finding.text.startswith("1 of 3 relu units of layer 0 is dead: relu gives 0 for all 50 samples")
+    assert finding.text.startswith("1 of 3 relu units of layer 0 is dead: relu gives 0 for all 50 inputs")
     assert finding.where[0].startswith("unit 1 of layer 0: ")
 
 
@@ -237,7 +239,7 @@ def test_a_saturated_unit_is_found(activation, op, with_model):
     assert {z.op.name for z in finding.values} == {op}
     assert all(z.inputs[0].data > 20 for z in finding.values)
     assert (
-        f"1 of 8 {op} units of {'layer 0' if with_model else 'one layer'} is saturated for every sample" == finding.text
+        f"1 of 8 {op} units of {'layer 0' if with_model else 'one layer'} is saturated for every input" == finding.text
     )
     assert "test_units.py" in finding.where[0] or "networks.py" in finding.where[0]
 
@@ -390,7 +392,8 @@ def test_units_of_weights_by_input_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    "units, samples, expected", [(4, 1, []), (4, 4, ["dead relu"]), (2, 4, []), (2, 64, ["dead relu"])]
+    "units, samples, expected",
+    [(4, 1, ["zero gradient"]), (4, 4, ["dead relu"]), (2, 4, ["zero gradient"]), (2, 64, ["dead relu"])],
 )
 def test_a_small_layer_may_be_off_by_chance(units, samples, expected):
     """Of a start about 0.5/√n of all units are off for n samples."""
@@ -440,3 +443,59 @@ def test_the_odds_are_those_of_all_cases(n, samples):
 def test_the_odds_of_many_units_are_no_overflow():
     assert _by_chance(2500, 5000, 1) == pytest.approx(0.5, abs=0.01)
     assert _by_chance(5000, 5000, 9) == 0.0
+
+
+@pytest.mark.parametrize("width, off", [(2, 1), (8, 4), (10, 5), (8, 5)])
+def test_dead_units_are_no_yardstick_for_themselves(width, off):
+    model, loss = small_network(ReLU(), Tanh(), width=width)
+    for unit in range(off):
+        model[0].bias[unit].data = -100.0
+    finding = found("dead relu", loss, model=model)
+    assert [line.split(":")[0] for line in finding.where[:off]] == [f"unit {i} of layer 0" for i in range(off)]
+    assert len(finding.values) == 16 * off
+
+
+def test_an_output_that_is_off_for_a_sum_may_be_dead():
+    model, _ = small_network(ReLU(), ReLU())
+    model[2].bias[0].data = -100.0
+    explanation = explain(sum([y for [y] in model(batch())]), model=model)
+    [note] = [f for f in explanation.findings if f.kind == "off" and "layer 2" in f.text]
+    assert note.text == "1 of 1 relu unit of layer 2 is off for all 16 inputs"
+    assert "dead" in note.advice and "1 thing to look at" in explanation.title
+
+
+def test_the_states_of_a_recurrent_network_are_one_layer():
+    class Last(Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = LSTM(3, 5), Linear(5, 1)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0][-1])
+
+    manual_seed(0)
+    model = Last()
+    sequence = batch(20, 3)
+    assert trouble(MSELoss()(model(sequence), [0.5]), model=model) == []
+    for path, p in model.named_parameters():
+        for b in p.values() if path.startswith("rnn.bias") else ():
+            b.data += 30.0
+    findings = [f for f in explain(MSELoss()(model(sequence), [0.5]), model=model).findings if f.kind == "saturated"]
+    assert [f.text.split(" ", 3)[3] for f in findings] == [
+        "sigmoid units of layer rnn are saturated for every input",
+        "tanhs of what is computed are saturated",
+        "tanh units of layer rnn are saturated for every input",
+    ]
+
+
+def test_a_gate_of_large_numbers_is_not_saturated():
+    a = Value(1e4, "a")
+    assert grad(a * a.sigmoid(), a).data == 1.0
+    assert "saturated" not in trouble(a * a.sigmoid())
+
+
+def test_where_no_gradient_is_left_at_all_that_is_said():
+    model, loss = small_network(Sigmoid(), Sigmoid())
+    model[0].bias[0].data = 1000.0
+    [finding] = [f for f in explain(loss, model=model).findings if f.kind == "saturated"]
+    assert finding.advice.startswith("The derivative is 0 there, so no gradient comes back.")
