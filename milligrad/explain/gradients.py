@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from milligrad.engine import Value
 from milligrad.explain.document import SHOWN, Finding, Table, few
 from milligrad.explain.paths import paths
-from milligrad.explain.subject import Subject, close, derivatives_of, is_computed
+from milligrad.explain.subject import CANCELLED, Subject, close, derivatives_of, is_computed
 from milligrad.markup import count, printable
 from milligrad.typing import Any
 
@@ -34,8 +34,6 @@ HUGE = 1e6
 """No network has such weights unless a step threw them there."""
 LITTLE = "zero", "vanished"
 ROWS = 60  # of the table; of more the first and the last
-OPPOSED = 0.01
-"""Where the sum of what came back is such a small part of it, its signs make it small."""
 
 
 @dataclass
@@ -98,7 +96,7 @@ def _little(groups: Sequence[ParameterGroup]) -> float:
 def _tell_at_rest(subject: Subject, groups: Sequence[ParameterGroup], little: float) -> None:
     """Where much came back, and only the sum of all is so small, nothing is wrong: the loss wants no other number."""
     for group in groups:
-        if _came_back(subject, group) > max(little, group.gradient / OPPOSED):
+        if _came_back(subject, group) > max(little, group.gradient / CANCELLED):
             group.verdict = "at rest"
 
 

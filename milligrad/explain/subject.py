@@ -24,7 +24,7 @@ FLAT = 1e-3
 GAIN = 1e-3
 """An answer is wrong if another would make the loss of its sample so much smaller."""
 TRIED = -2.0, -1.0, -0.25, 0.25, 1.0, 2.0  # what would an answer be with inputs so many times 1 + |x| away?
-CANCELLED = 1e-6
+CANCELLED = 1e-3
 """Where the sum of what came back is such a small part of its parts, they cancel each other, as in a minimum."""
 LINEAR = {"add", "sub", "neg", "identity", "sum", "mul", "div", "dot"}  # what may stand between weights and activation
 
