@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from milligrad.engine import Reduction, Value, is_current
 from milligrad.explain.document import SHOWN, Finding, few
-from milligrad.explain.subject import Subject, derivatives_of, is_computed
+from milligrad.explain.flow import derivatives_of, is_computed
+from milligrad.explain.subject import Subject
 from milligrad.markup import count, printable
 
 

@@ -24,7 +24,8 @@ from milligrad.draw.formulas import derivatives
 from milligrad.engine import Value, adjoints, place, topological_order
 from milligrad.explain.arithmetic import changed
 from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
-from milligrad.explain.subject import Subject, close, derivatives_of
+from milligrad.explain.flow import derivatives_of
+from milligrad.explain.subject import Subject, close
 from milligrad.typing import TypeAlias
 
 Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]

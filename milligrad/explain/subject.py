@@ -1,32 +1,23 @@
-"""What is to be explained: the loss, what its Values are called and shown as, and what is known of them all."""
+"""What is to be explained: the loss, what its Values are called and shown as. Nothing is judged here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import cached_property
-from operator import itemgetter
 
 from milligrad.draw.formulas import CELLS, formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
 from milligrad.engine import Value, adjoints, partials_as_numbers, place
 from milligrad.explain.document import SHOWN, few
+from milligrad.explain.flow import Flow, is_computed
 from milligrad.markup import short_name, shown
 from milligrad.nn.module import Module
 from milligrad.typing import Self
 
 SAME = 1e-9
 """The relative difference up to which two gradients are the same: far above rounding, far below a step."""
-FLAT = 1e-3
-"""What has a smaller derivative passes less than a thousandth back. sigmoid(±6.91) and tanh(±4.15) do."""
-GAIN = 1e-3
-"""An answer is wrong if another would make the loss of its sample so much smaller."""
-TRIED = -2.0, -1.0, -0.25, 0.25, 1.0, 2.0  # what would an answer be with inputs so many times 1 + |x| away?
-CANCELLED = 1e-3
-"""Where the sum of what came back is such a small part of its parts, they cancel each other, as in a minimum."""
-LINEAR = {"add", "sub", "neg", "identity", "sum", "mul", "div", "dot"}  # what may stand between weights and activation
 
 
 class Subject:
@@ -103,94 +94,9 @@ class Subject:
         return adjoints({self.loss: 1.0}, partials_as_numbers)
 
     @cached_property
-    def largest(self) -> float:
-        """The largest |∂loss/∂x| of a leaf x."""
-        return max([abs(g) for x, g in self.adjoint.items() if x.op is None], default=0.0)
-
-    @cached_property
-    def sums(self) -> dict[Value, tuple[Value, Value]]:
-        """Of each Value that is linear in a trainable leaf: the nearest, a bias or else a weight, and what uses that.
-
-        A parameter of a single number may be shared by many units, as a temperature is: it is the last choice.
-        """
-        shared = {x for p in self.parameters.values() if p.numel() == 1 for x in p.values()}
-        found: dict[Value, tuple[bool, int, Value, Value]] = {}
-        for z in filter(is_computed, self.order):
-            inputs = [x for x in z.inputs if type(x) is not float]
-            leaves = [(x in shared, 1, x, z) for x in inputs if x.op is None and x.requires_grad]
-            if z.op.name in LINEAR:  # type: ignore[union-attr]
-                nearer = [found[x] for x in inputs if x in found]
-                leaves += [(shared, distance + 1, x, y) for shared, distance, x, y in nearer]
-            if leaves:
-                found[z] = min(leaves, key=itemgetter(0, 1))
-        return {z: (leaf, y) for z, (_, _, leaf, y) in found.items()}
-
-    @cached_property
-    def inner(self) -> set[Value]:
-        """The Values that go through further parameters on their way to the loss: the others are answers."""
-        inner: set[Value] = set()
-        for z in filter(is_computed, reversed(self.order)):
-            inputs = [x for x in z.inputs if type(x) is not float]
-            if z in inner or any(x.op is None and x.requires_grad for x in inputs):
-                inner.update(inputs)
-        return inner
-
-    def is_content(self, z: Value) -> bool:
-        """Whether the loss is content with z: an answer that, where it is flat, no inputs could make much better."""
-        return z in self.answers and (not self.adjoint.get(z) or 0 <= self._gain(z) < GAIN)
-
-    @cached_property
-    def is_stuck(self) -> bool:
-        """Whether the loss wants an answer otherwise that is too flat for it to say so."""
-        return any(
-            self.adjoint.get(z) and min(map(abs, derivatives_of(z))) < FLAT and self._gain(z) >= GAIN
-            for z in self.answers
-        )
-
-    def _gain(self, z: Value) -> float:
-        """How much smaller the loss of a sample would be with another answer, beyond what its slope promises.
-
-        Other numbers are tried for all inputs where z is flat: near and far, below and above. What the loss would gain
-        is told by its slope, times how many answers there are like z: in a mean each has so small a part. Where z is
-        flat because it is constant, or has a small factor, the gain is -1.
-        """
-        flat = {x: d for x, d in zip(z.inputs, derivatives_of(z)) if type(x) is not float and abs(d) < FLAT}
-        gains = []
-        for by in TRIED:
-            with suppress(TypeError, ValueError, ArithmeticError):  # compiled code, or outside the domain
-                change = _moved(z, flat, by) - z.data
-                promised = math.fsum(d * by * (1 + abs(x.data)) for x, d in flat.items())
-                if abs(change - promised) > abs(change) / 100:
-                    gains.append(self.adjoint[z] * -change)
-        return max(0.0, *gains) * self.alike(z) if gains else -1.0
-
-    @cached_property
-    def answers(self) -> set[Value]:
-        """The Values that no parameters come after, nor go into, unless they are the only input."""
-        answers = set()
-        for z in filter(is_computed, self.order):
-            inputs = {x for x in z.inputs if type(x) is not float}
-            if z not in self.inner and (len(inputs) == 1 or inputs.isdisjoint(self.inner)):
-                answers.add(z)
-        return answers
-
-    @cached_property
-    def came_back(self) -> dict[Value, float]:
-        """Σ |g · ∂z/∂x| over each use z of a Value x: what came back to it, were there no signs.
-
-        Where the sum with signs is as good as 0, its parts are handed on in its place. Where an answer is flat and the
-        loss is content with it, all is handed on.
-        """
-        came = {self.loss: 1.0}
-        for z in filter(is_computed, reversed(self.order)):
-            g, parts = abs(self.adjoint.get(z, 0.0)), came.get(z, 0.0)
-            g = parts if g < CANCELLED * parts else g
-            derivatives = [abs(d) for d in partials_as_numbers(z)] if g else ()
-            least = float(any(d < FLAT for d in derivatives) and self.is_content(z))
-            for x, d in zip(z.inputs, derivatives):
-                if type(x) is not float and x.requires_grad:
-                    came[x] = came.get(x, 0.0) + g * max(d, least)
-        return came
+    def flow(self) -> Flow:
+        """What comes back from the loss, and from where."""
+        return Flow(self)
 
     @cached_property
     def layer(self) -> dict[Value, int]:
@@ -205,25 +111,6 @@ class Subject:
     def groups(self) -> list[list[Value]]:
         """The Values by layer, as a folded picture shows them."""
         return by_layer(self.loss)
-
-
-def is_computed(z: Value) -> bool:
-    """Whether it remembers what it was computed of."""
-    return z.op is not None and z.requires_grad
-
-
-def _moved(z: Value, some: Collection[Value], by: float) -> float:
-    """What z would be with some of its inputs elsewhere."""
-    numbers = [x.data + by * (1 + abs(x.data)) if x in some else x.real for x in z.inputs]
-    return z.op.value(*numbers)  # type: ignore[union-attr, no-any-return]
-
-
-def derivatives_of(z: Value) -> Sequence[float]:
-    """∂z/∂x for each input x, NaN where there is none."""
-    try:
-        return partials_as_numbers(z)  # type: ignore[no-any-return]
-    except (ValueError, ArithmeticError):
-        return [math.nan] * len(z.inputs)
 
 
 def close(x: float, y: float) -> bool:

@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 
 from milligrad.engine import place
+from milligrad.explain.accumulated import accumulated
 from milligrad.explain.arithmetic import born, born_backward, changed, undefined, unused
 from milligrad.explain.document import SHOWN, Block, Explanation, Finding, Paragraph, few
 from milligrad.explain.gradients import (
     ParameterGroup,
-    accumulated,
     at_rest,
     exploded,
     parameter_groups,

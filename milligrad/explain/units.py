@@ -16,7 +16,8 @@ from statistics import median
 
 from milligrad.engine import Value, partials_as_numbers
 from milligrad.explain.document import SHOWN, Finding, few
-from milligrad.explain.subject import FLAT, Subject, is_computed
+from milligrad.explain.flow import FLAT, is_computed
+from milligrad.explain.subject import Subject
 from milligrad.markup import count
 
 SHARE = 0.75
@@ -50,7 +51,7 @@ def _units(subject: Subject, op: str) -> dict[str | int, list[Unit]]:
     """The units of an operation, by layer."""
     units: dict[Value, Unit] = {}
     for z in [z for z in subject.order if is_computed(z) and z.op.name == op]:  # type: ignore[union-attr]
-        leaf, _ = subject.sums.get(z.inputs[0], (z, z))
+        leaf, _ = subject.flow.sums.get(z.inputs[0], (z, z))
         if leaf not in units:
             layer, index = _place(subject, leaf) or (-1 if leaf is z else subject.layer[z], ())
             units[leaf] = Unit(layer, index, f"the unit of {subject.name(leaf)}")
@@ -93,7 +94,7 @@ def dead(subject: Subject) -> list[Finding]:
     for layer, units in _units(subject, "relu").items():
         samples = min(len(unit.nodes) for unit in units)
         off = [unit for unit in units if all(z.data == 0 for z in unit.nodes)]
-        content = all(map(subject.is_content, _nodes(off)))
+        content = all(map(subject.flow.is_content, _nodes(off)))
         if off and content and len(off) == len(units) and (samples > 1 or not _are_units(units)):
             found.append(_about_satisfied(subject, layer, units))
         elif off and not (content and samples == 1 and len(off) < len(units)):
@@ -205,7 +206,7 @@ def saturated(subject: Subject) -> list[Finding]:
                 text = f"{_so_many(whole, len(units), op, layer)} saturated for every input"
                 lines = [f"{unit.name}: {subject.where(unit.nodes[0])}" for unit in whole[:SHOWN]]
                 found.append(_about_saturated(subject, text, few(lines, len(whole)), values))
-            elif values and (2 * len(flat) >= len(nodes) or not flat <= subject.inner):
+            elif values and (2 * len(flat) >= len(nodes) or not flat <= subject.flow.inner):
                 verb = "is" if len(flat) == 1 else "are"
                 text = f"{len(flat):,} of {count(len(nodes), op)} of {_layer_name(layer)} {verb} saturated"
                 trouble = 2 * len(flat) >= len(nodes) or _keep_all(subject, flat)
@@ -221,17 +222,17 @@ def _keeps_gradient(subject: Subject, z: Value) -> bool:
     d = abs(partials_as_numbers(z)[0])
     if d >= FLAT:
         return False
-    _, weighted = subject.sums.get(z.inputs[0], (z, z.inputs[0]))
+    _, weighted = subject.flow.sums.get(z.inputs[0], (z, z.inputs[0]))
     g = abs(subject.adjoint.get(z, 0.0))
-    came = subject.came_back
+    came = subject.flow.came_back
     if came.get(weighted, 0.0) > FLAT * g or came.get(z.inputs[0], 0.0) > 2 * max(g, came.get(z, 0.0)) * d:
         return False
-    return z in subject.inner or (not subject.is_content(z) and subject.alike(z) * g * d < FLAT)
+    return z in subject.flow.inner or (not subject.flow.is_content(z) and subject.alike(z) * g * d < FLAT)
 
 
 def _keep_all(subject: Subject, flat: set[Value]) -> bool:
     """Whether hardly anything comes back to any leaf of what came to them."""
-    return subject.largest < FLAT * max([abs(subject.adjoint.get(z, 0.0)) for z in flat])
+    return subject.flow.largest < FLAT * max([abs(subject.adjoint.get(z, 0.0)) for z in flat])
 
 
 def _about_saturated(

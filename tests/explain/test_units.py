@@ -26,7 +26,7 @@ from milligrad import (
 )
 from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
-from milligrad.explain.subject import FLAT
+from milligrad.explain.flow import FLAT
 from milligrad.explain.units import FAR, _by_chance
 from tests.explain.networks import batch, digit_classifier, found, line_of, small_network, trouble, xor
 
