@@ -138,6 +138,7 @@ def test_a_single_relu_that_is_off_may_be_chance():
     for loss in (relu(x * 2.0) + 1.0, relu(x * 2.0) * -1.0):
         [finding] = [f for f in explain(loss).findings if f.kind in ("off", "dead relu")]
         assert not finding.trouble
+        assert finding.text == "1 of 1 relu unit of one layer is off for the only input"
         assert finding.where == ["the unit of x: v2 = relu(v1) = relu(−2) = 0"]
         assert "1 thing to look at" in explain(loss).title
 
