@@ -148,7 +148,8 @@ SHOWN = 5  # examples of one finding; the rest is counted
 
 def few(lines: Sequence[str], n: int) -> list[str]:
     """The first lines, and how many more there are of n."""
-    return [*lines[:SHOWN], *[f"and {n - SHOWN:,} more like this"] * (n > SHOWN)]
+    first = lines[:SHOWN]
+    return [*first, *[f"and {n - len(first):,} more like this"] * (n > len(first))]
 
 
 Block: TypeAlias = Paragraph | Items | Table | Finding
