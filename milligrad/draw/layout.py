@@ -181,12 +181,6 @@ class _Pieces:
 # ── The order within the layers ──────────────────────────────────────────────────────────────────────────────────
 
 
-def crossings(upper: Sequence[int], lower: Sequence[int], after: Links) -> int:
-    """How many pairs of links between two layers cross."""
-    place = {z: i for i, z in enumerate(lower)}
-    return _falling([end for x in upper for end in sorted([place[z] for z in after[x]])])
-
-
 def _falling(ends: Sequence[int]) -> int:
     """How many pairs of numbers fall (W. Barth, M. Jünger, P. Mutzel 2002, with a sorted list)."""
     met: list[int] = []
