@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from operator import index
 
+from milligrad import engine
 from milligrad.typing import Any
 
 
@@ -31,8 +31,7 @@ def items(xs: Any, name: str, what: str) -> Any:
 def number(x: Any, name: str, what: str = "a number") -> float:
     """A number as a float: it may be infinite, or NaN."""
     try:
-        math.isfinite(x)  # this takes no strings, as float does
-        return float(x)
+        return engine.number(x)
     except (TypeError, OverflowError):
         raise _refusal(x, name, what) from None
 
