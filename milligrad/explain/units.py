@@ -24,8 +24,8 @@ SHARE = 0.75
 """A relu that is 0 for a whole batch may be so by chance: deep in a network at its start all samples look alike, and
 half of the units are off. It is trouble if such a share of a layer is,"""
 CHANCE = 0.005
-"""and if so many are in fewer starts than this. At its start a unit is off for n samples in about 0.5/√n of them, as
-100 points of two moons have it."""
+"""and if so many are in fewer starts than this. At its start a unit is off for n samples in about 0.5/√n of them: so
+it is with up to 16 points of two moons, as a test measures."""
 FAR = 10
 """It is trouble, too, if a unit's largest input is so many times as far below 0 as the inputs of the others usually lie
 from 0, or if all are off, from their middle: it did not get there by chance."""

@@ -1,5 +1,6 @@
 import itertools
 import math
+import random
 
 import pytest
 
@@ -24,6 +25,7 @@ from milligrad import (
     relu,
     sum,
 )
+from milligrad.data import make_moons
 from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
 from milligrad.explain.flow import FLAT
@@ -500,3 +502,14 @@ def test_where_no_gradient_is_left_at_all_that_is_said():
     model[0].bias[0].data = 1000.0
     [finding] = [f for f in explain(loss, model=model).findings if f.kind == "saturated"]
     assert finding.advice.startswith("The derivative is 0 there, so no gradient comes back.")
+
+
+@pytest.mark.parametrize("samples", [1, 4, 16])
+def test_the_odds_of_one_unit_are_about_those_of_real_starts(samples):
+    points, starts, off = [x for x, _ in make_moons(100, noise=0.1)], 200, 0
+    for seed in range(starts):
+        manual_seed(seed)
+        layer = Linear(2, 8)
+        outputs = [layer(x) for x in random.Random(seed).sample(points, samples)]
+        off += [all(z.data <= 0 for z in unit) for unit in zip(*outputs)].count(True)
+    assert off / (8 * starts) == pytest.approx(_by_chance(1, 1, samples), rel=0.25)
