@@ -34,7 +34,8 @@ def explain(
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
                 the lines of your code are known, and an error that an operation raises in it is explained, too.
     wrt:        the Value whose paths to show, the largest |product| first.
-    model:      a Module: its parameters are called by their paths, and those that the loss does not reach are found.
+    model:      a Module: its parameters are called by their paths, and judged; those that the loss does not
+                reach are found.
     max_paths:  at most that many paths are shown; there can be exponentially many. All are counted and added up.
     precision:  significant digits of the numbers.
 

@@ -16,9 +16,9 @@ def accumulated(subject: Subject) -> list[Finding]:
     loss = subject.loss
     leaves = [x for x in subject.adjoint if x.op is None and x is not loss]
     leaves = [x for x in leaves if x in subject.places] if subject.parameters else leaves
-    off = [x for x in leaves if not close(x.grad, subject.adjoint[x])]
     if subject.fresh:
         return []
+    off = [x for x in leaves if not close(x.grad, subject.adjoint[x])]
     if not loss.grad:
         return [_not_run(subject, [x for x in leaves if x.grad])]
     if not off:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from milligrad.draw.naming import inputs_first, names_of
 from milligrad.engine import Value, check_history, record_lines
 from milligrad.expected import check_is, size
 from milligrad.explain.document import SHOWN, Explanation, Finding, few
@@ -46,7 +45,7 @@ def explained(
     if not wrt.requires_grad:
         raise ValueError(f"wrt: expected a Value that requires a gradient, got {wrt!r:.200}")
     check_history(loss)
-    return explain_paths(Subject(loss, model, precision, wrt, fresh).with_loss_named(), wrt, max_paths)
+    return explain_paths(Subject(loss, model, precision, [wrt], fresh).with_loss_named(), wrt, max_paths)
 
 
 def _computed(f: Any) -> Value:
@@ -77,15 +76,10 @@ def _failure(error: Exception, model: Module | None, precision: int) -> Finding:
         return Finding("error", f"{kind}: {error}", where)
     op, inputs = error.op, error.inputs  # type: ignore[attr-defined]
     values = [x for x in inputs if isinstance(x, Value)]
-    names = names_of([*dict.fromkeys(y for x in values for y in inputs_first(x))], model)
-    where += few([f"its input {_subject(x, names, precision).where(x)}" for x in values[:SHOWN]], len(values))
+    if values:
+        subject = Subject(values[-1], model, precision, values)
+        where += few([f"its input {subject.where(x)}" for x in values[:SHOWN]], len(values))
     numbers = ", ".join(shown(x.real, precision) for x in inputs[:SHOWN]) + ", …" * (len(inputs) > SHOWN)
     advice = "Keep its input where the result is a number: with clamp(), a small number added, or another formula."
     reason = str(error).rpartition(": ")[2].replace("math range error", "the result is too large for a float")
     return Finding("error", f"{op.name} of {numbers} raised {kind}: {reason}", where, advice, values)
-
-
-def _subject(x: Value, names: dict[Value, str], precision: int) -> Subject:
-    subject = Subject(x, None, precision)
-    subject.names = names
-    return subject

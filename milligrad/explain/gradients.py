@@ -18,7 +18,7 @@ from milligrad.explain.document import SHOWN, Finding, Table, few
 from milligrad.explain.flow import CANCELLED, derivatives_of, is_computed
 from milligrad.explain.paths import paths
 from milligrad.explain.subject import Subject
-from milligrad.markup import count, printable
+from milligrad.markup import count, short_name
 from milligrad.typing import Any
 
 VANISHED = 1e-4
@@ -42,8 +42,8 @@ class ParameterGroup:
     """Parameters that belong together.
 
     weight, gradient:  root mean squares of their numbers, and of the adjoints of those that the loss reaches
-    moves:             how much the loss moves with them: the gradient, times the weight where that is above 1
-    verdict:           "exploded", "huge", "vanished", "zero", "at rest" or ""
+    sensitivity:       how much the loss moves with them: the gradient, times the weight where that is above 1
+    verdict:           "exploded", "huge", "vanished", "zero", "stationary" or ""
     """
 
     name: str
@@ -53,7 +53,7 @@ class ParameterGroup:
     verdict: str = ""
 
     @property
-    def moves(self) -> float:
+    def sensitivity(self) -> float:
         return self.gradient * max(1.0, self.weight)
 
 
@@ -61,7 +61,7 @@ def parameter_groups(subject: Subject) -> list[ParameterGroup]:
     """The parameters of the model that the loss reaches; without a model the trainable leaves, by their use."""
     adjoint = subject.adjoint
     if subject.parameters:
-        named = [(printable(path, 60), p.values()) for path, p in subject.parameters.items()]
+        named = [(short_name(path, 60), p.values()) for path, p in subject.parameters.items()]
     else:
         leaves = [group for group in subject.groups if group[0].op is None and group[0].requires_grad]
         named = [(subject.name(g[0]) + f" and {len(g) - 1:,} like it" * (len(g) > 1), g) for g in leaves]
@@ -74,7 +74,7 @@ def parameter_groups(subject: Subject) -> list[ParameterGroup]:
     for group in groups:
         group.verdict = _verdict(subject, group, little)
     if any(group.verdict not in LITTLE for group in groups) or not subject.flow.is_stuck:
-        _tell_at_rest(subject, [group for group in groups if group.verdict in LITTLE], little)
+        _tell_stationary(subject, [group for group in groups if group.verdict in LITTLE], little)
     return groups
 
 
@@ -85,20 +85,20 @@ def _verdict(subject: Subject, group: ParameterGroup, little: float) -> str:
         return "huge"
     if not group.gradient:
         return "zero"
-    return "vanished" if group.moves < little else ""
+    return "vanished" if group.sensitivity < little else ""
 
 
 def _little(groups: Sequence[ParameterGroup]) -> float:
     """What moves the loss less has vanished: by far less than the strongest does, unless even that has faded."""
-    largest = max((group.moves for group in groups), default=0.0)
+    largest = max((group.sensitivity for group in groups), default=0.0)
     return FADED if 0 < largest < FADED else VANISHED * min(1.0, largest)
 
 
-def _tell_at_rest(subject: Subject, groups: Sequence[ParameterGroup], little: float) -> None:
+def _tell_stationary(subject: Subject, groups: Sequence[ParameterGroup], little: float) -> None:
     """Where much came back, and only the sum of all is so small, nothing is wrong: the loss wants no other number."""
     for group in groups:
         if _came_back(subject, group) > max(little, group.gradient / CANCELLED):
-            group.verdict = "at rest"
+            group.verdict = "stationary"
 
 
 def _came_back(subject: Subject, group: ParameterGroup) -> float:
@@ -153,8 +153,8 @@ def vanished(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding
 
 def _small(subject: Subject, groups: Sequence[ParameterGroup]) -> list[Finding]:
     """A note where all gradients are small, and not because the loss is content."""
-    largest = max(groups, key=lambda group: group.moves, default=None)
-    if largest is None or not 0 < largest.moves < VANISHED or _came_back(subject, largest) >= VANISHED:
+    largest = max(groups, key=lambda group: group.sensitivity, default=None)
+    if largest is None or not 0 < largest.sensitivity < VANISHED or _came_back(subject, largest) >= VANISHED:
         return []
     step, route = _where(subject, largest, min)
     text = f"All gradients are small: the largest is {subject.number(largest.gradient)}, of {largest.name}"
@@ -254,15 +254,15 @@ def _stop(subject: Subject, z: Value, x: Value) -> str:
     return f"∂{subject.name(z)}/∂{subject.name(x)} is {number(d)}{times}, of {subject.where(z)}"
 
 
-def at_rest(groups: Sequence[ParameterGroup]) -> list[Finding]:
+def stationary(groups: Sequence[ParameterGroup]) -> list[Finding]:
     """Groups that the loss would leave as they are."""
-    resting = [group for group in groups if group.verdict == "at rest"]
+    resting = [group for group in groups if group.verdict == "stationary"]
     if not resting:
         return []
     text = f"The gradient of {_names(resting)} is as good as 0, as in a minimum"
     advice = "Much came back, but its parts cancel each other, or the loss is content with the answers they lead to."
     values = [x for group in resting for x in group.values]
-    return [Finding("at rest", text, (), advice, values, trouble=False)]
+    return [Finding("stationary", text, (), advice, values, trouble=False)]
 
 
 def unreached(subject: Subject) -> list[Finding]:
@@ -298,6 +298,6 @@ def _named(
 ) -> list[Finding]:
     if not named:
         return []
-    lines = few([f"{printable(path, 60)}: {count(len(values), 'number')}" for path, values in named], len(named))
+    lines = few([f"{short_name(path, 60)}: {count(len(values), 'number')}" for path, values in named], len(named))
     text = f"{count(len(named), 'parameter')} {'are' if len(named) > 1 else 'is'} {what}"
     return [Finding(kind, text, [*lines, *more], advice, [x for _, values in named for x in values], trouble)]

@@ -30,14 +30,15 @@ class Subject:
     """
 
     def __init__(
-        self, loss: Value, model: Module | None, precision: int, also: Value | None = None, fresh: bool = False
+        self, loss: Value, model: Module | None, precision: int, also: Sequence[Value] = (), fresh: bool = False
     ) -> None:
         self.loss, self.model, self.precision, self.fresh = loss, model, precision, fresh
         self.order = inputs_first(loss)
         self.parameters = dict(model.named_parameters()) if model is not None else {}
         self.places = names_in(model) if model is not None else {}
-        known = self.order if also is None or also in {*self.order} else [also, *self.order]
-        self.names = names_of(known, model)
+        behind = {*self.order}
+        others = dict.fromkeys(z for x in also for z in inputs_first(x) if z not in behind)
+        self.names = names_of([*others, *self.order], model)
 
     def with_loss_named(self) -> Self:
         """The same, where the loss is called so if it was computed and has no name of its own."""

@@ -14,9 +14,9 @@ from milligrad.explain.arithmetic import born, born_backward, changed, undefined
 from milligrad.explain.document import SHOWN, Block, Explanation, Finding, Paragraph, few
 from milligrad.explain.gradients import (
     ParameterGroup,
-    at_rest,
     exploded,
     parameter_groups,
+    stationary,
     table,
     unreached,
     vanished,
@@ -58,7 +58,7 @@ def _findings(subject: Subject, broken: list[Finding], groups: list[ParameterGro
     if not broken:
         units = _first_layers(dead(subject)) + _first_layers(saturated(subject))
         found += units + exploded(subject, groups) + vanished(subject, groups)
-        found += at_rest(groups)
+        found += stationary(groups)
         found += zero(subject, groups, [finding for finding in units if finding.trouble])
     found += unused(subject) + unreached(subject)
     found += [] if broken or stale or not subject.loss.requires_grad else accumulated(subject)

@@ -282,32 +282,32 @@ def attention():
     return model, sum([(y - 1) ** 2 for row in answers for y in row])
 
 
-def test_a_bias_that_softmax_takes_out_is_at_rest():
+def test_a_bias_that_softmax_takes_out_is_stationary():
     model, loss = attention()
     assert rms([x for x in grad(loss, [*model.b])]) < 1e-12
     assert trouble(loss, model=model) == []
-    assert rows(explain(loss, model=model))["b"][-1] == "at rest"
+    assert rows(explain(loss, model=model))["b"][-1] == "stationary"
     assert trouble(loss) == []
 
 
 @pytest.mark.parametrize("loss", [MSELoss(), L1Loss(), HuberLoss(), SmoothL1Loss()])
-def test_a_perfect_fit_is_at_rest(loss):
+def test_a_perfect_fit_is_stationary(loss):
     w = Value(2.0, "w")
     fitted = loss([w * 1, w * 2], [2.0, 4.0])
     assert grad(fitted, w).data == 0
     assert trouble(fitted) == []
-    assert found("at rest", fitted).values == [w]
+    assert found("stationary", fitted).values == [w]
 
 
-def test_what_cancels_somewhere_on_the_way_is_at_rest():
+def test_what_cancels_somewhere_on_the_way_is_stationary():
     x = Value(3.0, "x")
     y = -(x * 2.0)
     for loss in (x - x, y - y, x * 0.5 - x / 2):
         assert trouble(loss) == []
-        assert found("at rest", loss).values == [x]
+        assert found("stationary", loss).values == [x]
 
 
-def test_the_bias_of_balanced_classes_is_at_rest():
+def test_the_bias_of_balanced_classes_is_stationary():
     w, b = Value(1.0, "w"), Value(0.0, "b")
     pairs = [(2.0, 3.0), (-1.0, -2.0), (4.0, 5.0), (-3.0, -4.0)]
     loss = L1Loss()([w * x + b for x, _ in pairs], [y for _, y in pairs])
@@ -416,7 +416,7 @@ def test_what_comes_back_from_a_wrong_answer_that_is_flat_has_vanished(answer):
 
 
 @pytest.mark.parametrize("w", [10.0, 25.0, 28.0, 40.0, 60.0, 300.0])
-def test_classes_that_are_told_apart_perfectly_are_at_rest(w):
+def test_classes_that_are_told_apart_perfectly_are_stationary(w):
     w, b = Value(w, "w"), Value(0.0, "b")
     xs, ys = [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
     assert trouble(BCELoss()([(w * x + b).sigmoid() for x in xs], ys)) == []
@@ -440,7 +440,7 @@ def test_of_many_wrong_answers_each_has_a_small_part():
     assert trouble(loss) == ["saturated", "vanished"]
 
 
-def test_the_bias_of_a_hinge_loss_with_decay_is_at_rest():
+def test_the_bias_of_a_hinge_loss_with_decay_is_stationary():
     w, b = Value(1.0, "w"), Value(0.1, "b")
     pairs = [(0.5, 1), (0.2, 1), (-0.3, -1), (-0.1, -1)]
     loss = mean([relu(1 - y * (w * x + b)) for x, y in pairs]) + 1e-4 * (w * w + b * b)
@@ -485,7 +485,7 @@ def test_answers_half_of_which_are_stuck_are_at_no_minimum():
     model[0].bias[0].data = 40.0
     loss = BCELoss()(model(batch()), [[float(i % 2)] for i in range(16)])
     assert trouble(loss, model=model)[0] == "saturated"
-    assert {row[-1] for row in rows(explain(loss, model=model)).values()}.isdisjoint({"at rest", ""})
+    assert {row[-1] for row in rows(explain(loss, model=model)).values()}.isdisjoint({"stationary", ""})
 
 
 @pytest.mark.parametrize("f", [relu, lambda x: maximum(x, 0.0), lambda x: clamp(x, 0.0, 9.0)])
