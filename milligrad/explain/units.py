@@ -94,10 +94,10 @@ def dead(subject: Subject) -> list[Finding]:
     for layer, units in _units(subject, "relu").items():
         samples = min(len(unit.nodes) for unit in units)
         off = [unit for unit in units if all(z.data == 0 for z in unit.nodes)]
-        content = all(map(subject.flow.is_content, _nodes(off)))
-        if off and content and len(off) == len(units) and (samples > 1 or not _are_units(units)):
+        content, whole = all(map(subject.flow.is_content, _nodes(off))), len(off) == len(units)
+        if off and content and whole and (samples > 1 or not _are_units(units)):
             found.append(_about_satisfied(subject, layer, units))
-        elif off and not (content and samples == 1 and len(off) < len(units)):
+        elif off and (not content or whole or samples > 1):
             usual = _usual(units, off)
             widespread = len(off) >= SHARE * len(units) and _by_chance(len(off), len(units), samples) < CHANCE
             certain = [widespread or (samples > 1 and _largest_input(unit) < -FAR * usual) for unit in off]
