@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from milligrad.charts.chart import TOP, Chart, heading, label, room_for, with_tooltip
 from milligrad.expected import items, number, numbers, strings, whole
-from milligrad.markup import CELL, element, elided, shown, width
+from milligrad.markup import CELL, count, element, elided, shown, width
 from milligrad.typing import TypeAlias
 
 SIDE = 56  # of a picture, about
@@ -51,8 +51,7 @@ def images(
         colours = [_grey(v) if vmax is None else _signed(v, vmax) for v in picture]
         place = f"translate({SPACE + cell * (i % across + 0.5):.6g} {TOP + below * (i // across):.6g})"
         parts.append(element("g", _picture(colours, shape, scale, caption), transform=place))
-    kind = "picture" if len(pictures) == 1 else "pictures"
-    told = f"{len(pictures)} {kind} of {rows} × {columns} pixels."
+    told = f"{count(len(pictures), 'picture')} of {rows} × {columns} pixels."
     if vmax is not None:
         told += f" Blue is positive, orange negative, and deepest from {shown(vmax)} on."
     room = max(2 * SPACE + cell * min(across, len(pictures)), room_for(title))
