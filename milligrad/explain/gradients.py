@@ -275,7 +275,7 @@ def unreached(subject: Subject) -> list[Finding]:
         return [Finding("constant", text, (), advice)]
     behind = {*subject.order}
     lost, frozen = [], []
-    for path, parameter in subject.model.named_parameters() if subject.model is not None else ():
+    for path, parameter in subject.parameters.items():
         values = parameter.values()
         if not any(x.requires_grad for x in values):
             frozen.append((path, values))

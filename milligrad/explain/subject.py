@@ -32,7 +32,7 @@ class Subject:
     def __init__(
         self, loss: Value, model: Module | None, precision: int, also: Sequence[Value] = (), fresh: bool = False
     ) -> None:
-        self.loss, self.model, self.precision, self.fresh = loss, model, precision, fresh
+        self.loss, self.precision, self.fresh = loss, precision, fresh
         self.order = inputs_first(loss)
         self.parameters = dict(model.named_parameters()) if model is not None else {}
         self.places = names_in(model) if model is not None else {}
