@@ -10,7 +10,7 @@ print(x.grad)  # 4.0
 
 from milligrad import data, functional, nn, optim, transforms
 from milligrad.draw import draw, step_through
-from milligrad.engine import TraceError, Value, enable_grad, grad, no_grad, record_lines
+from milligrad.engine import GradientWarning, TraceError, Value, enable_grad, grad, no_grad, record_lines
 from milligrad.explain import explain
 from milligrad.gradcheck import gradcheck, gradgradcheck
 from milligrad.nn import *  # noqa: F403
@@ -33,6 +33,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "GradientWarning",
     "History",
     "TraceError",
     "Trainer",

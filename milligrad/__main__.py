@@ -90,7 +90,7 @@ def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]
     confusion = [[0] * 10 for _ in range(10)]
     with no_grad():
         for x, y in samples:
-            logits = [float(z) for z in model(x)]
+            logits = [z.data for z in model(x)]
             losses.append(loss_fn(logits, y))
             if not any(map(isnan, logits)):  # a NaN speaks for no class
                 confusion[y][logits.index(max(logits))] += 1

@@ -16,21 +16,23 @@ Names, here and in every other file:
 from __future__ import annotations
 
 import operator
-from _thread import get_ident  # threading.get_ident, without the time to import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from itertools import chain
 from types import MethodType
 
-from milligrad.nested import Nested, elementwise, leaves
+from milligrad.nested import Nested, elementwise, flatten, leaves
 from milligrad.places import shown as shown_line
-from milligrad.places import users_line
+from milligrad.places import users_line, warn
 from milligrad.typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 Number: TypeAlias = "Value | float"
 Method: TypeAlias = Callable[["Value", Any], Any]
 P = ParamSpec("P")
 R = TypeVar("R")
+NAN = float("nan")
 
 
 class Op:
@@ -76,13 +78,38 @@ class Op:
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
+    # A row is known by its identity: copies are the row itself, and so is what a row of the table is unpickled to.
+
+    def __copy__(self) -> Op:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Op:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (row, (self.name,)) if TABLE.get(self.name) is self else super().__reduce_ex__(2)
+
+
+TABLE: dict[str, Op] = {}
+"""The rows of ops.py by their names."""
+
+
+def row(name: str) -> Op:
+    """The row of that name."""
+    return TABLE[name]
+
 
 class Reduction(Op):
-    """An operation of any number of inputs. It is called with a list of them, `sum(xs)`, or with two, `dot(xs, ys)`."""
+    """An operation of any number of inputs. It is called with a list of them, `sum(xs)`, or with two, `dot(xs, ys)`.
 
-    def __init__(self, *row: Any, lists: int = 1) -> None:
+    lists:      how many lists it takes, all of one length
+    symmetric:  whether the order of the inputs (of two lists, of the pairs) makes no difference, so that the compiler
+                may change it
+    """
+
+    def __init__(self, *row: Any, lists: int = 1, symmetric: bool = False) -> None:
         super().__init__(*row)
-        self.lists = lists
+        self.lists, self.symmetric = lists, symmetric
 
     def __call__(self, *lists: Iterable[Number]) -> Any:  # type: ignore[override]
         if len(lists) != self.lists:
@@ -113,6 +140,8 @@ def number(x: object, name: str = "x") -> float:
     kind = type(x)
     if kind is float:
         return x  # type: ignore[return-value]
+    if isinstance(x, Value):
+        return x.data
     known = kind is int or kind is bool
     if not known and (not hasattr(kind, "__float__") or hasattr(kind, "__len__") or _is_complex(x)):
         raise TypeError(f"{name}: expected a real number or a Value, got {kind.__name__} {x!r:.60}")
@@ -141,11 +170,13 @@ def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
     constant = True
     for x in inputs:
         if type(x) is not float:
-            if type(x) is not Value:
+            if type(x) is not Value and (not isinstance(x, Value) or x.symbolic):
                 return _apply_to_others(op, tuple(map(operand, inputs)))
             constant = False
+    if _modes and not constant and (trace := tracer()):
+        return trace.record(op, inputs)  # type: ignore[no-any-return]
     try:
-        data = op.value(*map(_real, inputs))
+        data = op.value(*[x if type(x) is float else x._data for x in inputs])
     except (ValueError, ArithmeticError) as error:
         raise _explained(error, op, inputs) from None
     return data if constant else node(op, inputs, data)
@@ -164,7 +195,7 @@ def _explained(error: Exception, op: Op, inputs: Sequence[Number], reason: str =
 
     Whoever catches it finds the operation and its inputs in the error's attributes `op` and `inputs`, too.
     """
-    shown = [f"{x.name} = {x.data}" if isinstance(x, Value) and x.name else str(x.real) for x in inputs[:8]]
+    shown = [f"{x.name} = {x._data}" if isinstance(x, Value) and x.name else str(x.real) for x in inputs[:8]]
     if not inputs:
         return type(error)(f"{op.name}: expected at least one number, got an empty list")
     if not reason:
@@ -178,16 +209,73 @@ class TraceError(TypeError):
     """A value that is being traced, and has no number yet, was asked for its number. The message says what to write."""
 
 
+class GradientWarning(UserWarning):
+    """A Value that requires a gradient was turned into a plain number: no gradient passes through that number."""
+
+
+class Answer(int):
+    """What a comparison of Values says: 1 or 0, printed True or False. It knows `&`, `|`, `^` and `~` ("not")."""
+
+    __slots__ = ()
+
+    def __and__(self, y: Any) -> Any:
+        return _answer(self and y) if isinstance(y, int) else NotImplemented
+
+    def __or__(self, y: Any) -> Any:
+        return _answer(self or y) if isinstance(y, int) else NotImplemented
+
+    def __xor__(self, y: Any) -> Any:
+        return _answer(bool(self) is not bool(y)) if isinstance(y, int) else NotImplemented
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __invert__(self) -> Any:
+        return _answer(not self)
+
+    def __repr__(self) -> str:
+        return "True" if self else "False"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(bool(self), spec)
+
+    def __reduce__(self) -> Any:
+        return bool, (int(self),)
+
+
+FALSE, TRUE = Answer(0), Answer(1)
+
+
+def _answer(true: object) -> Answer:
+    return TRUE if true else FALSE
+
+
 MANY = object()
 _new = object.__new__
-_modes: set[tuple[str, int]] = set()  # what is unusual, and in which thread; most often empty, so quick to ask
-_tracers: dict[int, Any] = {}  # thread → the compiler's trace that is running in it
+_modes: set[int] = set()  # one for each unusual mode that some thread or task is in: most often none, so quick to ask
+
+
+class _On:
+    """That a mode is on. It ends with the last context that knows of it, also where a thread ended within the mode."""
+
+    def __init__(self, trace: Any = None) -> None:
+        self.trace = trace
+        _modes.add(id(self))
+
+    def __del__(self) -> None:
+        _modes.discard(id(self))
+
+
+_no_grad: ContextVar[_On | None] = ContextVar("no_grad", default=None)
+_lines: ContextVar[_On | None] = ContextVar("lines", default=None)
+_tracer: ContextVar[_On | None] = ContextVar("trace", default=None)  # the compiler's trace that is running
 
 
 def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
     """A new Value `data`. It remembers `op` and `inputs` if one of them requires a gradient, unless in `no_grad`.
 
-    While the compiler traces in this thread, it is what the trace makes of them: a Value without a number.
+    While the compiler traces, it is what the trace makes of them: a Value without a number.
     """
     if _modes and (trace := tracer()):
         return trace.record(op, inputs)  # type: ignore[no-any-return]
@@ -195,7 +283,7 @@ def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
         for x in inputs:
             if type(x) is not float and x.requires_grad:
                 z = _remember(op, *inputs, data) if len(inputs) == 2 else _remember(op, inputs, MANY, data)
-                if _is_on("lines"):
+                if _modes and _lines.get():
                     z.line = users_line()
                 return z
     return Value(data, requires_grad=False)
@@ -203,7 +291,7 @@ def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
 
 def _remember(op: Op, x: Any, y: Any, data: float) -> Value:
     z = _new(Value)
-    z.data = data
+    z._data = data
     z.grad = 0.0
     z.op = op
     z.x = x
@@ -228,9 +316,9 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
                 y = float(y) if type(y) is int else operand(y)
             except TypeError:
                 return _not_ours(y)
-        row = op_for_y if type(y) is float else op
+        row, number_y = (op_for_y, y) if type(y) is float else (op, y._data)
         try:
-            data = value(x.data, y.real)
+            data = value(x._data, number_y)
         except (ValueError, ArithmeticError):
             return apply(row, (x, y))
         if not _modes and (x.requires_grad or (type(y) is not float and y.requires_grad)):
@@ -244,7 +332,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
             except TypeError:
                 return _not_ours(x)
         try:
-            data = value(x, y.data)
+            data = value(x, y._data)
         except (ValueError, ArithmeticError):
             return apply(op_for_x, (x, y))
         if not _modes and y.requires_grad:
@@ -261,14 +349,16 @@ def _not_ours(x: object) -> Any:
     return NotImplemented
 
 
-def _compare(relation: Callable[[float, float], bool]) -> Callable[[Value, Any], bool]:
-    def method(x: Value, y: Any) -> bool:
-        try:
-            if _modes and tracer():
-                return relation(+x, y)  # type: ignore[arg-type]  # of a Value without a number, as `node` makes it
-            return relation(x.data, operand(y).real)
-        except TypeError:
-            return NotImplemented  # type: ignore[no-any-return]
+def _compare(relation: Callable[[Any, Any], bool]) -> Callable[[Value, Any], Any]:
+    def method(x: Value, y: Any) -> Any:
+        if _modes and tracer():
+            return relation(+x, y)  # of a Value without a number, as `node` makes it
+        if not isinstance(y, (float, int)):
+            try:
+                y = number(y, "operand")
+            except TypeError:
+                return NotImplemented
+        return TRUE if relation(x._data, y) else FALSE
 
     return method
 
@@ -287,18 +377,20 @@ class Value:
     line:           the file and the line that computed it, within `record_lines`; else the slot is empty, which takes
                     no time and 8 bytes.
 
-    `<`, `<=`, `>` and `>=` compare by number. `==` and `hash` go by identity, so that Values can be keys of a
-    dictionary; compare `.data` to ask whether two numbers are equal.
+    `==`, `!=`, `<`, `<=`, `>` and `>=` compare by number, with numbers and with Values; answers know `&`, `|` and `~`.
+    `hash` goes by identity, as that of PyTorch's tensors: a Value in a set or as a key of a dictionary is found by
+    itself alone, whatever its number. `float(v)`, `int(v)` and functions of the `math` module take the number out, and
+    no gradient passes through it; if one would have, they say so with a GradientWarning.
 
     `backward` uses the numbers that the inputs hold when it runs: change `.data` after it, not before.
     """
 
-    __slots__ = ("data", "grad", "op", "x", "y", "requires_grad", "name", "line")
+    __slots__ = ("_data", "grad", "op", "x", "y", "requires_grad", "name", "line")
     __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic with a Value to the Value
     symbolic = False  # whether it has no number, as the compiler's Symbol, and only records what is computed from it
     sum_of_products: Callable[[Sequence[Any], Sequence[Any]], Any]  # the table's `dot`, set by ops.py
 
-    data: float
+    _data: float
     grad: float
     op: Op | None
     x: Any
@@ -310,7 +402,7 @@ class Value:
     def __init__(self, data: Any, name: str | None = None, requires_grad: bool = True) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name: expected a string or None, got {type(name).__name__} {name!r:.60}")
-        self.data = number(data, "data")
+        self._data = number(data, "data")
         self.grad = 0.0
         self.op = None
         self.x, self.y = (), MANY
@@ -320,8 +412,6 @@ class Value:
     # The rest of the arithmetic is the table's: ops.py sets `Value.__add__, Value.__radd__ = infix(add)`, `Value.exp
     # = exp` and so on. Here it is only declared, for type checkers.
     if TYPE_CHECKING:
-        real: float
-
         # fmt: off
         def __add__(self, y: Any) -> Value: ...
         def __radd__(self, y: Any) -> Value: ...
@@ -361,38 +451,64 @@ class Value:
         def where(self, condition: Any, y: Any) -> Value: ...
         # fmt: on
 
+    __eq__, __ne__ = _compare(operator.eq), _compare(operator.ne)
     __lt__, __le__ = _compare(operator.lt), _compare(operator.le)
     __gt__, __ge__ = _compare(operator.gt), _compare(operator.ge)
+    __hash__ = object.__hash__
 
     def __float__(self) -> float:
-        return float(+self) if _modes and tracer() else self.data
+        if _modes and tracer():
+            return float(+self)  # of a Value without a number, which refuses
+        if self.requires_grad and is_grad_enabled():
+            warn(
+                "a Value that requires a gradient became a plain number here, through which no gradient passes: write "
+                "v.data if the number is what you want, milligrad.exp instead of math.exp (likewise sin, log, sqrt …) "
+                "if it is to be differentiated",
+                GradientWarning,
+            )
+        return self._data
 
     def __int__(self) -> int:
         return int(float(self))
 
     def __bool__(self) -> bool:
-        return float(self) != 0.0
+        return bool(+self) if _modes and tracer() else self._data != 0.0
 
     def __round__(self, ndigits: int | None = None) -> float:
-        return round(self.data, ndigits)
+        return round(float(self), ndigits)
 
     def __format__(self, spec: str) -> str:
-        return format(self.data, spec) if spec else repr(self)
+        return format(self._data, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name is not None else ""
         constant = "" if self.requires_grad else ", requires_grad=False"
-        return f"Value(data={self.data}, grad={self.grad}{name}{constant})"
+        return f"Value(data={self._data}, grad={self.grad}{name}{constant})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of leaves: a copy of a graph would have to copy all that it was computed from."""
         if self.inputs:
             raise TypeError(f"a Value computed from others ({self.op}) can't be copied or pickled: detach() it first")
-        return Value, (self.data, self.name, self.requires_grad), (None, {"grad": self.grad})
+        return type(self), (self._data, self.name, self.requires_grad), (None, {"grad": self.grad})
 
     def record(self, op: Op, inputs: tuple[Any, ...]) -> Value:
         """What `op` of `inputs`, of which self is one, is to a Value without a number; see `symbolic`."""
         raise NotImplementedError(f"{type(self).__name__} has a number")
+
+    @property
+    def data(self) -> float:
+        """The number. While the compiler traces, it is not to be had: it would be that of this one call."""
+        if _modes and tracer():
+            (+self).data  # noqa: B018  # of a Value without a number, which refuses
+        return self._data
+
+    @data.setter
+    def data(self, x: Any) -> None:
+        if _modes and tracer():
+            (+self).data = x  # likewise
+        self._data = x if type(x) is float else number(x, f"data of {self.name}" if self.name else "data")
+
+    real = data  # as of Python's floats: the number itself
 
     @property
     def inputs(self) -> tuple[Any, ...]:
@@ -412,7 +528,7 @@ class Value:
         """A constant of the same number and name, without the history."""
         if _modes and tracer():
             return (+self).detach()
-        return Value(self.data, self.name, requires_grad=False)
+        return Value(self._data, self.name, requires_grad=False)
 
     def zero_grad(self) -> None:
         """Forget the gradient: `grad` is 0.0 again."""
@@ -426,32 +542,29 @@ class Value:
         """
         g = number(gradient, "gradient")
         check_history(self)
-        for x, adjoint in adjoints({self: g}, partials_as_numbers).items():
+        for x, adjoint in adjoints([(self, g)], partials_as_numbers).items():
             x.grad += adjoint
 
 
-# `real` is to a float and to a Value alike "the number itself": data under the name that Python's floats have for it.
-Value.real = Value.__dict__["data"]
-_real = operator.attrgetter("real")
-
-
 def is_grad_enabled() -> bool:
-    """Whether computations are remembered in this thread: not within `no_grad`."""
-    return not _is_on("no_grad")
+    """Whether computations are remembered here: not within `no_grad`."""
+    return not (_modes and _no_grad.get())
 
 
 def tracer() -> Any:
-    """The trace of the compiler that is running in this thread, or None."""
-    return _tracers.get(get_ident())
+    """The trace of the compiler that is running, or None."""
+    return mode.trace if _modes and (mode := _tracer.get()) else None
 
 
-def trace_with(trace: Any) -> Any:
-    """From now on `trace` records what is computed in this thread; None ends that. Returns what did so before."""
-    before = _tracers.pop(get_ident(), None)
-    if trace is not None:
-        _tracers[get_ident()] = trace
-    _switch("trace", trace is not None)
-    return before
+@contextmanager
+def traced_by(trace: Any) -> Iterator[None]:
+    """Within it `trace` records what is computed."""
+    before = _tracer.get()
+    _tracer.set(_On(trace))
+    try:
+        yield
+    finally:
+        _tracer.set(before)
 
 
 def setting(owner: Any, name: str, now: Any) -> Any:
@@ -462,47 +575,39 @@ def setting(owner: Any, name: str, now: Any) -> Any:
 
 
 class Mode:
-    """`with` it, or in a function it decorates, a mode of the engine is on or off; in this thread alone.
+    """`with` it, or in a function it decorates, a mode of the engine is on or off, in this thread and asyncio task.
 
     It does not reach into generators: a decorated generator function runs its steps after the decorator has ended.
     """
 
-    def __init__(self, name: str, on: bool) -> None:
-        self.name, self.on = name, on
-        self._outer: list[bool] = []  # what to go back to, for each time it was entered
+    def __init__(self, mode: ContextVar[_On | None], on: bool) -> None:
+        self.mode, self.on = mode, on
+        self._outer: list[_On | None] = []  # what to go back to, for each time it was entered
 
     def __enter__(self) -> None:
-        self._outer.append(_is_on(self.name))
-        _switch(self.name, self.on)
+        self._outer.append(self.mode.get())
+        self.mode.set(_On() if self.on else None)
 
     def __exit__(self, *error: object) -> None:
-        _switch(self.name, self._outer.pop())
+        self.mode.set(self._outer.pop())
 
     def __call__(self, f: Callable[P, R]) -> Callable[P, R]:
         @wraps(f)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with Mode(self.name, self.on):  # one for each call: f may run in many threads
+            with Mode(self.mode, self.on):  # one for each call: f may run in many threads
                 return f(*args, **kwargs)
 
         return wrapped
 
 
-def _is_on(name: str) -> bool:
-    return bool(_modes) and (name, get_ident()) in _modes
-
-
-def _switch(name: str, on: bool) -> None:
-    (_modes.add if on else _modes.discard)((name, get_ident()))
-
-
 def no_grad() -> Mode:
     """Within it (`with no_grad():`, or `@no_grad()` on a function) nothing is remembered: results are constants."""
-    return Mode("no_grad", True)
+    return Mode(_no_grad, True)
 
 
 def enable_grad() -> Mode:
     """Within it computations are remembered, even inside `no_grad`."""
-    return Mode("no_grad", False)
+    return Mode(_no_grad, False)
 
 
 def record_lines() -> Mode:
@@ -511,7 +616,7 @@ def record_lines() -> Mode:
     The line is the innermost one outside milligrad; pictures tell it. It takes longer: the calls are looked through for
     each operation.
     """
-    return Mode("lines", True)
+    return Mode(_lines, True)
 
 
 def place(z: Value) -> str:
@@ -523,12 +628,17 @@ def place(z: Value) -> str:
 def is_current(z: Value) -> bool:
     """Whether z is what its operation makes of its inputs as they are now: an optimizer may have changed them since."""
     try:
-        data = z.op.value(*map(_real, z.inputs))  # type: ignore[union-attr]
+        data = z.op.value(*_numbers_of(z))  # type: ignore[union-attr]
     except TypeError:
         return True  # of compiled code, which is not a formula of its inputs
     except (ValueError, ArithmeticError):
         return False
-    return data == z.data or (data != data and z.data != z.data)
+    return data == z._data or (data != data and z._data != z._data)
+
+
+def _numbers_of(z: Value) -> list[float]:
+    """The numbers of the inputs of z."""
+    return [x if type(x) is float else x._data for x in z.inputs]
 
 
 def check_history(output: Value) -> None:
@@ -566,45 +676,91 @@ def topological_order(outputs: Iterable[Number]) -> list[Value]:
     return order
 
 
+# The chain rule, and its one exception. What comes in is multiplied by the partial derivative and passed on; but a
+# factor that is exactly 0 makes the product exactly 0, whatever the other factor is, and even where it does not exist:
+# sqrt at 0 behind `where` or times 0 is no trouble. (Enzyme and ChainRules.jl call such a 0 a strong zero.) A
+# derivative that does not exist is an error only where something asks for it that it reaches.
+
+
 def adjoints(
-    seeds: dict[Value, Any],
+    outputs: Iterable[tuple[Value, Any]],
     partials: Callable[[Value], Sequence[Any]],
     total: Callable[[Value, list[Any], list[Any]], Any] | None = None,
+    wanted: Iterable[Value] | None = None,
 ) -> dict[Value, Any]:
-    """The chain rule: the adjoint of every Value that the `seeds` (outputs → their adjoints) were computed from.
+    """The chain rule: the adjoint of every Value that the `outputs`, each given with its own, were computed from.
 
     The adjoint of x is the sum of g · ∂z/∂x over each z that x is an input of, outputs first. They are kept apart
     from `.grad`, so that a second backward over the same graph starts from nothing. With `partials_as_numbers` the
     adjoints are numbers; with `partials_as_values` they are Values, and can be differentiated again. Then
-    `total(x, gs, ds)` adds up the products, as one node for each x.
+    `total(x, gs, ds)` adds up the products, as one node for each x. What has no adjoint has the adjoint 0.
+
+    Raises what Python's arithmetic raised for a partial derivative if the adjoint of a `wanted` Value depends on it;
+    wanted are the leaves, if nothing else is said.
     """
-    if partials is partials_as_numbers:
-        return _adjoints_as_numbers(seeds)
+    seeds, as_numbers = dict(outputs), partials is partials_as_numbers
+    adjoint, error = _adjoints_as_numbers(seeds) if as_numbers else _adjoints_as_values(seeds, partials, total)
+    if error is not None:
+        asked = adjoint if wanted is None else [x for x in wanted if x in adjoint]
+        numbers = [_known(adjoint[x]) for x in asked if wanted is not None or x.op is None]
+        if any(x != x for x in numbers):
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame
+    return adjoint
+
+
+def _known(x: Any) -> float | None:
+    """The number of a float or a Value; None if it is a Value without one."""
+    return x if not isinstance(x, Value) else None if x.symbolic else x._data
+
+
+def _adjoints_as_values(
+    seeds: dict[Value, Any],
+    partials: Callable[[Value], Sequence[Any]],
+    total: Callable[[Value, list[Any], list[Any]], Any] | None,
+) -> tuple[dict[Value, Any], Exception | None]:
     total = total or _sum_of_products
+    error: Exception | None = None
     adjoint: dict[Value, Any] = dict(seeds)
     terms: dict[Value, tuple[list[Any], list[Any]]] = {z: ([g], [1.0]) for z, g in seeds.items()}
     for z in topological_order(seeds):
         if z not in terms:  # nothing but zeros came in
             continue
         g = adjoint[z] = total(z, *terms.pop(z))
-        for x, d in zip(z.inputs, partials(z), strict=True):
+        try:
+            ds = partials(z)
+        except (ValueError, ArithmeticError) as reason:
+            if _known(g) == 0.0:
+                continue
+            error = error or _no_derivative(reason, z)
+            ds = (NAN,) * len(z.inputs)
+        for x, d in _one_each(z, ds):
             if type(x) is not float and x.requires_grad and not (type(d) is float and d == 0.0):
                 if x in terms:
-                    gs, ds = terms[x]
+                    gs, others = terms[x]
                     gs.append(g)
-                    ds.append(d)
+                    others.append(d)
                 else:
                     terms[x] = [g], [d]
     adjoint.update({x: total(x, gs, ds) for x, (gs, ds) in terms.items()})
-    return adjoint
+    return adjoint, error
 
 
 def _sum_of_products(x: Value, gs: list[Any], ds: list[Any]) -> Any:
-    """Σ g·d, with no node for a factor of 1."""
+    """Σ g·d, in which a factor of 0 makes a product 0; with no node for a factor of 1."""
     if len(gs) > 1:
         return Value.sum_of_products(gs, ds)
-    g, d = gs[0], ds[0]
-    return g if type(d) is float and d == 1.0 else d if type(g) is float and g == 1.0 else g * d
+    return product(gs[0], ds[0])
+
+
+def product(g: Any, d: Any) -> Any:
+    """g · d, which is 0 if a factor is 0; with no node for a factor of 1."""
+    for x, y in ((g, d), (d, g)):
+        if type(y) is float and y - y == 0.0 != y:  # an ordinary product, since no factor but 0 makes this one 0
+            return x if y == 1.0 else x * y
+    return Value.sum_of_products([g], [d])
 
 
 def partials_as_values(z: Value) -> Any:
@@ -615,37 +771,74 @@ def partials_as_values(z: Value) -> Any:
 def partials_as_numbers(z: Value) -> Any:
     """∂z/∂x for each input x, as numbers."""
     try:
-        return z.op.partials(z.data, *map(_real, z.inputs))  # type: ignore[union-attr]
+        return z.op.partials(z._data, *_numbers_of(z))  # type: ignore[union-attr]
     except (ValueError, ArithmeticError) as error:
         raise _no_derivative(error, z) from None
 
 
 def _no_derivative(error: Exception, z: Value) -> Exception:
+    if hasattr(error, "op"):
+        return error.with_traceback(None)  # it says so itself
     return _explained(error, z.op, z.inputs, f"no finite derivative ({error})")  # type: ignore[arg-type]
 
 
-def _adjoints_as_numbers(seeds: dict[Value, float]) -> dict[Value, float]:
+def _one_each(z: Value, ds: Any) -> list[tuple[Any, Any]]:
+    """The inputs of z, each with its partial derivative."""
+    try:
+        return list(zip(z.inputs, ds, strict=True))
+    except (TypeError, ValueError):
+        raise _not_one_each(z, ds) from None
+
+
+def _not_one_each(z: Value, ds: Any) -> TypeError:
+    return TypeError(
+        f"{z.op.name}: expected partials that return a sequence with one derivative for each of the "  # type: ignore[union-attr]
+        f"{len(z.inputs)} inputs, got {ds!r:.60}"
+    )
+
+
+def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float], Exception | None]:
     """The same loop for numbers, written out for the nodes of two inputs, which most are.
 
     It is what backward waits for, and a call with a star takes three times as long as one without.
     """
+    error: Exception | None = None
     adjoint = dict(seeds)
     for z in topological_order(seeds):
         g, partials, x, y = adjoint[z], z.op.partials, z.x, z.y  # type: ignore[union-attr]
+        if not g:
+            adjoint.update({x: 0.0 for x in z.inputs if type(x) is not float and x.requires_grad and x not in adjoint})
+            continue
         if y is MANY:
-            for x, d in zip(z.x, partials_as_numbers(z), strict=True):
-                if type(x) is not float and x.requires_grad:
-                    adjoint[x] = adjoint[x] + g * d if x in adjoint else g * d
+            try:
+                ds = partials(z._data, *[x if type(x) is float else x._data for x in z.x])
+            except (ValueError, ArithmeticError) as reason:
+                error = error or _no_derivative(reason, z)
+                ds = (NAN,) * len(z.x)
+            try:
+                for x, d in zip(z.x, ds, strict=True):
+                    if type(x) is not float and x.requires_grad:
+                        gd = g * d if d else 0.0
+                        adjoint[x] = adjoint[x] + gd if x in adjoint else gd
+            except (TypeError, ValueError):
+                raise _not_one_each(z, ds) from None
             continue
         try:
-            dx, dy = partials(z.data, x.real, y.real)
-        except (ValueError, ArithmeticError) as error:
-            raise _no_derivative(error, z) from None
+            ds = partials(z._data, x if type(x) is float else x._data, y if type(y) is float else y._data)
+        except (ValueError, ArithmeticError) as reason:
+            error = error or _no_derivative(reason, z)
+            ds = NAN, NAN
+        try:
+            dx, dy = ds
+        except (TypeError, ValueError):
+            raise _not_one_each(z, ds) from None
         if type(x) is not float and x.requires_grad:
-            adjoint[x] = adjoint[x] + g * dx if x in adjoint else g * dx
+            gd = g * dx if dx else 0.0
+            adjoint[x] = adjoint[x] + gd if x in adjoint else gd
         if type(y) is not float and y.requires_grad:
-            adjoint[y] = adjoint[y] + g * dy if y in adjoint else g * dy
-    return adjoint
+            gd = g * dy if dy else 0.0
+            adjoint[y] = adjoint[y] + gd if y in adjoint else gd
+    return adjoint, error
 
 
 def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bool = True) -> Nested:
@@ -665,11 +858,11 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
             raise TypeError(f"{path}: expected a Value, got {type(x).__name__} {x!r:.60}")
         if not x.requires_grad:
             raise ValueError(f"{path}: expected a Value that requires a gradient, got {x!r}")
-    with Mode("no_grad", not create_graph):
+    with Mode(_no_grad, not create_graph):
         if create_graph:
-            adjoint = adjoints({output: operand(gradient)}, partials_as_values)
+            adjoint = adjoints([(output, operand(gradient))], partials_as_values, wanted=flatten(inputs))
         else:
-            adjoint = adjoints({output: number(gradient, "gradient")}, partials_as_numbers)
+            adjoint = adjoints([(output, number(gradient, "gradient"))], partials_as_numbers, wanted=flatten(inputs))
 
     def as_value(x: Value) -> Value:
         g = adjoint.get(x, 0.0)

@@ -17,7 +17,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 
 from milligrad import ops
-from milligrad.engine import Number, Value, number
+from milligrad.engine import Answer, Number, Value, number
 from milligrad.nested import (
     Nested,
     Shape,
@@ -372,8 +372,8 @@ def attention_mask(mask: Nested, to: Shape, name: str) -> Nested:
 def is_condition(x: Any) -> bool:
     """Whether x is a bool, NumPy's included, or a comparison of traced numbers, which would be one eagerly."""
     kind = type(x)
-    if kind is bool or kind is float:
-        return kind is bool
+    if kind is bool or kind is Answer or kind is float:
+        return kind is not float
     if _is_traced(x):
         return x.op is ops.less or x.op is ops.less_equal
     return getattr(x, "dtype", None) == "bool"

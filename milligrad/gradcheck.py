@@ -23,7 +23,7 @@ def numerical_jacobian(f: Callable[..., Any], inputs: Sequence[Nested], eps: flo
     def at(i: int, step: float) -> list[float]:
         moved = iter([*flat[:i], flat[i] + step, *flat[i + 1 :]])
         y = f(*[unflatten(moved, size) for size in shapes])
-        return list(map(float, flatten(y)))
+        return list(map(number, flatten(y)))
 
     columns = [[(a - b) / (2 * eps) for a, b in zip(at(i, eps), at(i, -eps))] for i in range(len(flat))]
     return [list(row) for row in zip(*columns)]
@@ -32,7 +32,7 @@ def numerical_jacobian(f: Callable[..., Any], inputs: Sequence[Nested], eps: flo
 def analytical_jacobian(f: Callable[..., Any], inputs: Sequence[Nested]) -> list[list[float]]:
     """The same by the derivatives of the operations that f consists of: what is to be checked."""
     by_input = jacobian(lambda *args: flatten(f(*args)), range(len(inputs)))(*inputs)
-    return [list(map(float, flatten(row))) for row in zip(*by_input)]
+    return [list(map(number, flatten(row))) for row in zip(*by_input)]
 
 
 def _arguments(inputs: Sequence[Nested]) -> Sequence[Nested]:

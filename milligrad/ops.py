@@ -20,6 +20,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from milligrad import engine
 from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, numbers, tracer
 from milligrad.typing import Any
 
@@ -75,6 +76,14 @@ def _bce(x: float, y: float) -> float:
 def _dot(*xy: float) -> float:
     n = len(xy) // 2
     return builtins.sum(map(operator.mul, xy[:n], xy[n:]), 0.0)
+
+
+def _chain(*xy: float) -> float:
+    total = _dot(*xy)
+    if total == total:
+        return total  # a product of 0 and inf or NaN would have made it NaN
+    n = len(xy) // 2
+    return builtins.sum([x * y for x, y in zip(xy[:n], xy[n:]) if x and y], 0.0)
 
 
 def _logsumexp(*xs: float) -> float:
@@ -194,31 +203,44 @@ less_equal = Op("less_equal", lambda x, y: float(x <= y), lambda z, x, y: (0.0, 
 equal      = Op("equal",      lambda x, y: float(x == y), lambda z, x, y: (0.0, 0.0), "{} == {}", "1 where x and y are the same number, else 0.")
 
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
-sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.")
-prod      = Reduction("prod", lambda *xs: math.prod(xs, start=1.0), lambda z, *xs: _products_of_others(xs), "prod({})", "All x multiplied; 1 for none.")
-dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + … of two lists x and y.", lists=2)
-logsumexp = Reduction("logsumexp", _logsumexp, lambda z, *xs: [exp(x - z) for x in xs], "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.")
-max       = Reduction("max",  _largest,  lambda z, *xs: _shares([1 - (x < z) for x in xs]), "max({})", "The largest x; equals share the derivative.")
-min       = Reduction("min",  _smallest, lambda z, *xs: _shares([1 - (x > z) for x in xs]), "min({})", "The smallest x; equals share the derivative.")
+sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.", symmetric=True)
+prod      = Reduction("prod", lambda *xs: math.prod(xs, start=1.0), lambda z, *xs: _products_of_others(xs), "prod({})", "All x multiplied; 1 for none.", symmetric=True)
+dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + … of two lists x and y.", lists=2, symmetric=True)
+chain     = Reduction("chain", _chain, lambda z, *xy: _halves(xy),             "chain({})", "x₁·y₁ + x₂·y₂ + …, where 0 times anything is 0: what the chain rule adds up.", lists=2, symmetric=True)
+logsumexp = Reduction("logsumexp", _logsumexp, lambda z, *xs: [exp(x - z) for x in xs], "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.", symmetric=True)
+max       = Reduction("max",  _largest,  lambda z, *xs: _shares([1 - (x < z) for x in xs]), "max({})", "The largest x; equals share the derivative.", symmetric=True)
+min       = Reduction("min",  _smallest, lambda z, *xs: _shares([1 - (x > z) for x in xs]), "min({})", "The smallest x; equals share the derivative.", symmetric=True)
 # fmt: on
 
-TABLE: dict[str, Op] = {row.name: row for row in list(globals().values()) if isinstance(row, Op)}
-"""Every row by its name."""
+TABLE: dict[str, Op] = engine.TABLE  # every row by its name
+TABLE.update({row.name: row for row in list(globals().values()) if isinstance(row, Op)})
 
 
 # Functions that call a row in another form.
 
 
-def where(condition: Any, x: Number, y: Number) -> Any:
-    """x where the condition holds, else y: an `if` that can be differentiated (and, one day, compiled).
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the condition holds, else y: an `if` that can be differentiated and compiled.
 
     The condition is a comparison, or a number that counts as true unless it is 0; no derivative passes through it.
+    x and y are numbers, or functions without arguments that return them: of these eager code calls only the one whose
+    result is taken, as in `where(x > 0, lambda: sqrt(x), 0.0)`, while sqrt(x) alone would be refused below 0. Compiled
+    code computes both, and a number that makes no sense in the one that is not taken does not matter there.
     """
     if isinstance(condition, Value) and tracer():
         condition = +condition  # a parameter, too, has no number while it is traced
     if isinstance(condition, Value) and condition.symbolic:
-        return select(condition if condition.op in (less, less_equal, equal) else 1 - equal(condition, 0.0), x, y)
-    return select(float(bool(number(condition, "condition"))), x, y)
+        is_answer = condition.op in (less, less_equal, equal)
+        return select(condition if is_answer else 1 - equal(condition, 0.0), _called(x), _called(y))
+    holds = bool(number(condition, "condition"))
+    if callable(x) or callable(y):
+        taken = _called(x if holds else y)
+        return taken if isinstance(taken, Value) else number(taken, "x" if holds else "y")
+    return select(float(holds), x, y)
+
+
+def _called(x: Any) -> Any:
+    return x() if callable(x) else x
 
 
 def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
@@ -226,13 +248,13 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
     ys = tuple(xs)
     if not {*map(type, ys)} <= {Value, float}:
         return [dot(row, ys) for row in rows]
-    reals = [y.real for y in ys]
+    reals = [y._data if isinstance(y, Value) else y for y in ys]
 
     def one(row: Sequence[Any]) -> Any:
         if len(row) != len(ys):
             return dot(row, ys)
         try:
-            data = builtins.sum(map(operator.mul, [x.data for x in row], reals), 0.0)
+            data = builtins.sum(map(operator.mul, [x._data for x in row], reals), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
         return node(dot, (*row, *ys), data)
@@ -278,6 +300,6 @@ for _row in (
     exp, expm1, log, log1p, sqrt, sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, sigmoid, softplus, erf, relu, abs
 ):  # fmt: skip
     setattr(Value, _row.name, _row)
-Value.sum_of_products = staticmethod(dot)
+Value.sum_of_products = staticmethod(chain)
 Value.clamp, Value.maximum, Value.minimum = clamp, maximum, minimum
 Value.where = lambda x, condition, y: where(condition, x, y)

@@ -1,4 +1,4 @@
-"""Where in the user's code something happens: the innermost line that is not milligrad's own."""
+"""Where in the user's code something happens: the innermost line that is neither milligrad's nor Python's own."""
 
 from __future__ import annotations
 
@@ -11,15 +11,35 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _LIBRARY = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_PACKAGES = tuple([f"{_STANDARD}{name}{os.sep}" for name in ("site-packages", "dist-packages")])
 _ours: dict[str, bool] = {}  # file → whether it is milligrad's: to ask the file system for each operation takes long
+_pythons: dict[str, bool] = {}  # file → whether it is the standard library's
 
 
 def users_line() -> tuple[str, int] | None:
     """The file and the number of the line that is running, or None if no code but milligrad's is."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_ours(frame.f_code.co_filename):
-        frame = frame.f_back
+    frame = _users_frame()
     return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _users_frame() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not _is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn of something in the line that is running; Python's filter shows it once for each line."""
+    import warnings
+
+    frame = _users_frame()
+    if frame is None:
+        warnings.warn(message, category, stacklevel=2)
+        return
+    module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
 def users_line_of(error: BaseException) -> tuple[str, int] | None:
@@ -27,16 +47,24 @@ def users_line_of(error: BaseException) -> tuple[str, int] | None:
     line = None
     at = error.__traceback__
     while at is not None:
-        if not _is_ours(at.tb_frame.f_code.co_filename):
+        if _is_users(at.tb_frame.f_code.co_filename):
             line = at.tb_frame.f_code.co_filename, at.tb_lineno
         at = at.tb_next
     return line
 
 
-def _is_ours(file: str) -> bool:
+def is_ours(file: str) -> bool:
+    """Whether a file is milligrad's."""
     if file not in _ours:
         _ours[file] = os.path.abspath(file).startswith(_LIBRARY)
     return _ours[file]
+
+
+def _is_users(file: str) -> bool:
+    if file not in _pythons:
+        path = os.path.abspath(file)
+        _pythons[file] = path.startswith(_STANDARD) and not path.startswith(_PACKAGES)
+    return not _pythons[file] and not is_ours(file)
 
 
 def text(line: tuple[str, int]) -> str:

@@ -135,21 +135,21 @@ class _EagerSession:
 
     def _judge(self, xb: Nested, yb: Nested) -> tuple[float, float]:
         prediction = self.model(xb)
-        return float(self.loss_fn(prediction, yb)), self._right(prediction, yb)
+        return number(self.loss_fn(prediction, yb)), self._right(prediction, yb)
 
     def _right(self, predictions: Nested, yb: Nested) -> float:
         if self.correct is None:
             return 0.0
-        numbers = elementwise(float, predictions)
+        numbers = elementwise(number, predictions)
         pairs = zip(numbers, yb, strict=True) if is_list(yb) else [(numbers, yb)]
-        return math.fsum(float(self.correct(prediction, target)) for prediction, target in pairs)
+        return math.fsum(number(self.correct(prediction, target)) for prediction, target in pairs)
 
     def predict(self, x: Sequence[Any], batch_size: int | None) -> list[Any]:
         with no_grad():
             if batch_size is None:
-                return elementwise(float, self.model(x))  # type: ignore[no-any-return]
+                return elementwise(number, self.model(x))  # type: ignore[no-any-return]
             batches = [[x[i] for i in k] for k in _slices(range(len(x)), batch_size)]
-            return [prediction for xb in batches for prediction in elementwise(float, self.model(xb))]
+            return [prediction for xb in batches for prediction in elementwise(number, self.model(xb))]
 
     def store(self) -> None:
         self._kept = _Snapshot(self.optimizer)

@@ -15,6 +15,7 @@ again; this is also how the transforms nest, `grad(grad(f))`. (`milligrad.grad` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -29,6 +30,7 @@ from milligrad.engine import (
     topological_order,
 )
 from milligrad.nested import Nested, elementwise, flatten, is_list, leaves, shape
+from milligrad.ops import chain
 from milligrad.typing import Any
 
 Function = Callable[..., Any]
@@ -193,8 +195,9 @@ def _adjoints_of(y: Any, chosen: list[Nested], partials: Partials) -> dict[Value
     """∂y/∂x for each of the chosen x that the number y depends on: one walk backwards through the graph."""
     if not (isinstance(y, Value) and y.requires_grad):
         return {}
-    adjoint = adjoints({y: 1.0}, partials)
-    return {x: adjoint[x] for x in flatten(chosen) if x in adjoint}
+    asked = flatten(chosen)
+    adjoint = adjoints([(y, 1.0)], partials, wanted=asked)
+    return {x: adjoint[x] for x in asked if x in adjoint}
 
 
 def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Value, Any]:
@@ -203,9 +206,18 @@ def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Va
     It starts from the `seeds` (arguments → their tangents); what does not depend on them is left out.
     """
     tangent = dict(seeds)
+    error: Exception | None = None
     for z in reversed(topological_order(flatten(y))):
-        if any(x in tangent for x in z.inputs):
-            tangent[z] = sum(d * tangent[x] for x, d in zip(z.inputs, partials(z)) if x in tangent)
+        moving = [x in tangent for x in z.inputs]
+        if any(moving):
+            try:
+                ds = partials(z)
+            except (ValueError, ArithmeticError) as reason:
+                error, ds = error or reason, [math.nan] * len(moving)
+            terms = [(tangent[x], d) for x, d, moves in zip(z.inputs, ds, moving) if moves]
+            tangent[z] = chain(*zip(*terms))
+    if error and any(number(tangent.get(z, 0.0)) != number(tangent.get(z, 0.0)) for z in flatten(y)):
+        raise error
     return tangent
 
 
@@ -221,7 +233,7 @@ def _one_or_all(results: list[Any], argnums: int | Sequence[int]) -> Any:
 
 def _plain(y: Nested, partials: Partials) -> Nested:
     """y as floats where the derivatives are floats, and as it is where they are Values."""
-    return elementwise(float, y) if partials is partials_as_numbers else y
+    return elementwise(number, y) if partials is partials_as_numbers else y
 
 
 def _check_alike(primals: Sequence[Any], tangents: Sequence[Any]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import milligrad
 from milligrad import Value, gradcheck, gradgradcheck
 from milligrad import functional as F
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, full, shape, unflatten
 
 NAN, INF = math.nan, math.inf
@@ -19,7 +20,7 @@ vectors = st.lists(numbers, min_size=1, max_size=6)
 
 
 def floats(x):
-    return elementwise(float, x)
+    return elementwise(number, x)
 
 
 def uniform(*size, low=-1.0, high=1.0):
@@ -76,7 +77,7 @@ def test_derivatives_of_activations_are_the_slopes_of_finite_differences(name, x
 @activations
 def test_activations_keep_the_nesting_and_take_one_number_too(name):
     f, x = getattr(F, name), [[0.5, -1.0], [2, Value(-0.3)]]
-    assert floats(f(x)) == [[float(f(item)) for item in row] for row in x]
+    assert floats(f(x)) == [[number(f(item)) for item in row] for row in x]
     assert floats(f(tuple(map(tuple, x)))) == floats(f(x))
     assert f([]) == [] and f([[], []]) == [[], []]
 

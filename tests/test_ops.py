@@ -40,7 +40,7 @@ def cases(row):
         return [(lambda x, y, c=c: row(c, x, y), [x, y]) for c in (0.0, 1.0) for x, y in [(0.3, -2.0), (-1.5, 0.7)]]
     if row.name == "bce":
         return [(row, [x, y]) for x in (0.12, 0.35, 0.5, 0.88) for y in (0.0, 0.2, 0.7, 1.0)]
-    if row.name == "dot":
+    if row.name in ("dot", "chain"):
         return [(row, [xs[: len(xs) // 2], xs[len(xs) // 2 :]]) for xs in lists(2, 4, 6)]
     if isinstance(row, Reduction):
         return [(row, [xs]) for xs in lists(1, 2, 3, 5)]
@@ -108,7 +108,7 @@ def test_the_table_has_the_rows_of_the_documentation():
         *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
         *("sigmoid", "softplus", "erf", "bce", "relu", "abs", "clamp", "where"),
         *("less", "less_equal", "equal"),
-        *("sum", "prod", "dot", "logsumexp", "max", "min"),
+        *("sum", "prod", "dot", "chain", "logsumexp", "max", "min"),
     }
 
 

@@ -46,16 +46,30 @@ def test_a_thread_may_draw_something_else_instead():
     manual_seed(7)
     first = draws(1)
     manual_seed(7)
-    mg_random.instead[threading.get_ident()] = iter("abc").__next__
     elsewhere = []
     thread = threading.Thread(target=lambda: elsewhere.append(uniform()))
-    try:
-        drawn = [uniform(), source()()]
+    with mg_random.drawn_by(iter("abcd").__next__):
+        drawn = [uniform(), source()(), generator().random()]
         thread.start()
         thread.join()
-    finally:
-        del mg_random.instead[threading.get_ident()]
-    assert drawn == ["a", "b"] and elsewhere == first and type(uniform()) is float
+    assert drawn == ["a", "b", "c"] and elsewhere == first and type(uniform()) is float
+
+
+def test_the_generator_draws_what_pythons_does_from_the_same_seed():
+    import random
+
+    for draw in (
+        lambda g: [g.random(), g.gauss(0.0, 1.0), g.gauss(2.0, 3.0), g.uniform(1, 5), g.expovariate(2.0)],
+        lambda g: [
+            g.randrange(1000),
+            g.choice(range(99)),
+            g.sample(range(50), 5),
+            g.getrandbits(70),
+            g.shuffle([1, 2]),
+        ],
+    ):
+        generator().seed(5)
+        assert draw(generator()) == draw(random.Random(5))
 
 
 @pytest.mark.parametrize("bad", [1.5, "1", None, [1]])

@@ -19,6 +19,7 @@ from milligrad import manual_seed, nn, no_grad, ops, optim
 from milligrad import trainer as module
 from milligrad.data import DataLoader, Subset, TensorDataset
 from milligrad.data.rows import Rows
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten
 from milligrad.nn.utils import clip_grad_norm_, clip_grad_value_
 from milligrad.optim import lr_scheduler
@@ -283,7 +284,7 @@ def test_gradients_are_clipped(backend, options, clip):
 def test_the_loss_of_a_sum_is_the_mean_sum_of_a_batch_weighted_by_its_length(backend):
     trainer = setup(backend, loss_fn=nn.CrossEntropyLoss(reduction="sum"))
     loss_fn, model = trainer.loss_fn, classifier()
-    sums = [float(loss_fn(model(X[k : k + 10]), Y[k : k + 10])) for k in (0, 10, 20)]
+    sums = [number(loss_fn(model(X[k : k + 10]), Y[k : k + 10])) for k in (0, 10, 20)]
     expected = (10 * sums[0] + 10 * sums[1] + 3 * sums[2]) / 23
     assert trainer.evaluate(X, Y, batch_size=10).loss == pytest.approx(expected, rel=1e-12)
 
@@ -393,8 +394,8 @@ def test_evaluate_and_predict_are_the_model_in_evaluation_mode(backend, batch_si
     model = trainer.model
     before, state = everything(trainer), generator().getstate()
     model.eval()
-    outputs = elementwise(float, model(XT))
-    loss = float(nn.CrossEntropyLoss()(model(XT), YT))
+    outputs = elementwise(number, model(XT))
+    loss = number(nn.CrossEntropyLoss()(model(XT), YT))
     model.train()
     model[2].eval()
     result = trainer.evaluate(XT, YT, batch_size=batch_size)

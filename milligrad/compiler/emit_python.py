@@ -37,6 +37,7 @@ from itertools import chain, count, groupby, product, repeat, takewhile
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from milligrad.compiler.ieee import unrefusing
 from milligrad.compiler.program import (
     Access,
     Apply,
@@ -51,6 +52,7 @@ from milligrad.compiler.program import (
     accesses,
     size,
 )
+from milligrad.compiler.simplify import REFUSING
 from milligrad.engine import Op
 from milligrad.ops import LOG_EPSILON
 
@@ -65,11 +67,14 @@ VECTORS = 4  # comprehensions for one nest, before they become a loop of stateme
 SERIAL = count(1)  # of the sources, for their file names
 
 
-def build(program: Program, capacity: int = 1) -> Code:
-    """The program as Python code, for up to `capacity` samples at once."""
+def build(program: Program, capacity: int = 1, ieee: bool = False) -> Code:
+    """The program as Python code, for up to `capacity` samples at once.
+
+    With `ieee` it raises nothing: what has no value is NaN, and what is too large inf; that takes longer.
+    """
     _check(program)
     start = perf_counter()
-    text = _Text(program, samples=capacity > 1 or not _sums_samples(program))
+    text = _Text(program, samples=capacity > 1 or not _sums_samples(program), ieee=ieee)
     source = text.write()
     emitted = perf_counter()
     return Code(program, capacity, source, text.globals, emitted - start)
@@ -608,8 +613,8 @@ class _Text:
               is one that has no samples, and its sums over them are single terms.
     """
 
-    def __init__(self, program: Program, samples: bool) -> None:
-        self.program, self.samples = program, samples
+    def __init__(self, program: Program, samples: bool, ieee: bool = False) -> None:
+        self.program, self.samples, self.ieee = program, samples, ieee
         self.loops = [_simpler(loop) for loop in program.loops if size(loop.dims)]
         self.globals: dict[str, Any] = dict(HELPERS)
         self.names = set(RESERVED)
@@ -672,6 +677,11 @@ class _Text:
 
     def function(self, op: Op) -> str:
         """The name by which the text calls the op's value."""
+        if self.ieee:
+            if op not in self.values:
+                value = unrefusing(op)
+                self.values[op] = self.constant(value.__name__, value)
+            return self.values[op]
         value = op.value
         if value not in self.values:
             own = getattr(value, "__name__", "").lstrip("_")
@@ -1094,7 +1104,7 @@ class _Nest:
 
     def apply(self, step: Apply, xs: list[Expr], block: _Block) -> Expr:
         op, _ = step
-        form = FORMS.get(op.name)
+        form = None if self.text.ieee and op in REFUSING else FORMS.get(op.name)
         spelled = form(block, *xs) if form else None
         return spelled or _call(self.text.function(op), *xs)
 

@@ -170,7 +170,8 @@ class Reroller:
             ]
         else:
             terms = [(array[x], NOTHING, place[x], 0) for x in inputs]
-        terms.sort()
+        if op is total or getattr(op, "symmetric", False):
+            terms.sort()
         runs: list[list[int]] = []
         before = None
         for a, b, _, _ in terms:

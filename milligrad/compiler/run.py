@@ -12,13 +12,14 @@ import inspect
 import math
 import sys
 import threading
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, update_wrapper
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
@@ -27,6 +28,7 @@ from milligrad.compiler.simplify import simplify
 from milligrad.compiler.structure import NUMBER, Structure, flat, nested, structure
 from milligrad.compiler.trace import Trace, captured, needed
 from milligrad.engine import (
+    GradientWarning,
     Op,
     Reduction,
     Value,
@@ -34,12 +36,16 @@ from milligrad.engine import (
     enable_grad,
     is_grad_enabled,
     node,
+    number,
     partials_as_values,
     tracer,
 )
-from milligrad.random import generator
+from milligrad.places import warn
+from milligrad.random import plain
 
 NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
+VARIANTS = 64  # shapes of arguments whose code is kept; the one that was not used for longest goes first
+VERSIONS = 4  # and of one shape, for different settings of what the function uses (train and eval)
 BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
 
 
@@ -78,15 +84,15 @@ def check_dtype(dtype: str, backend: str) -> None:
         raise ValueError(f"dtype: 'float32' needs backend='llvm', got backend={backend!r}")
 
 
-def build(program: Program, backend: str, capacity: int = 1, dtype: str = "float64") -> Any:
-    """The code of `program`, from the emitter of that backend."""
+def build(program: Program, backend: str, capacity: int = 1, dtype: str = "float64", exact: bool = False) -> Any:
+    """The code of `program`, from the emitter of that backend; `exact` code raises nothing."""
     if backend == "llvm":
         from milligrad.compiler import emit_llvm
 
         return emit_llvm.build(program, capacity, dtype)
     from milligrad.compiler import emit_python
 
-    return emit_python.build(program, capacity)
+    return emit_python.build(program, capacity, ieee=exact)
 
 
 class Memory:
@@ -154,7 +160,11 @@ class Clock:
 
 
 def compile(
-    f: Callable[..., Any], *, backend: Literal["auto", "python", "llvm"] = "auto", dtype: str = "float64"
+    f: Callable[..., Any],
+    *,
+    backend: Literal["auto", "python", "llvm"] = "auto",
+    dtype: str = "float64",
+    nonfinite: Literal["raise", "allow"] = "raise",
 ) -> Compiled:
     """`f`, a function of numbers and nested lists of them, as a function that runs compiled code.
 
@@ -165,26 +175,34 @@ def compile(
     is noticed. Results are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout)
     are drawn anew in each call.
 
-    backend:  "python" needs nothing; "llvm" needs llvmlite; "auto" takes llvm if it is there, and says which, once.
-    dtype:    "float64", or "float32" with llvm.
+    backend:    "python" needs nothing; "llvm" needs llvmlite; "auto" takes llvm if it is there, and says which, once.
+    dtype:      "float64", or "float32" with llvm.
+    nonfinite:  what to do with a result that is inf or NaN: "raise" a FloatingPointError, or "allow" it.
+
+    Eager code raises an error where a number makes no sense (sqrt of -1, division by 0, overflow of exp). Compiled code
+    goes on with NaN or inf there, by the rules of IEEE 754, and such a number matters only if a result depends on it:
+    `where(x > 0, sqrt(x), 0)` is 0 at -1, and 1 / (1 + exp(1000)) is 0. A comparison with such a NaN is NaN, and so is
+    what is chosen by it. NaNs among the arguments are numbers like any others.
 
     Raises TraceError if f asks a traced value for its number; in a call FloatingPointError for a result that is not
-    finite.
+    finite, unless that is allowed.
     """
     if not callable(f):
         raise TypeError(f"f: expected a function, got {type(f).__name__} {f!r:.60}")
-    return Compiled(f, choose(backend), dtype)
+    if nonfinite not in ("raise", "allow"):
+        raise ValueError(f"nonfinite: expected 'raise' or 'allow', got {nonfinite!r}")
+    return Compiled(f, choose(backend), dtype, nonfinite)
 
 
 class Compiled:
     """A function that was compiled; see `compile`. Safe to call from several threads, which take turns."""
 
-    def __init__(self, f: Callable[..., Any], backend: str, dtype: str) -> None:
+    def __init__(self, f: Callable[..., Any], backend: str, dtype: str, nonfinite: str = "raise") -> None:
         check_dtype(dtype, backend)
-        self.backend, self.dtype = backend, dtype
+        self.backend, self.dtype, self.nonfinite = backend, dtype, nonfinite
         self._f = f
         self._variants: dict[Any, list[Variant]] = {}
-        self._widths: dict[Any, tuple[Variant, int]] = {}  # of buffers given to `map`
+        self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
         self._last: Variant | None = None
         self._lock = threading.RLock()
         update_wrapper(self, f, updated=())
@@ -199,9 +217,21 @@ class Compiled:
         """f(*args, **kwargs), as floats nested like the result of f. While another function is traced, it is f."""
         if tracer():
             return self._f(*args, **kwargs)
-        numbers, variant = self._variant("call", args, kwargs)
+        variant, numbers, exactly = self._variant("call", args, kwargs)
         with self._lock:
-            return variant(numbers)
+            return variant(numbers, exactly)
+
+    def _plain(self, given: list[Any]) -> list[float]:
+        """The numbers of the arguments, of which no gradient finds its way back through results that are floats."""
+        if is_grad_enabled() and any(isinstance(x, Value) and x.requires_grad for x in given):
+            name = self.__name__
+            warn(
+                f"an argument of {name} is a Value that requires a gradient, but what the compiled {name} returns are "
+                f"plain numbers, through which no gradient passes: write {name}.value(…) for a Value with a backward, "
+                "or v.data for the number",
+                GradientWarning,
+            )
+        return [number(x) for x in given]
 
     def value(self, *args: Any, **kwargs: Any) -> Value:
         """The result, one number, as a Value whose backward fills the `grad` of the Values that f used.
@@ -213,14 +243,14 @@ class Compiled:
         if tracer():
             return self._f(*args, **kwargs)  # type: ignore[no-any-return]
         if not is_grad_enabled():
-            numbers, variant = self._variant("value", args, kwargs)
+            variant, numbers, exactly = self._variant("value", args, kwargs)
             with self._lock:
-                return Value(variant(numbers), requires_grad=False)
+                return Value(variant(numbers, exactly), requires_grad=False)
         given = flat((args, kwargs))
         requires = tuple([isinstance(x, Value) and x.requires_grad for x in given])
-        numbers, variant = self._variant("gradient", args, kwargs, requires)
+        variant, numbers, exactly = self._variant("gradient", args, kwargs, requires)
         with self._lock:
-            result, *gradient = variant(numbers)
+            result, *gradient = variant(numbers, exactly)
         wrt = (*variant.learning, *[x for x, r in zip(given, requires) if r])
         return node(_gradient_op(self.__name__, gradient), wrt, result) if wrt else Value(result, requires_grad=False)
 
@@ -258,28 +288,33 @@ class Compiled:
 
     # Variants: one for each shape of the arguments and each kind of use.
 
-    def _variant(self, kind: str, args: Any, kwargs: Any, more: Any = ()) -> tuple[list[float], Variant]:
-        numbers: list[Any] = []
-        arguments = structure((args, kwargs), numbers)
+    def _variant(self, kind: str, args: Any, kwargs: Any, more: Any = ()) -> tuple[Variant, list[float], Exactly]:
+        """The code for these arguments, their numbers, and what makes the exact code for them; see `Variant`."""
+        given: list[Any] = []
+        arguments = structure((args, kwargs), given)
         key = (kind, arguments.key, more)
         with self._lock:
-            known = self._variants.setdefault(key, [])
+            known = self._variants.pop(key, [])
             variant = next((v for v in known if v.holds()), None)
             if variant is None:
-                requires = [isinstance(x, Value) and x.requires_grad for x in numbers]
-                variant = self._traced(kind, arguments, len(numbers), requires)
-                known.append(variant)
+                variant = self._traced(kind, arguments, given)
+                known = [*known[1 - VERSIONS :], variant]
+            self._variants[key] = known  # the last one is the one that was used last
+            if len(self._variants) > VARIANTS:
+                del self._variants[next(iter(self._variants))]
             self._last = variant
-        return [float(x) for x in numbers], variant
+        plain = {*map(type, given)} <= {float}
+        numbers = given if plain else [number(x) for x in given] if kind == "gradient" else self._plain(given)
+        return variant, numbers, lambda: self._traced(kind, arguments, given, exact=True)
 
-    def _traced(self, kind: str, arguments: Structure, n: int, requires: list[bool]) -> Variant:
+    def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
         clock = Clock()
         with collector_paused():
             with clock("trace"):
                 trace = Trace()
-                symbols = trace.input("arguments", n)
-                for symbol, r in zip(symbols, requires):
-                    symbol.requires_grad = r and kind == "gradient"
+                symbols = trace.input("arguments", len(given))
+                for symbol, x in zip(symbols, given):
+                    symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
                 outputs: list[Any] = []
                 learning: list[Value] = []
                 with trace.running(), enable_grad():
@@ -294,7 +329,10 @@ class Compiled:
                     if kind == "gradient":
                         outputs, learning = _with_gradient(trace, outputs[0], symbols)
                         returned = structure(outputs, [], outputs=True)
-            return Variant(trace, outputs, returned, learning, kind, self.backend, self.dtype, clock)
+                trace.tape.end()
+            return Variant(
+                trace, outputs, returned, learning, kind, self.backend, self.dtype, self.nonfinite, exact, clock
+            )
 
     # map
 
@@ -306,10 +344,10 @@ class Compiled:
         if shapes.count(shapes[0]) < len(shapes):
             i = next(i for i, own in enumerate(shapes) if own != shapes[0])
             raise ValueError(f"rows[{i}]: expected the shape of rows[0], {rows[0]!r:.60}, got {rows[i]!r:.60}")
-        _, variant = self._variant("map", tuple(rows[0]), {})
-        data = Memory(self.backend, self.dtype).new([float(x) for x in numbers])
+        variant, _, exactly = self._variant("map", tuple(rows[0]), {})
+        data = Memory(self.backend, self.dtype).new(self._plain(numbers))
         with self._lock:
-            results = variant.rows(data, len(rows))
+            results = variant.rows(data, len(rows), exactly)
         m = variant.width
         flat_results = list(results)
         return [nested(variant.returned, iter(flat_results[i * m : (i + 1) * m])) for i in range(len(rows))]
@@ -322,7 +360,10 @@ class Compiled:
 
     def _map_buffer(self, rows: Any) -> memoryview[float]:
         view = _buffer(rows)
-        variant, width = self._of_width(view.ndim, view.shape[1] if view.ndim == 2 else None)  # type: ignore[index]
+        (variant, _, exactly), width = self._of_width(
+            view.ndim,
+            view.shape[1] if view.ndim == 2 else None,  # type: ignore[index]
+        )
         count, more = divmod(math.prod(view.shape or ()), width) if width else (len(view), 0)
         if more:
             raise ValueError(f"rows: expected {width} numbers for each row, got {len(view)} in all")
@@ -330,7 +371,7 @@ class Compiled:
         if data is None:
             data = Memory(self.backend, self.dtype).new(_all_numbers(view))
         with self._lock:
-            results = variant.rows(data, count)
+            results = variant.rows(data, count, exactly)
         doubles = results if isinstance(results, memoryview) and results.format == "d" else array("d", results)
         flat_results: memoryview[float] = memoryview(doubles)
         scalar = variant.returned.kind == "number"
@@ -338,20 +379,17 @@ class Compiled:
             return flat_results
         return flat_results.cast("B").cast("d", (count, variant.width))
 
-    def _of_width(self, ndim: int, width: int | None) -> tuple[Variant, int]:
+    def _of_width(self, ndim: int, width: int | None) -> tuple[tuple[Variant, list[float], Exactly], int]:
         """(the code for rows of a buffer of that many dimensions, and numbers in a row, and their number)."""
-        known = self._widths.get((ndim, width))
-        if known is None or not known[0].holds():
-            parameters, most = _positional(self._f)
-            if width is None and not parameters:
-                raise ValueError("rows: expected a buffer of two dimensions, since f takes any number of arguments")
-            n = parameters if width is None else width
-            row: tuple[Any, ...] = (0.0,) * n
-            if width is not None and most == 1 and width != 1:
-                row = ([0.0] * n,)
-            known = self._widths[ndim, width] = self._variant("map", row, {})[1], n
-        self._last = known[0]
-        return known
+        parameters, most = _positional(self._f) if self._arity is None else self._arity
+        self._arity = parameters, most
+        if width is None and not parameters:
+            raise ValueError("rows: expected a buffer of two dimensions, since f takes any number of arguments")
+        n = parameters if width is None else width
+        row: tuple[Any, ...] = (0.0,) * n
+        if width is not None and most == 1 and width != 1:
+            row = ([0.0] * n,)
+        return self._variant("map", row, {}), n
 
 
 def _buffer(rows: Any) -> memoryview:
@@ -395,7 +433,7 @@ def _with_gradient(trace: Trace, loss: Any, symbols: list[Any]) -> tuple[list[An
     """The loss, and its derivative by each captured Value and each argument that requires one; and the former."""
     leaves = captured(trace.tape, needed(trace.tape, [loss]), [loss])
     learning = [x for x in leaves if x.requires_grad]
-    adjoint = adjoints({loss: 1.0}, partials_as_values) if isinstance(loss, Value) and loss.requires_grad else {}
+    adjoint = adjoints([(loss, 1.0)], partials_as_values) if isinstance(loss, Value) and loss.requires_grad else {}
     return [loss, *[adjoint.get(x, 0.0) for x in [*learning, *symbols] if x.requires_grad]], learning
 
 
@@ -422,9 +460,16 @@ def _gradient_op(name: str, gradient: list[float]) -> Reduction:
     return Reduction(name, value, partials, f"{name}({{}})", f"The compiled function {name}.")
 
 
+Exactly: TypeAlias = "Callable[[], Variant]"
+
+
 @dataclass
 class Variant:
-    """The code for one shape of the arguments, and the memory that it works on."""
+    """The code for one shape of the arguments, and the memory that it works on.
+
+    Where it finds no number, or one that is not finite, `exact` code says whether the result depends on that: it is
+    slower, knows no error, and 0 times inf is 0 in its chain rule (see `simplify.Builder`). It is made when needed.
+    """
 
     trace: Trace
     outputs: list[Any]
@@ -433,7 +478,10 @@ class Variant:
     kind: str
     backend: str
     dtype: str
+    nonfinite: str
+    exact: bool
     clock: Clock
+    _exactly: Variant | None = None
 
     def __post_init__(self) -> None:
         per_row, tape = self.kind == "map", self.trace.tape
@@ -450,12 +498,11 @@ class Variant:
             leaves.append(Layout(self._values, self.captured))
         self.program, self.code = compiled(
             tape, self.outputs, leaves, [Layout(self._results, range(self.width))], self.clock,
-            self.backend, BLOCK if per_row else 1, self.dtype,
+            self.backend, BLOCK if per_row else 1, self.dtype, exact=self.exact,
         )  # fmt: skip
         self._draws = len(self.trace.random)
-        self._settings = list(
-            filter(_is_so, dict.fromkeys(self.trace.settings))
-        )  # what f itself set, is not so any more
+        settings = [(weakref.ref(owner), name, value) for owner, name, value in dict.fromkeys(self.trace.settings)]
+        self._settings = list(filter(_is_so, settings))  # what f itself set, is not so any more
         self._requires = [v.requires_grad for v in self.captured]
         self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
         self.outputs = []
@@ -476,54 +523,85 @@ class Variant:
         if self.captured:
             self._memory.fill(self._buffers[self._values], [v.data for v in self.captured])
 
-    def __call__(self, numbers: list[float]) -> Any:
+    def _made_exactly(self, exactly: Exactly) -> Variant:
+        """The code to run where this one found no number, or one that is not finite; see `simplify.Builder`."""
+        if self._exactly is None:
+            self._exactly = exactly()
+        return self._exactly
+
+    def __call__(self, numbers: list[float], exactly: Exactly) -> Any:
+        """The nested results."""
+        drawn = self._drawn(1)
+        results = self._run(numbers, drawn)
+        if results is None or not self._memory.finite(results):
+            results = self._made_exactly(exactly)._run(numbers, drawn)
+            bad = [i for i, x in enumerate(results) if not math.isfinite(x)]
+            if bad and self.nonfinite == "raise":
+                raise _not_finite(
+                    f"{_which('result', bad)} of {self.width}" if self.width > 1 else "the result", results[bad[0]]
+                )
+        return nested(self.returned, iter(results))
+
+    def _drawn(self, count: int) -> list[float]:
+        draw = plain()
+        return [draw() for _ in range(self._draws * count)]
+
+    def _run(self, numbers: list[float], drawn: list[float]) -> Any:
+        """The results, or None if there is no number for one of the steps."""
         self._take_captured()
         fill, buffers = self._memory.fill, self._buffers
         if numbers:
             fill(buffers[self._inputs["arguments"]], numbers)
-        if self._draws:
-            draw = generator().random
-            fill(buffers[self._inputs["random"]], [draw() for _ in range(self._draws)])
+        if drawn:
+            fill(buffers[self._inputs["random"]], drawn)
         try:
             self.code()
-        except (ArithmeticError, ValueError) as error:
-            raise _not_finite() from error
-        results = buffers[self._results]
-        if not self._memory.finite(results):
-            raise _not_finite()
-        return nested(self.returned, iter(results))
+        except (ArithmeticError, ValueError):
+            return None
+        return buffers[self._results]
 
-    def rows(self, data: Any, count: int) -> Any:
+    def rows(self, data: Any, count: int, exactly: Exactly) -> Any:
         """The results of `count` rows of arguments, in one flat buffer."""
+        drawn = self._memory.new(self._drawn(count))
+        results = self._rows(data, drawn, count)
+        if results is None or not self._memory.finite(results):
+            results = self._mended(results, data, drawn, count, self._made_exactly(exactly))
+        return results
+
+    def _rows(self, data: Any, drawn: Any, count: int) -> Any:
         self._take_captured()
         inputs = {}
         if "arguments" in self._inputs:
             inputs[self._inputs["arguments"]] = data if self.backend == "llvm" else list(data)
         if self._draws:
-            draw = generator().random
-            inputs[self._inputs["random"]] = self._memory.new([draw() for _ in range(self._draws * count)])
+            inputs[self._inputs["random"]] = drawn
         results = self._memory.zeros(count * self.width)
         try:
             self.code.rows(inputs, {self._results: results}, count)
-        except (ArithmeticError, ValueError) as error:
-            raise _not_finite(self._first_bad(inputs, count)) from error
-        if not self._memory.finite(results):
-            bad = next(i for i, x in enumerate(results) if not math.isfinite(x)) // self.width
-            raise _not_finite(f" (row {bad})")
+        except (ArithmeticError, ValueError):
+            return None
         return results
 
-    def _first_bad(self, inputs: Mapping[Array, Any], count: int) -> str:
-        """Which row it was that Python's arithmetic refused: all over again, row by row."""
-        for i in range(count):
-            row = {a: numbers[i * a.size : (i + 1) * a.size] for a, numbers in inputs.items()}
-            results = self._memory.zeros(self.width)
-            try:
-                self.code.rows(row, {self._results: results}, 1)
-            except (ArithmeticError, ValueError):
-                return f" (row {i})"
-            if not all(map(math.isfinite, results)):
-                return f" (row {i})"
-        return ""
+    def _mended(self, results: Any, data: Any, drawn: Any, count: int, exactly: Variant) -> Any:
+        """The results with those rows computed exactly that were not finite; or all, if there are none."""
+        n, m, k = (len(data) // count if count else 0), self.width, self._draws
+        bad = range(count) if results is None else self._bad_rows(results)
+        some = self._memory.new([x for i in bad for x in data[i * n : (i + 1) * n]])
+        some_drawn = self._memory.new([x for i in bad for x in drawn[i * k : (i + 1) * k]])
+        exact = exactly._rows(some, some_drawn, len(bad))
+        if results is None:
+            results = exact
+        else:
+            for at, i in enumerate(bad):
+                results[i * m : (i + 1) * m] = exact[at * m : (at + 1) * m]
+        still = self._bad_rows(results)
+        if still and self.nonfinite == "raise":
+            first = next(x for x in results[still[0] * m : (still[0] + 1) * m] if not math.isfinite(x))
+            raise _not_finite(f"the result of {_which('row', still)}", first)
+        return results
+
+    def _bad_rows(self, results: Any) -> list[int]:
+        return list(dict.fromkeys(i // self.width for i, x in enumerate(results) if not math.isfinite(x)))
 
     def explain(self, name: str) -> str:
         """See `Compiled.explain`."""
@@ -540,29 +618,36 @@ class Variant:
         return "\n".join(lines)
 
 
-def _is_so(setting: tuple[Any, str, Any]) -> bool:
+def _is_so(setting: tuple[weakref.ref[Any], str, Any]) -> bool:
     owner, name, value = setting
-    return getattr(owner, name, None) == value  # type: ignore[no-any-return]
+    return getattr(owner(), name, None) == value  # type: ignore[no-any-return]
 
 
-def _not_finite(where: str = "") -> FloatingPointError:
+def _which(what: str, places: list[int]) -> str:
+    """`row 3`, or `rows 3, 5 and 8`."""
+    *most, last = map(str, places)
+    return f"{what}s {', '.join(most)} and {last}" if most else f"{what} {last}"
+
+
+def _not_finite(what: str, x: float) -> FloatingPointError:
     return FloatingPointError(
-        f"a result is not finite{where}: call the function itself, without compile, on the same numbers; "
-        "the eager engine says where it happens"
+        f"{what} is not finite ({x}). If a number makes no sense on the way (log of -1, division by 0), the function "
+        "itself, without compile, says where; inf and NaN that came in, or that sums and products grew to, it lets "
+        "pass. compile(…, nonfinite='allow') returns them"
     )
 
 
 def compiled(
     tape: Any, outputs: Sequence[Any], leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
-    backend: str, capacity: int, dtype: str,
+    backend: str, capacity: int, dtype: str, exact: bool = False,
 ) -> tuple[Program, Any]:  # fmt: skip
     """The passes 2 to 4, one after the other: (program, code)."""
     with collector_paused():
         with clock("simplify"):
-            graph = simplify(tape, outputs)
+            graph = simplify(tape, outputs, exact)
         with clock("reroll"):
             program = reroll(graph, leaves, wanted)
             program.info["traced"] = len(tape)
         with clock("fuse"):
             program = fuse(program)
-        return program, build(program, backend, capacity, dtype)
+        return program, build(program, backend, capacity, dtype, exact)

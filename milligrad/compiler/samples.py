@@ -18,9 +18,9 @@ from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.trace import Symbol, Trace, inputs_of, total
-from milligrad.engine import Value, adjoints, partials_as_values
+from milligrad.engine import Value, adjoints, partials_as_values, product
 
-ADDITIVE = (ops.add, ops.sum, ops.dot)
+ADDITIVE = (ops.add, ops.sum, ops.dot, ops.chain)
 
 
 class NotSeparable(Exception):
@@ -188,7 +188,11 @@ def _terms(batch: Batch, z: Symbol) -> tuple[list[list[tuple[Any, Any]]], list[t
         elif mask and type(y) is float and y == 1.0 and x.op in ADDITIVE:
             xs = inputs_of(x)
             ones = [1.0] * len(xs)
-            pairs = list(zip(xs[: len(xs) // 2], xs[len(xs) // 2 :])) if x.op is ops.dot else list(zip(xs, ones))
+            pairs = (
+                list(zip(xs[: len(xs) // 2], xs[len(xs) // 2 :]))
+                if x.op in (ops.dot, ops.chain)
+                else list(zip(xs, ones))
+            )
             stack += reversed(pairs)
         else:
             rest.append((x, y))
@@ -227,11 +231,11 @@ def gradients(loss: Any, wrt: Sequence[Value], varies: Callable[[Any], bool]) ->
         others = [g for g, o in zip(gs, own) if not o], [d for d, o in zip(ds, own) if not o]
         return over_samples + _products(*others) if others[0] else over_samples
 
-    adjoint = adjoints({loss: 1.0}, partials_as_values, collected)
+    adjoint = adjoints([(loss, 1.0)], partials_as_values, collected)
     return [adjoint.get(x, 0.0) for x in wrt]
 
 
 def _products(gs: list[Any], ds: list[Any]) -> Any:
     if len(gs) == 1:
-        return gs[0] if type(ds[0]) is float and ds[0] == 1.0 else gs[0] * ds[0]
-    return ops.dot(gs, ds)
+        return product(gs[0], ds[0])
+    return ops.chain(gs, ds)

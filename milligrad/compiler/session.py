@@ -24,9 +24,9 @@ from milligrad.compiler.split import Threads
 from milligrad.compiler.structure import NUMBER, Structure, nested, structure
 from milligrad.compiler.trace import Symbol, Trace, captured, needed, total
 from milligrad.compiler.update import Parameters, Update, arrangement, learning
-from milligrad.engine import Value, enable_grad
+from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import is_list
-from milligrad.random import generator
+from milligrad.random import plain
 
 BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
@@ -290,7 +290,7 @@ def _rows(x: Any, memory: Memory) -> Any:
     for sample in x:
         numbers: list[Any] = []
         structure(sample, numbers)
-        rows.append([float(number) for number in numbers])
+        rows.append([number(x) for x in numbers])
     if not memory.typecode:
         return rows
     buffer = memory.new([])
@@ -483,7 +483,7 @@ class Loops:
 
     def _drawn(self, session: CompiledSession, n: int, order: Sequence[int], batch: int) -> Any:
         """Random numbers for each sample, in the order in which the eager engine would draw them."""
-        draw = generator().random
+        draw = plain()
         rows: list[list[float]] = [[] for _ in range(n)]
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
@@ -571,13 +571,13 @@ class Whole:
     def run(self, session: CompiledSession, x: list[Any], y: list[Any], done: int) -> Any:
         """(loss, right), after a step if this is a training program."""
         fill, buffers = session.memory.fill, self.buffers
-        fill(buffers[self.x], list(map(float, x)))
-        fill(buffers[self.y], list(map(float, y)))
+        fill(buffers[self.x], list(map(number, x)))
+        fill(buffers[self.y], list(map(number, y)))
         fill(buffers[self.step], [float(done + 1)])
         if self.others:
             fill(buffers[self.captured], [v.data for v in self.others])
         if self.random.size:
-            draw = generator().random
+            draw = plain()
             fill(buffers[self.random], [draw() for _ in range(self.random.size)])
         try:
             self.code()
@@ -668,11 +668,11 @@ class WholePrediction:
     def run(self, session: CompiledSession, x: list[Any]) -> Any:
         """The prediction, nested."""
         fill, buffers = session.memory.fill, self.buffers
-        fill(buffers[self.x], list(map(float, x)))
+        fill(buffers[self.x], list(map(number, x)))
         if self.others:
             fill(buffers[self.captured], [v.data for v in self.others])
         if self.random.size:
-            draw = generator().random
+            draw = plain()
             fill(buffers[self.random], [draw() for _ in range(self.random.size)])
         self.code()
         return nested(self.returned, iter(list(buffers[self.result])))

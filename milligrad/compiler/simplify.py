@@ -45,8 +45,23 @@ class Graph:
         return x if type(x) is float else None
 
 
+# Rows that eager code may refuse to compute, for numbers that have no result or one too large for a float: compiled
+# code goes on with NaN or inf, and refuses results that depend on it.
+REFUSING = frozenset([
+    ops.div, ops.power, ops.exponential, ops.pow, ops.exp, ops.expm1, ops.log, ops.log1p, ops.sqrt, ops.sin, ops.cos,
+    ops.tan, ops.asin, ops.acos, ops.sinh, ops.cosh, ops.bce,
+])  # fmt: skip
+COMPARISONS = (ops.less, ops.less_equal, ops.equal)
+
+
 class Builder(Graph):
-    """A Graph in the making, in which no two nodes are the same."""
+    """A Graph in the making, in which no two nodes are the same.
+
+    exact:  whether a product of the chain rule is 0 if a factor is 0 even where the other is inf or NaN. It takes time,
+            so a program is only made this way once the other one has come to a result that is no number.
+    """
+
+    exact = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,6 +105,52 @@ class Builder(Graph):
         self.op.append(op)
         self.inputs.append(inputs)
         return len(self.op) - 1
+
+
+class Reader(Builder):
+    """What makes a Graph of a tape.
+
+    A comparison would hide a NaN that should not be there: NaN < 1 is false, and what was chosen by it a number. So
+    where a NaN may have arisen on the way (from a row that refuses), a comparison with NaN is NaN, and so is a choice
+    by such a comparison. NaNs that were handed in are numbers like any others, as in eager code.
+
+    doubtful:  for each node, whether it may be a NaN that eager code would have refused
+    """
+
+    def __init__(self, exact: bool) -> None:
+        self.doubtful = bytearray()
+        super().__init__()
+        self.exact = exact
+
+    def node(self, op: Op, inputs: Inputs) -> int:
+        i = super().node(op, inputs)
+        if op in COMPARISONS:
+            return self._unless_nan(i, inputs)
+        return self._unless_nan(i, inputs[:1]) if op is ops.select else i
+
+    def _unless_nan(self, i: int, inputs: Inputs) -> int:
+        """The node i, or NaN if one of the inputs is."""
+        node = super().node
+        for x in inputs:
+            if self.doubtful[x]:
+                i = node(ops.select, (node(ops.equal, (x, x)), i, self.leaf(math.nan)))
+                self.doubtful[i] = 1
+        return i
+
+    def strong_product(self, x: int, y: int) -> int:
+        """x · y, or 0 if one of them is 0."""
+        node = super().node
+        i = node(ops.mul, (x, y))
+        for factor in (x, y):
+            if self.constant(factor) is None or self.constant(factor) == 0.0:
+                i = node(ops.select, (node(ops.equal, (factor, ZERO)), ZERO, i))
+        return i
+
+    def _add(self, op: Op | None, inputs: Inputs) -> int:
+        doubts = self.doubtful
+        known = op is None or op is total or ops.TABLE.get(op.name) is op  # a row of the user's own may refuse, too
+        doubts.append(not known or op in REFUSING or (op not in COMPARISONS and any([doubts[x] for x in inputs])))
+        return super()._add(op, inputs)
 
 
 # Rules: (builder, inputs) → a node that is the same number, or None.
@@ -164,6 +225,21 @@ def _products(op: Op) -> Callable[[Builder, Inputs], int | None]:
     return simpler
 
 
+def _chain(b: Any, xy: Inputs) -> Any:
+    """What the chain rule adds up: a sum of products, in which a product with 0 is 0 if that is asked for."""
+    n = len(xy) // 2
+    if not b.exact:
+        return b.node(ops.dot, xy)
+    return b.node(ops.sum, tuple([b.strong_product(x, y) for x, y in zip(xy[:n], xy[n:])]))
+
+
+def _total(b: Any, xy: Inputs) -> Any:
+    n = len(xy) // 2
+    if b.exact and set(xy[n:]) != {ONE}:
+        return b.node(total, (*[b.strong_product(x, y) for x, y in zip(xy[:n], xy[n:])], *[ONE] * n))
+    return _products(total)(b, xy)
+
+
 def _sum(b: Builder, xs: Inputs) -> int | None:
     return b.node(ops.dot, (*xs, *[ONE] * len(xs)))
 
@@ -183,7 +259,8 @@ RULES: dict[Op, Callable[[Builder, Inputs], int | None]] = {
     ops.select: _select,
     ops.sum: _sum,
     ops.dot: _products(ops.dot),
-    total: _products(total),
+    ops.chain: _chain,
+    total: _total,
     ops.prod: _of_one,
     ops.max: _of_one,
     ops.min: _of_one,
@@ -191,14 +268,14 @@ RULES: dict[Op, Callable[[Builder, Inputs], int | None]] = {
 }
 
 
-def simplify(tape: Tape, outputs: Sequence[Any]) -> Graph:
-    """The graph of `outputs` (Symbols of the tape, Values or floats), simplified."""
-    return flattened(shared(tape, outputs))
+def simplify(tape: Tape, outputs: Sequence[Any], exact: bool = False) -> Graph:
+    """The graph of `outputs` (Symbols of the tape, Values or floats), simplified; for `exact` see `Builder`."""
+    return flattened(shared(tape, outputs, exact))
 
 
-def shared(tape: Tape, outputs: Sequence[Any]) -> Graph:
+def shared(tape: Tape, outputs: Sequence[Any], exact: bool = False) -> Graph:
     """The nodes that the outputs need, each once, in the order in which they were traced."""
-    builder = Builder()
+    builder = Reader(exact)
     need = needed(tape, list(outputs))
     number = [-1] * len(tape)  # of a Symbol of the tape → its node
     leaf, node = builder.leaf, builder.node

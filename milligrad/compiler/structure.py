@@ -6,6 +6,7 @@ other kinds (arrays, ranges) count as lists.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -54,24 +55,29 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False) -> Structure:
 
 
 def _hashable(x: Any) -> Any:
+    """What stands for x in a key: equal for equal things of one type, and without keeping alive what may die."""
+    try:
+        reference = weakref.ref(x)
+    except TypeError:
+        reference = None  # a string, None, a tuple …
     try:
         hash(x)
     except TypeError:
-        return _Itself(x)
-    return type(x), x
+        return _Itself(x, reference)
+    return type(x), x if reference is None else reference
 
 
 class _Itself:
-    """What stands for an object without a hash: it is equal to itself alone, and kept, so that its id stays its own."""
+    """What stands for an object without a hash: it is equal to itself alone."""
 
-    def __init__(self, x: Any) -> None:
-        self.x = x
+    def __init__(self, x: Any, reference: Any) -> None:
+        self.id, self.get = id(x), reference or (lambda: x)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.x is other.x
+        return self is other or (isinstance(other, _Itself) and self.get() is other.get() is not None)
 
     def __hash__(self) -> int:
-        return id(self.x)
+        return self.id
 
 
 def nested(s: Structure, numbers: Iterator[Any]) -> Any:

@@ -13,15 +13,37 @@ Nothing is simplified here, and nothing is known of loops.
 
 from __future__ import annotations
 
-from _thread import get_ident
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from milligrad import ops, places, random
-from milligrad.engine import MANY, Op, TraceError, Value, is_grad_enabled, operand, trace_with
+from milligrad.engine import MANY, Answer, Op, TraceError, Value, is_grad_enabled, operand, traced_by, tracer
 
-Tape = list["Symbol"]
+
+class Tape(list["Symbol"]):
+    """All Symbols of a trace, in the order in which they were made."""
+
+    def end(self) -> None:
+        """From now on nothing can be computed from its Symbols."""
+        self.__class__ = _EndedTape
+
+
+class _EndedTape(Tape):
+    def append(self, z: Symbol) -> None:
+        raise _kept(z)
+
+
+def _kept(z: Symbol) -> TraceError:
+    """What to say of a node that was made with a Symbol of another trace."""
+    kept = [x for x in inputs_of(z) if type(x) is Symbol and (x.tape is not z.tape or type(x.tape) is _EndedTape)]
+    return TraceError(
+        f"{_users_line()}A traced number was kept when its trace ended, and is an input of "
+        f"`{z.op.name if z.op else 'input'}` here: {', '.join(map(repr, kept[:3]))}. Return it from the function "
+        "instead of keeping it in an attribute, a cache or a global."
+    )
+
 
 _new = object.__new__
 
@@ -87,24 +109,55 @@ class Symbol(Value):
     def __ge__(self, y: Any) -> Any:
         return self.record(ops.less_equal, (operand(y), self))
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Value) and isinstance(other, (int, float)):
-            _refuse("==", "milligrad.ops.equal(x, y), which is 1 or 0, with where(condition, a, b)")
-        return self is other
+    def __eq__(self, y: object) -> Any:
+        return self._equals(y)
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+    def __ne__(self, y: object) -> Any:
+        same = self._equals(y)
+        return same if same is NotImplemented else ~same
+
+    def _equals(self, y: Any) -> Any:
+        try:
+            return self.record(ops.equal, (self, operand(y)))
+        except TypeError:
+            return NotImplemented
+
+    # Comparisons are 1 or 0, and so is what these make of them: again comparisons.
+
+    def __and__(self, y: Any) -> Any:
+        return _equal(self + y, 2.0) if _are_answers(self, y) else NotImplemented
+
+    def __or__(self, y: Any) -> Any:
+        return self + y > 0.0 if _are_answers(self, y) else NotImplemented
+
+    def __xor__(self, y: Any) -> Any:
+        return _equal(self + y, 1.0) if _are_answers(self, y) else NotImplemented
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __invert__(self) -> Any:
+        if not _are_answers(self):
+            raise TypeError("bad operand for unary ~: expected a comparison, or comparisons joined by & and |")
+        return _equal(self, 0.0)
 
     def __hash__(self) -> int:
+        """Its identity, for milligrad's own code: to yours a number that is not known yet can be no key."""
+        if tracer() and not places.is_ours(sys._getframe(1).f_code.co_filename):
+            _refuse(
+                "a key of a dict or a member of a set",
+                "where(x == y, a, b) for a choice by number, or F.embedding(i, table)",
+            )
         return id(self)
 
     @property
-    def data(self) -> float:  # type: ignore[override]
+    def data(self) -> float:
         _refuse(".data", "arithmetic with the value itself")
 
-    @property
-    def real(self) -> float:  # type: ignore[override]
-        _refuse(".real", "arithmetic with the value itself")
+    @data.setter
+    def data(self, x: Any) -> None:
+        raise TraceError(f"{_users_line()}a traced function can't set .data: it would be set in the trace alone")
+
+    real = data
 
     @property
     def grad(self) -> float:  # type: ignore[override]
@@ -118,8 +171,8 @@ class Symbol(Value):
 
     def __bool__(self) -> bool:
         _refuse(
-            "if, and, or, not, max, min or sorted",
-            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi)",
+            "if, and, or, not, in, max, min, sorted or a < b < c",
+            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi); & | ~ for and, or, not",
         )
 
     def __float__(self) -> float:
@@ -148,6 +201,17 @@ class Symbol(Value):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Symbol can't be copied or pickled: it belongs to its trace")
+
+
+def _are_answers(*xs: Any) -> bool:
+    return all((type(x) is Symbol and x.op in COMPARISONS) or isinstance(x, (bool, Answer)) for x in xs)
+
+
+def _equal(x: Any, y: float) -> Any:
+    return x.record(ops.equal, (x, y))
+
+
+COMPARISONS = (ops.less, ops.less_equal, ops.equal)
 
 
 def _refuse(question: str, instead: str) -> NoReturn:
@@ -209,13 +273,15 @@ class Trace:
     inputs:    an array of Symbols for each name
     random:    the Symbols that stand for numbers drawn from milligrad's generator, in the order of drawing
     settings:  what the code asked for besides numbers, and was told: (object, attribute, what it was)
+    modules:   the modules that were called
     """
 
     def __init__(self) -> None:
-        self.tape: Tape = []
+        self.tape = Tape()
         self.inputs: dict[str, list[Symbol]] = {}
         self.random: list[Symbol] = []
         self.settings: list[tuple[Any, str, Any]] = []
+        self.modules: dict[Any, None] = {}
         self._first = _new(Symbol)  # on no tape itself
         self._first.tape = self.tape
 
@@ -235,19 +301,45 @@ class Trace:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within it, what is computed, from Values alone too, is recorded here, and numbers drawn are Symbols."""
-        thread = get_ident()
-        before = trace_with(self)
-        outer = random.instead.get(thread)
-        random.instead[thread] = self.draw
-        try:
+        """Within it, what is computed, from Values alone too, is recorded here, and numbers drawn are Symbols.
+
+        At its end it warns of what would go unnoticed: numbers of Python's `random`, which are drawn in the trace only,
+        and Symbols that a module keeps.
+        """
+        before, start = _state_of_pythons_random(), len(self.tape)
+        with traced_by(self), random.drawn_by(self.draw):
             yield
-        finally:
-            trace_with(before)
-            if outer:
-                random.instead[thread] = outer
-            else:
-                del random.instead[thread]
+        for z in self.tape[start:]:
+            for x in z.x if z.y is MANY else (z.x, z.y):
+                if type(x) is Symbol and x.tape is not self.tape:
+                    raise _kept(z)
+        if _state_of_pythons_random() != before:
+            places.warn(
+                "a traced function drew from Python's random: the same numbers are used in every call. Draw from "
+                "milligrad.random.uniform() or generator(), which are drawn anew, or pass the numbers as arguments",
+                UserWarning,
+            )
+        for module in self.modules:
+            for name, x in vars(module).items():
+                if self._keeps(x):
+                    places.warn(
+                        f"{type(module).__name__}.{name} keeps a traced number, which is none once the trace has "
+                        "ended: to use it in a later call is an error. Return it from the function instead",
+                        UserWarning,
+                    )
+
+    def _keeps(self, x: Any) -> bool:
+        """Whether x is a Symbol of this trace, or a container with one in it."""
+        if isinstance(x, dict):
+            return any(map(self._keeps, x.values()))
+        if isinstance(x, (list, tuple, set)):
+            return any(map(self._keeps, x))
+        return type(x) is Symbol and x.tape is self.tape
+
+
+def _state_of_pythons_random() -> Any:
+    module = sys.modules.get("random")
+    return module and module.getstate()
 
 
 def inputs_of(z: Symbol) -> tuple[Any, ...]:
@@ -276,7 +368,7 @@ def captured(tape: Tape, need: bytearray, outputs: list[Any]) -> list[Value]:
     for z in tape:
         if need[z.number]:
             for x in z.x if z.y is MANY else (z.x, z.y):
-                if type(x) is Value:
+                if type(x) is not Symbol and type(x) is not float:
                     found[x] = None
-    found.update((z, None) for z in outputs if type(z) is Value)
+    found.update((z, None) for z in outputs if isinstance(z, Value) and not z.symbolic)
     return list(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from milligrad.engine import Op, Reduction, Value, enable_grad, partials_as_numbers, topological_order
+from milligrad.engine import Op, Reduction, Value, enable_grad, number, partials_as_numbers, topological_order
 from milligrad.markup import elided, short_name, shown
 from milligrad.ops import select
 from milligrad.typing import Any, TypeAlias
@@ -70,7 +70,7 @@ def derivatives(z: Value, names: dict[Value, str], precision: int = 4) -> list[D
     order = topological_order(partials)[::-1]
     called = {x: (short_name(names[y], CELLS), ATOM) for x, y in zip(own, (z, *z.inputs)) if type(x) is not float}
     formulas, numbers = (_written(partials, order, start, precision) for start in (called, {}))
-    return [Derivative(f, n, float(value)) for f, n, value in zip(formulas, numbers, values)]
+    return [Derivative(f, n, number(value)) for f, n, value in zip(formulas, numbers, values)]
 
 
 def _written(partials: Sequence[Any], order: Sequence[Value], start: dict[Any, Part], precision: int) -> list[str]:
@@ -80,7 +80,7 @@ def _written(partials: Sequence[Any], order: Sequence[Value], start: dict[Any, P
         inputs = [parts.get(x) or _number(x.real, precision) for x in d.inputs]
         taken = inputs[1 if d.inputs[0] else 2] if d.op is select else None
         parts[d] = taken or _composed(d.op, inputs)  # type: ignore[arg-type]
-    return [(parts.get(d) or _number(float(d), precision))[0] for d in partials]
+    return [(parts.get(d) or _number(number(d), precision))[0] for d in partials]
 
 
 def _composed(op: Op, parts: Sequence[Part]) -> Part:

@@ -70,7 +70,7 @@ def lesson(output: Value, *, model: Module | None, direction: str, precision: in
         )
     names = names_of(order, model)
     _check_is_current(output, names, precision)
-    g = adjoints({output: 1.0}, partials_as_numbers)
+    g = adjoints([(output, 1.0)], partials_as_numbers)
     picture = picture_of_value(
         output, model=model, max_nodes=None, precision=precision, gradient=lambda z: 0.0 + g.get(z, 0.0)
     )

@@ -176,7 +176,7 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     """All paths from wrt to the loss, their sum, and what `.grad` says."""
     loss = subject.loss
     n, largest = paths(wrt, loss, max_paths)
-    adjoint = adjoints({loss: 1.0}, derivatives_of) if subject.missing else subject.adjoint
+    adjoint = adjoints([(loss, 1.0)], derivatives_of) if subject.missing else subject.adjoint
     total = adjoint.get(wrt, 0.0)
     y, x = subject.name(loss), subject.name(wrt)
     derivative = f"∂{y}/∂{x}"

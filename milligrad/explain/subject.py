@@ -92,7 +92,7 @@ class Subject:
         """∂loss/∂x of each Value x; empty if the loss is a constant, or backward would raise an error."""
         if self.missing or not self.loss.requires_grad:
             return {}
-        return adjoints({self.loss: 1.0}, partials_as_numbers)
+        return adjoints([(self.loss, 1.0)], partials_as_numbers)
 
     @cached_property
     def flow(self) -> Flow:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from milligrad.engine import number
 from milligrad.nested import unflatten
 from milligrad.nn.module import Parameter
-from milligrad.random import generator
+from milligrad.random import generator, source
 from milligrad.typing import Any
 
 
@@ -34,7 +34,7 @@ def uniform_(parameter: Parameter, a: float = 0.0, b: float = 1.0) -> Parameter:
     """Uniform on [a, b]."""
     if not number(a, "a") <= number(b, "b"):
         raise ValueError(f"b: expected at least a = {a}, got {b}")
-    random = generator().random
+    random = source()
     return _fill(parameter, lambda: a + (b - a) * random())
 
 

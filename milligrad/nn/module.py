@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from milligrad.engine import Value, number, setting
+from milligrad.engine import Value, number, setting, tracer
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
 from milligrad.typing import Any, Self
 
@@ -113,6 +113,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if trace := tracer():
+            trace.modules[self] = None
         return self.forward(*inputs, **options)
 
     @property

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from milligrad import Value, ops
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, shape
 
 torch.set_num_threads(1)
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 def close(ours, theirs, rtol=1e-9, atol=1e-12):
     """Nested numbers or Values equal a tensor, in shape and in every number (NaN equals NaN)."""
     assert shape(ours) == tuple(theirs.shape)
-    numbers = torch.tensor([float(x) for x in flatten(ours)], dtype=torch.float64)
+    numbers = torch.tensor([number(x) for x in flatten(ours)], dtype=torch.float64)
     torch.testing.assert_close(numbers, theirs.detach().flatten(), rtol=rtol, atol=atol, equal_nan=True)
 
 

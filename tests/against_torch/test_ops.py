@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import milligrad as mg
 from milligrad import Value
+from milligrad.engine import number
 from milligrad.ops import TABLE
 
 torch.set_num_threads(1)
@@ -61,6 +62,7 @@ REDUCTIONS = {
     "sum": stacked(torch.sum),
     "prod": stacked(torch.prod),
     "dot": lambda *xy: torch.dot(*map(torch.stack, halves(xy))),
+    "chain": lambda *xy: torch.dot(*map(torch.stack, halves(xy))),
     "logsumexp": stacked(lambda x: torch.logsumexp(x, 0)),
     "max": stacked(torch.amax),
     "min": stacked(torch.amin),
@@ -69,7 +71,7 @@ REDUCTIONS = {
 
 def reduction(name):
     """The row as a function of the numbers themselves."""
-    return lambda *xs: TABLE[name](*halves(xs)) if name == "dot" else TABLE[name](xs)
+    return lambda *xs: TABLE[name](*halves(xs)) if name in ("dot", "chain") else TABLE[name](xs)
 
 
 OTHERS = {"power", "exponential", "clamp", "where", "bce"}  # each has tests of its own below
@@ -83,7 +85,7 @@ def derivatives(f, numbers):
     gradient = mg.grad(z, xs)
     assert same([x.grad for x in xs], [g.data for g in gradient], 1e-14)
     rows = [mg.grad(g, xs) if g.requires_grad else [0.0] * len(xs) for g in gradient]
-    return z.data, [g.data for g in gradient], [float(d) for row in rows for d in row]
+    return z.data, [g.data for g in gradient], [number(d) for row in rows for d in row]
 
 
 def torch_derivatives(f, numbers):
@@ -304,7 +306,7 @@ def test_comparisons_at_all_pairs_of_edges(name):
 @given(data=st.data())
 @some
 def test_reductions(name, data):
-    n = data.draw(st.integers(1, 6)) * (2 if name == "dot" else 1)
+    n = data.draw(st.integers(1, 6)) * (2 if name in ("dot", "chain") else 1)
     tenths = st.integers(-100, 100).map(lambda i: i / 10)  # among them ties and zeros
     xs = data.draw(st.lists(tenths, min_size=n, max_size=n))
     # What is 0 here is 1e-16 of what it cancelled in PyTorch, which adds in another order and divides for prod.

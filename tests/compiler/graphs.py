@@ -32,7 +32,7 @@ from milligrad.compiler.program import Array, interpret
 from milligrad.compiler.reroll import Layout, reroll
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.trace import Trace, captured, needed
-from milligrad.engine import Value, grad
+from milligrad.engine import Value, grad, number
 
 LARGEST = 4.0
 CORNER = 1e-6  # numbers that are compared differ by at least so much
@@ -110,6 +110,7 @@ MANY = {
 }
 PAIRS = {  # Σ x·y, in four ways; the arguments are all x, then all y
     "dot": lambda *xy: ops.dot(xy[: len(xy) // 2], xy[len(xy) // 2 :]),
+    "chain": lambda *xy: ops.chain(xy[: len(xy) // 2], xy[len(xy) // 2 :]),
     "loop": _loop,
     "sum of products": lambda *xy: builtins.sum(x * y for x, y in zip(xy[: len(xy) // 2], xy[len(xy) // 2 :])),
     "sum of differences": lambda *xy: ops.sum([(x - y) * x for x, y in zip(xy[: len(xy) // 2], xy[len(xy) // 2 :])]),
@@ -312,7 +313,7 @@ def interpreted(f, lists, values=()):
 
 def eager(f, lists):
     """f(*lists) on the eager engine, as floats."""
-    return [float(x) for x in f(*[[Value(x) for x in xs] for xs in lists])]
+    return [number(x) for x in f(*[[Value(x) for x in xs] for xs in lists])]
 
 
 def assert_close(xs, ys, tolerance=1e-9):

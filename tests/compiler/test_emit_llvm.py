@@ -119,7 +119,7 @@ def check_row(name, dtype, dims):
 
 
 def test_all_ops_of_the_table_are_there():
-    assert {*ROWS} | FOLDED | {"dot"} == {*ops.TABLE}
+    assert {*ROWS} | FOLDED | {"dot", "chain"} == {*ops.TABLE}
 
 
 @pytest.mark.parametrize("dtype", TYPECODES)

@@ -16,6 +16,7 @@ import milligrad as mg
 from milligrad import TraceError, Value, nn, no_grad, ops, optim, transforms
 from milligrad.compiler import run
 from milligrad.compiler.run import compile
+from milligrad.engine import number
 
 BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
 SHARED = {}  # programs that several tests use: LLVM takes 20 to 200 ms for one
@@ -47,7 +48,7 @@ def agree(found, expected):
     elif isinstance(expected, (bool, str)) or expected is None:
         assert found is expected
     else:
-        assert type(found) is float and found == about(float(expected))
+        assert type(found) is float and found == about(number(expected))
 
 
 class Half:
@@ -72,9 +73,11 @@ def wave(x, y):
 # ── Arguments and results ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("numbers", [(1.5, -2.0), (3, 4), (Value(0.5), 2), (Half(), Half()), (True + 1, 10**20)])
+@pytest.mark.parametrize(
+    "numbers", [(1.5, -2.0), (3, 4), (Value(0.5, requires_grad=False), 2), (Half(), Half()), (True + 1, 10**20)]
+)
 def test_any_number_is_an_argument(backend, numbers):
-    agree(shared(product_and_sum, backend)(*numbers), product_and_sum(*map(float, numbers)))
+    agree(shared(product_and_sum, backend)(*numbers), product_and_sum(*map(number, numbers)))
 
 
 def test_arguments_nest_and_so_do_results(backend):
@@ -101,8 +104,14 @@ def test_arrays_ranges_and_tuples_are_lists(backend):
         return ops.dot(xs, xs)
 
     g = shared(f, backend)
-    for xs in ([1.0, 2.0, 3.0], (1, 2, 3), array("d", [1, 2, 3]), range(1, 4), [Value(1.0), 2, Half()]):
-        assert g(xs) == about(sum(float(x) ** 2 for x in xs))
+    for xs in (
+        [1.0, 2.0, 3.0],
+        (1, 2, 3),
+        array("d", [1, 2, 3]),
+        range(1, 4),
+        [Value(1.0, requires_grad=False), 2, Half()],
+    ):
+        assert g(xs) == about(sum(number(x) ** 2 for x in xs))
     assert repr(g).endswith("2 traced>")  # a tuple may be treated in another way
 
 
@@ -334,12 +343,12 @@ NOT_FINITE = {
 def test_a_result_that_is_not_finite_says_to_call_the_function_itself(backend, name):
     f, x = NOT_FINITE[name]
     g = compile(f, backend=backend)
-    with pytest.raises(FloatingPointError, match="not finite: call the function itself, without compile"):
+    with pytest.raises(FloatingPointError, match=r"not finite .*the function itself, without compile, says where"):
         g(x)
     g(0.5)
-    with pytest.raises(FloatingPointError, match=r"not finite \(row 3\)"):
+    with pytest.raises(FloatingPointError, match=r"the result of rows 3 and 5 is not finite"):
         g.map([[0.5], [1.5], [2.5], [x], [0.25], [x]])
-    with pytest.raises(FloatingPointError, match=r"not finite \(row 300\)"):
+    with pytest.raises(FloatingPointError, match=r"the result of row 300 is not finite"):
         g.map(array("d", [0.5] * 300 + [x] + [0.5] * 300))
 
 
@@ -415,7 +424,10 @@ def test_map_is_the_function_of_each_row(backend, count):
 
 def test_map_nests_as_the_function_does(backend):
     g = compile(lambda x, pair: {"a": x * pair[0], "b": (pair[1], 3)}, backend=backend)
-    agree(g.map([[2.0, (3.0, 4)], [Value(5.0), (6, 7)]]), [{"a": 6.0, "b": (4.0, 3)}, {"a": 30.0, "b": (7.0, 3)}])
+    agree(
+        g.map([[2.0, (3.0, 4)], [Value(5.0, requires_grad=False), (6, 7)]]),
+        [{"a": 6.0, "b": (4.0, 3)}, {"a": 30.0, "b": (7.0, 3)}],
+    )
 
 
 def test_map_of_results_that_are_constant_or_empty(backend):
@@ -682,7 +694,7 @@ def test_what_is_compiled_can_be_compiled_and_transformed_again(backend):
     assert compile(transforms.grad(g), backend=backend)(x, y) == about(first)
     assert transforms.hessian(g)(x, y) == about(transforms.hessian(wave)(x, y))
     assert transforms.jvp(g, (x, y), (1.0, 0.0))[1] == about(first)
-    assert g(Value(x), y) == about(wave(x, y))
+    assert g(Value(x, requires_grad=False), y) == about(wave(x, y))
 
 
 def test_the_gradient_by_a_parameter_inside_a_function(backend):

@@ -81,7 +81,7 @@ def calculated(text, **numbers):
     """What Python makes of a formula, with the table's functions; of lists, those with a list for each argument."""
     functions = {name: row for name, row in ops.TABLE.items() if not hasattr(row, "lists")}
     functions |= {row.name: lambda *xs, row=row: row(xs) for row in ops.TABLE.values() if getattr(row, "lists", 0) == 1}
-    return eval(text.replace("−", "-"), {**functions, "dot": ops.dot, "nan": math.nan, **numbers})
+    return eval(text.replace("−", "-"), {**functions, "dot": ops.dot, "chain": ops.chain, "nan": math.nan, **numbers})
 
 
 POINTS = [(0.3, 0.6, 0.9), (0.9, 0.3, 0.6), (-0.3, 2.0, -1.5), (1.5, -2.0, 3.0)]

@@ -197,12 +197,12 @@ def test_a_sum_of_gradients_that_overflows_is_found():
     assert "inf gradient" in trouble(z)
 
 
-def test_zero_times_infinity_on_the_way_back():
+def test_zero_times_infinity_on_the_way_back_is_zero():
     x, zero = Value(1e-320, "x"), Value(0.0, "zero")
-    quotient = x / 1e-320
-    z = quotient * zero
-    finding = found("nan gradient", z)
-    assert finding.values == [quotient]
+    z = (x / 1e-320) * zero
+    assert trouble(z) == []
+    z.backward()
+    assert x.grad == 0.0
 
 
 def test_numbers_that_changed_since_are_told_first():
@@ -257,13 +257,10 @@ def test_what_comes_of_nan_is_not_told_as_well():
     assert trouble(lambda: sum(model(batch(1)[0])), model=model) == ["nan"]
 
 
-def test_a_branch_that_was_not_chosen_can_make_a_gradient_nan():
+def test_a_branch_that_was_not_chosen_makes_no_gradient_nan():
     x = Value(2.0, "x")
     loss = where(x > 0, x, x * -math.inf)
-    assert loss.data == 2.0
-    finding = found("nan gradient", loss)
-    assert any("∂v1/∂x = −inf times 0, which came back to v1" in line for line in finding.where)
-    assert "log(where(x > 0, x, 1.0))" in finding.advice
+    assert loss.data == 2.0 and trouble(loss) == []
 
 
 def test_a_parameter_that_is_nan_is_found_though_the_loss_does_not_use_it():

@@ -7,6 +7,7 @@ import pytest
 import milligrad
 from milligrad import Value, nn
 from milligrad import functional as F
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten
 
 MODULES = [
@@ -33,7 +34,7 @@ BATCH = [SAMPLE, [0.5, -0.5, 3.0]]
 
 
 def floats(x):
-    return elementwise(float, x)
+    return elementwise(number, x)
 
 
 @modules

@@ -7,13 +7,14 @@ import pytest
 import milligrad
 from milligrad import Value, nn
 from milligrad import functional as F
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, full, shape
 
 WRONG_SIZES = [0, -1, 1.5, True, "3", None]
 
 
 def floats(x):
-    return elementwise(float, x)
+    return elementwise(number, x)
 
 
 def uniform(*size):

@@ -6,6 +6,7 @@ import pytest
 
 import milligrad
 from milligrad import Value, nn, ops
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, full, shape, transpose
 
 LAYERS = [nn.RNN, nn.GRU, nn.LSTM]
@@ -16,7 +17,7 @@ def sigmoid(x):
 
 
 def floats(x):
-    return elementwise(float, x)
+    return elementwise(number, x)
 
 
 def numbers(*size):
@@ -62,7 +63,7 @@ def test_one_step_of_gru_is_its_formula():
     r = sigmoid(0.5 * x + 0.1 - 0.3 * h + 0.4)
     z = sigmoid(-0.4 * x + 0.2 + 0.8 * h - 0.5)
     n = math.tanh(0.9 * x + 0.3 + r * (0.6 * h - 0.6))
-    assert float(output[0][0]) == pytest.approx((1 - z) * n + z * h, rel=1e-14)
+    assert number(output[0][0]) == pytest.approx((1 - z) * n + z * h, rel=1e-14)
 
 
 def test_one_step_of_lstm_is_its_formula():
@@ -72,8 +73,8 @@ def test_one_step_of_lstm_is_its_formula():
     output, (h_n, c_n) = one_number(nn.LSTM, ih, hh, b_ih, b_hh)([[x]], ([[h]], [[c]]))
     i, f, g, o = (a * x + b + d * h + e for a, b, d, e in zip(ih, b_ih, hh, b_hh))
     c = sigmoid(f) * c + sigmoid(i) * math.tanh(g)
-    assert float(c_n[0][0]) == pytest.approx(c, rel=1e-14)
-    assert float(h_n[0][0]) == float(output[0][0]) == pytest.approx(sigmoid(o) * math.tanh(c), rel=1e-14)
+    assert number(c_n[0][0]) == pytest.approx(c, rel=1e-14)
+    assert number(h_n[0][0]) == number(output[0][0]) == pytest.approx(sigmoid(o) * math.tanh(c), rel=1e-14)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

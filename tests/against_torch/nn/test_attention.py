@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from milligrad import Value, nn, ops
 from milligrad import functional as F
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten
 
 torch.set_num_threads(1)
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_paddi
 
 
 def tensor(x):
-    return torch.tensor(elementwise(float, x), dtype=torch.float64)
+    return torch.tensor(elementwise(number, x), dtype=torch.float64)
 
 
 def close(actual, expected, nan=False):

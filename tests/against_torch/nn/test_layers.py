@@ -5,6 +5,7 @@ import torch
 
 import milligrad
 from milligrad import nn
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, unflatten
 
 X = torch.Generator().manual_seed(3)
@@ -83,7 +84,7 @@ def test_embedding(options, agree):
         theirs.zero_grad()
         out = ours(index)
         torch.testing.assert_close(
-            torch.tensor(unflatten(map(float, flatten(out)), tuple(theirs(torch.tensor(index)).shape))).double(),
+            torch.tensor(unflatten(map(number, flatten(out)), tuple(theirs(torch.tensor(index)).shape))).double(),
             theirs(torch.tensor(index)).detach(),
         )
         milligrad.sum([x * x for x in flatten(out)]).backward()

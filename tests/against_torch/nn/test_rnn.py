@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milligrad import Value, manual_seed, nn, ops
+from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, transpose
 
 torch.set_num_threads(1)
@@ -14,7 +15,7 @@ KINDS = ["RNN", "GRU", "LSTM"]
 
 
 def tensor(x):
-    return torch.tensor(elementwise(float, x), dtype=torch.float64)
+    return torch.tensor(elementwise(number, x), dtype=torch.float64)
 
 
 def close(actual, expected):
