@@ -16,6 +16,8 @@ Names, here and in every other file:
 from __future__ import annotations
 
 import operator
+import sys
+from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -179,7 +181,21 @@ def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
         data = op.value(*[x if type(x) is float else x._data for x in inputs])
     except (ValueError, ArithmeticError) as error:
         raise _explained(error, op, inputs) from None
+    except TypeError:
+        _check_data(inputs)
+        raise
     return data if constant else node(op, inputs, data)
+
+
+def _check_data(inputs: Iterable[Number]) -> None:
+    """Raise TypeError for the first of the Values whose data somebody set to something else than a number."""
+    for x in inputs:
+        if isinstance(x, Value) and isinstance(x._data, Value):
+            raise TypeError(
+                f"data{f' of {x.name}' * bool(x.name)}: expected a number, got {x._data!r:.60}; set .data to its .data"
+            )
+        if isinstance(x, Value):
+            number(x._data, f"data of {x.name}" if x.name else "data")
 
 
 def _apply_to_others(op: Op, inputs: tuple[Number, ...]) -> Number:
@@ -279,6 +295,8 @@ def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
     """
     if _modes and (trace := tracer()):
         return trace.record(op, inputs)  # type: ignore[no-any-return]
+    if type(data) is not float:
+        _check_data(inputs)
     if not _modes or is_grad_enabled():
         for x in inputs:
             if type(x) is not float and x.requires_grad:
@@ -316,14 +334,14 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
                 y = float(y) if type(y) is int else operand(y)
             except TypeError:
                 return _not_ours(y)
-        row, number_y = (op_for_y, y) if type(y) is float else (op, y._data)
+        constant = type(y) is float
         try:
-            data = value(x._data, number_y)
-        except (ValueError, ArithmeticError):
-            return apply(row, (x, y))
-        if not _modes and (x.requires_grad or (type(y) is not float and y.requires_grad)):
-            return _remember(row, x, y, data)
-        return node(row, (x, y), data)
+            data = value(x._data, y if constant else y._data)
+        except (ValueError, ArithmeticError, TypeError):
+            return apply(op_for_y if constant else op, (x, y))
+        if not _modes and type(data) is float and (x.requires_grad or (not constant and y.requires_grad)):
+            return _remember(op_for_y if constant else op, x, y, data)
+        return node(op_for_y if constant else op, (x, y), data)
 
     def reflected(y: Value, x: Any) -> Any:
         if type(x) is not float:
@@ -333,9 +351,9 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
                 return _not_ours(x)
         try:
             data = value(x, y._data)
-        except (ValueError, ArithmeticError):
+        except (ValueError, ArithmeticError, TypeError):
             return apply(op_for_x, (x, y))
-        if not _modes and y.requires_grad:
+        if not _modes and type(data) is float and y.requires_grad:
             return _remember(op_for_x, x, y, data)
         return node(op_for_x, (x, y), data)
 
@@ -412,6 +430,14 @@ class Value:
     # The rest of the arithmetic is the table's: ops.py sets `Value.__add__, Value.__radd__ = infix(add)`, `Value.exp
     # = exp` and so on. Here it is only declared, for type checkers.
     if TYPE_CHECKING:
+
+        @property
+        def data(self) -> float: ...
+        @data.setter
+        def data(self, x: float) -> None: ...
+
+        real = data
+
         # fmt: off
         def __add__(self, y: Any) -> Value: ...
         def __radd__(self, y: Any) -> Value: ...
@@ -496,21 +522,6 @@ class Value:
         raise NotImplementedError(f"{type(self).__name__} has a number")
 
     @property
-    def data(self) -> float:
-        """The number. While the compiler traces, it is not to be had: it would be that of this one call."""
-        if _modes and tracer():
-            (+self).data  # noqa: B018  # of a Value without a number, which refuses
-        return self._data
-
-    @data.setter
-    def data(self, x: Any) -> None:
-        if _modes and tracer():
-            (+self).data = x  # likewise
-        self._data = x if type(x) is float else number(x, f"data of {self.name}" if self.name else "data")
-
-    real = data  # as of Python's floats: the number itself
-
-    @property
     def inputs(self) -> tuple[Any, ...]:
         """What it was computed from: Values, and floats for constants."""
         return self.x if self.y is MANY else (self.x, self.y)
@@ -546,6 +557,44 @@ class Value:
             x.grad += adjoint
 
 
+# `data` is the slot `_data`, and so is `real`, the name that Python's floats have for the number itself. While the
+# compiler traces, they ask first: a number that is read then would be that of this one call in every call.
+
+Value.data = Value.real = Value.__dict__["_data"]  # type: ignore[method-assign]
+
+
+def _asked(x: Value) -> float:
+    if tracer():
+        (+x).data  # noqa: B018  # of a Value without a number, which refuses
+    return x._data
+
+
+def _asked_to_change(x: Value, data: float) -> None:
+    if tracer():
+        (+x).data = data  # likewise
+    x._data = data
+
+
+_asking = property(_asked, _asked_to_change)
+_traces: list[Any] = []  # those that are running, in all threads
+_lock = allocate_lock()
+_changes = 0
+CHANGES = 400 if sys.version_info >= (3, 13) else 10**9
+"""How often the class may be changed to and fro: from Python 3.13 on, a class changed 1,000 times is slow for ever.
+After that it goes on asking, which only those notice who read `data` themselves."""
+
+
+def _ask(trace: Any, on: bool) -> None:
+    """`trace` begins, or ends."""
+    global _changes
+    with _lock:
+        (_traces.append if on else _traces.remove)(trace)
+        wanted = _asking if _traces or _changes > CHANGES else Value.__dict__["_data"]
+        if Value.__dict__["data"] is not wanted:
+            Value.data = Value.real = wanted  # type: ignore[assignment]
+            _changes += 1
+
+
 def is_grad_enabled() -> bool:
     """Whether computations are remembered here: not within `no_grad`."""
     return not (_modes and _no_grad.get())
@@ -561,9 +610,11 @@ def traced_by(trace: Any) -> Iterator[None]:
     """Within it `trace` records what is computed."""
     before = _tracer.get()
     _tracer.set(_On(trace))
+    _ask(trace, True)
     try:
         yield
     finally:
+        _ask(trace, False)
         _tracer.set(before)
 
 
@@ -797,6 +848,15 @@ def _not_one_each(z: Value, ds: Any) -> TypeError:
     )
 
 
+def _no_two_derivatives(error: Exception, z: Value) -> Exception:
+    """Why the partials of z are not two numbers: there are none here, or the row returns something else."""
+    try:
+        ds = partials_as_numbers(z)
+    except (ValueError, ArithmeticError) as explained:
+        return explained.with_traceback(None)
+    raise _not_one_each(z, ds) from error
+
+
 def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float], Exception | None]:
     """The same loop for numbers, written out for the nodes of two inputs, which most are.
 
@@ -823,19 +883,16 @@ def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float],
             except (TypeError, ValueError):
                 raise _not_one_each(z, ds) from None
             continue
+        x_varies, y_varies = type(x) is not float, type(y) is not float
         try:
-            ds = partials(z._data, x if type(x) is float else x._data, y if type(y) is float else y._data)
-        except (ValueError, ArithmeticError) as reason:
-            error = error or _no_derivative(reason, z)
-            ds = NAN, NAN
-        try:
-            dx, dy = ds
-        except (TypeError, ValueError):
-            raise _not_one_each(z, ds) from None
-        if type(x) is not float and x.requires_grad:
+            dx, dy = partials(z._data, x._data if x_varies else x, y._data if y_varies else y)
+        except (TypeError, ValueError, ArithmeticError) as reason:
+            error = error or _no_two_derivatives(reason, z)
+            dx = dy = NAN
+        if x_varies and x.requires_grad:
             gd = g * dx if dx else 0.0
             adjoint[x] = adjoint[x] + gd if x in adjoint else gd
-        if type(y) is not float and y.requires_grad:
+        if y_varies and y.requires_grad:
             gd = g * dy if dy else 0.0
             adjoint[y] = adjoint[y] + gd if y in adjoint else gd
     return adjoint, error

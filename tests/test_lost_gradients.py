@@ -346,9 +346,38 @@ def test_a_partial_that_is_no_sequence_names_its_op():
         row(Value(1.0), 2.0).backward()
 
 
-@pytest.mark.parametrize("bad", ["q", None, [1.0], 1j])
-def test_data_that_is_no_number_is_refused_by_name(bad):
-    x = Value(1.0, "speed")
-    with pytest.raises(TypeError, match=r"^data of speed: expected a real number or a Value, got"):
+@pytest.mark.parametrize("bad", ["q", None, [1.0], 1j, Value(2.0)])
+def test_data_that_is_no_number_is_refused_by_name_at_its_next_use(bad):
+    uses = [
+        lambda x: x * 2,
+        lambda x: 2 - x,
+        lambda x: x + x,
+        mg.exp,
+        mg.relu,
+        lambda x: mg.dot([x], [x]),
+        lambda x: -x,
+    ]
+    for use in uses:
+        x = Value(1.0, "speed")
         x.data = bad
-    assert x.data == 1.0
+        with pytest.raises((TypeError, GradientWarning)) as caught:  # math.exp takes a Value's number, with a warning
+            use(x)
+        assert "data of speed: expected a" in str(caught.value) or (use is mg.exp and isinstance(bad, Value))
+    x = Value(1.0)
+    for x.data in (3, True, 2**70):
+        assert (x * 2).data == 2.0 * x.data and (x + x).data == 2 * x.data
+
+
+def test_reading_numbers_is_as_before_after_a_trace_and_in_other_threads():
+    assert Value.data is Value.real is Value.__dict__["_data"]
+    w = Value(2.0)
+    found = []
+
+    def f(x):
+        thread = threading.Thread(target=lambda: found.append((w.data, w.real, setattr(w, "data", 3.0))))
+        thread.start()
+        thread.join()
+        return x * w
+
+    assert mg.compile(f, backend="python")(2.0) == 6.0 and found == [(2.0, 2.0, None)]
+    assert Value.data is Value.real is Value.__dict__["_data"]
