@@ -17,7 +17,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, numbers, tracer
@@ -36,6 +36,22 @@ NAN = math.nan
 POWER_DOMAIN = "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)"
 BCE_FLOOR = -100.0  # what PyTorch's binary cross entropy takes for a logarithm below it
 BCE_SMALLEST = 9.999999960041972e-13  # and for a smaller x·(1 - x) in its derivative: 1e-12, in single precision
+
+
+# Sums of floats, of which every one of milligrad's is made: from left to right, each rounded. Python's own `sum` does
+# that up to 3.11; from 3.12 on it carries the rounding errors along, but only if its start is exactly a float.
+
+
+class _Start(float):
+    __slots__ = ()
+
+
+def _added(xs: Iterable[float], start: float = 0.0) -> float:
+    return float(builtins.sum(xs, _Start(start)))
+
+
+added: Callable[..., float] = builtins.sum if builtins.sum([1e16, 1.0, -1e16]) == 0.0 else _added
+"""`added(xs, start)`: start + x₁ + x₂ + …, the same number on every version of Python."""
 
 
 # Values that Python's math module does not have in this form. Each is finite wherever the result is.
@@ -74,7 +90,7 @@ def _bce(x: float, y: float) -> float:
 
 def _dot(*xy: float) -> float:
     n = len(xy) // 2
-    return builtins.sum(map(operator.mul, xy[:n], xy[n:]), 0.0)
+    return added(map(operator.mul, xy[:n], xy[n:]), 0.0)
 
 
 def _logsumexp(*xs: float) -> float:
@@ -84,7 +100,7 @@ def _logsumexp(*xs: float) -> float:
         return _largest(*xs)  # a NaN among infinities
     rest = list(xs)
     rest.remove(m)
-    return m + math.log1p(builtins.sum([math.exp(x - m) for x in rest]))
+    return m + math.log1p(added([math.exp(x - m) for x in rest]))
 
 
 def _largest(*xs: float) -> float:
@@ -194,9 +210,9 @@ less_equal = Op("less_equal", lambda x, y: float(x <= y), lambda z, x, y: (0.0, 
 equal      = Op("equal",      lambda x, y: float(x == y), lambda z, x, y: (0.0, 0.0), "{} == {}", "1 where x and y are the same number, else 0.")
 
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
-sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.")
+sum       = Reduction("sum",  lambda *xs: added(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up from left to right; 0 for none.")
 prod      = Reduction("prod", lambda *xs: math.prod(xs, start=1.0), lambda z, *xs: _products_of_others(xs), "prod({})", "All x multiplied; 1 for none.")
-dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + … of two lists x and y.", lists=2)
+dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + …, from left to right, of two lists x and y.", lists=2)
 logsumexp = Reduction("logsumexp", _logsumexp, lambda z, *xs: [exp(x - z) for x in xs], "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.")
 max       = Reduction("max",  _largest,  lambda z, *xs: _shares([1 - (x < z) for x in xs]), "max({})", "The largest x; equals share the derivative.")
 min       = Reduction("min",  _smallest, lambda z, *xs: _shares([1 - (x > z) for x in xs]), "min({})", "The smallest x; equals share the derivative.")
@@ -232,7 +248,7 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
         if len(row) != len(ys):
             return dot(row, ys)
         try:
-            data = builtins.sum(map(operator.mul, [x.data for x in row], reals), 0.0)
+            data = added(map(operator.mul, [x.data for x in row], reals), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
         return node(dot, (*row, *ys), data)

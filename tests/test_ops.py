@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milligrad as mg
-from milligrad import LOG_EPSILON, Value
+from milligrad import LOG_EPSILON, Value, ops
 from milligrad.engine import Op, Reduction
 from milligrad.ops import TABLE
 
@@ -196,6 +196,27 @@ def test_first_and_second_derivatives_agree_with_the_closed_forms(name, x):
     gradient = mg.grad(getattr(mg, name)(v), v)
     assert gradient.data == pytest.approx(first(x), rel=1e-12)
     assert mg.grad(gradient, v).data == pytest.approx(second(x), rel=1e-12)
+
+
+# ── Sums: from left to right ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_left_to_right(xs):
+    total = 0.0
+    for x in xs:
+        total += x
+    return total
+
+
+@pytest.mark.parametrize("xs", [[1e16, 1.0, -1e16], [1.0, 1e100, 1.0, -1e100] * 5, [0.1] * 10, [], [-0.0], [5.0]])
+def test_sums_are_made_from_left_to_right_on_every_version_of_python(xs):
+    ones, expected = [1.0] * len(xs), from_left_to_right(xs)
+    lifted = [Value(x) for x in xs]
+    sums = [mg.sum(xs), mg.dot(xs, ones), ops.matvec([xs], ones)[0].real, ops.added(xs, 0.0), ops._added(xs)]
+    sums += [mg.sum(lifted).real, mg.dot(lifted, ones).real, ops.matvec([lifted], ones)[0].real]
+    assert sums == [expected] * len(sums) and {*map(type, sums)} == {float}
+    assert ops.added(xs, 0.5) == ops._added(xs, 0.5) == from_left_to_right([0.5, *xs])
+    assert type(ops._added(xs, 0.5)) is float
 
 
 def gradient(f, *xs):
