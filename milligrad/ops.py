@@ -295,7 +295,7 @@ def where(condition: Any, x: Number, y: Number) -> Any:
 
     The condition is a comparison, or a number that counts as true unless it is 0; no derivative passes through it.
     """
-    if isinstance(condition, Value) and tracer():
+    if type(condition) is Value and tracer():
         condition = +condition  # a parameter, too, has no number while it is traced
     if isinstance(condition, Value) and condition.symbolic:
         return select(condition if condition.op in (less, less_equal, equal) else 1 - equal(condition, 0.0), x, y)
