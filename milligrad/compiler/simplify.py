@@ -278,6 +278,11 @@ def _absorbed(graph: Graph, count: list[int]) -> bytearray:
     return absorbed
 
 
+def _rank(graph: Graph, x: int, absorbed: bytearray) -> int:
+    """Of two that are added, a sum comes first, since c + (a + b) is a + b + c; a product last, among its like."""
+    return 1 if not absorbed[x] else 0 if graph.op[x] in SUMS else 2
+
+
 def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[int]]:
     """All terms of the sum i, those of the sums within it included, in order."""
     xs: list[int] = []
@@ -292,6 +297,8 @@ def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[i
                 ys.append(b)
             else:
                 pairs = [(b, ONE) if a == ONE else (a, b) for a, b in zip(*_pairs(graph, x))]
+                if graph.op[x] is ops.add:
+                    pairs.sort(key=lambda pair: _rank(graph, pair[0], absorbed))
                 stack.extend(reversed(pairs))
         else:
             xs.append(x)
