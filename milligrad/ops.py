@@ -51,7 +51,8 @@ class _Start(float):
 
 
 def _added(xs: Iterable[float], start: float = 0.0) -> float:
-    return float(builtins.sum(xs, _Start(start)))
+    z = builtins.sum(xs, _Start(start))
+    return float(z) if type(z) is _Start else z  # the sum of nothing is the start
 
 
 added: Callable[..., float] = builtins.sum if builtins.sum([1e16, 1.0, -1e16]) == 0.0 else _added

@@ -29,6 +29,7 @@ from milligrad.engine import (
     topological_order,
 )
 from milligrad.nested import Nested, elementwise, flatten, is_list, leaves, shape
+from milligrad.ops import added
 from milligrad.typing import Any
 
 Function = Callable[..., Any]
@@ -205,7 +206,7 @@ def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Va
     tangent = dict(seeds)
     for z in reversed(topological_order(flatten(y))):
         if any(x in tangent for x in z.inputs):
-            tangent[z] = sum(d * tangent[x] for x, d in zip(z.inputs, partials(z)) if x in tangent)
+            tangent[z] = added(d * tangent[x] for x, d in zip(z.inputs, partials(z)) if x in tangent)
     return tangent
 
 

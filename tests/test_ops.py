@@ -390,6 +390,10 @@ def test_sums_are_made_from_left_to_right_on_every_version_of_python(xs):
     assert sums == [expected] * len(sums) and {*map(type, sums)} == {float}
     assert ops.added(xs, 0.5) == ops._added(xs, 0.5) == from_left_to_right([0.5, *xs])
     assert type(ops._added(xs, 0.5)) is float
+    if xs:
+        z = ops._added(lifted)
+        z.backward()
+        assert z.data == expected and {x.grad for x in lifted} == {1.0}
 
 
 def gradient(f, *xs):
