@@ -36,6 +36,7 @@ from milligrad import (
 from milligrad.data import DataLoader, TensorDataset, load_digits, load_mnist, load_names, random_split, xor
 from milligrad.files import replace
 from milligrad.functional import softmax
+from milligrad.ops import added
 from milligrad.optim.lr_scheduler import CosineAnnealingLR
 from milligrad.progress import progress
 from milligrad.trainer import BACKENDS
@@ -95,7 +96,7 @@ def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]
             if not any(map(isnan, logits)):  # a NaN speaks for no class
                 confusion[y][logits.index(max(logits))] += 1
     right = sum(confusion[i][i] for i in range(10))
-    return sum(losses) / len(losses), right / len(losses), confusion
+    return added(losses) / len(losses), right / len(losses), confusion
 
 
 def table(confusion: list[list[int]]) -> str:

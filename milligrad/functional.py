@@ -98,11 +98,11 @@ def leaky_relu(input: Nested, negative_slope: float = 0.01) -> Nested:
 
 
 def elu(input: Nested, alpha: float = 1.0) -> Nested:
-    """x where x > 0, else alpha · (exp(x) - 1). Clevert et al. 2015, eq. 15."""
+    """x where x > 0, else alpha · (exp(x) - 1). Clevert et al. 2015, eq. 15. Its second derivative at 0 is 0."""
 
     def f(x: Number) -> Any:
-        positive = x > 0
-        return ops.where(positive, x, alpha * ops.expm1(ops.where(positive, 0.0, x)))
+        straight = x if alpha == 1 else ops.where(x <= 0, alpha * x, x)  # 0 counts to it, with the slope alpha
+        return ops.where(x < 0, alpha * ops.expm1(ops.where(x < 0, x, 0.0)), straight)
 
     return _each(f, input)
 
@@ -615,16 +615,16 @@ def l1_loss(input: Nested, target: Nested, reduction: str = "mean") -> Any:
 
 
 def huber_loss(input: Nested, target: Nested, reduction: str = "mean", delta: float = 1.0) -> Any:
-    """½·d² where d = |x - y| ≤ delta, else delta · (d - ½·delta). Huber 1964."""
+    """½·d² where d = |x - y| < delta, else delta · (d - ½·delta). Huber 1964."""
     if not delta > 0:
         raise ValueError(f"delta: expected a number > 0, got {delta}")
 
     def loss(x: Number, y: Number) -> Any:
         d = x - y
         size = ops.abs(d)
-        small = size <= delta
-        near = ops.where(small, d, 0.0)  # an infinite d stays out of the square, and out of its derivative
-        return ops.where(small, 0.5 * near * near, delta * (size - 0.5 * delta))
+        large = size >= delta  # a NaN is not, and goes the way on which its derivative is NaN, too
+        near = ops.where(large, 0.0, d)  # an infinite d stays out of the square, and out of its derivative
+        return ops.where(large, delta * (size - 0.5 * delta), 0.5 * near * near)
 
     return _pointwise(loss, input, target, reduction)
 
@@ -639,9 +639,9 @@ def smooth_l1_loss(input: Nested, target: Nested, reduction: str = "mean", beta:
     def loss(x: Number, y: Number) -> Any:
         d = x - y
         size = ops.abs(d)
-        small = size < beta
-        near = ops.where(small, d, 0.0)
-        return ops.where(small, 0.5 * near * near / beta, size - 0.5 * beta)
+        large = size >= beta  # as in huber_loss
+        near = ops.where(large, 0.0, d)
+        return ops.where(large, size - 0.5 * beta, 0.5 * near * near / beta)
 
     return _pointwise(loss, input, target, reduction)
 

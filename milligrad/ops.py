@@ -17,7 +17,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from milligrad import engine
@@ -25,9 +25,10 @@ from milligrad.engine import Number, Op, Reduction, Value, infix, node, number, 
 from milligrad.typing import Any
 
 __all__ = [
-    "LOG_EPSILON", "abs", "acos", "asin", "atan", "clamp", "cos", "cosh", "dot", "erf", "exp", "expm1", "log", "log1p",
-    "logsumexp", "max", "maximum", "mean", "min", "minimum", "prod", "relu", "sigmoid", "sin", "sinh", "softplus", "sqrt",
-    "sum", "tan", "tanh", "where",
+    "LOG_EPSILON", "abs", "acos", "asin", "atan", "clamp", "cos", "cosh", "dot", "erf", "erfc", "exp", "expm1", "log",
+    "log1mexp", "log1p", "log_normal_cdf", "log_sigmoid", "logaddexp", "logsumexp", "max", "maximum", "mean", "min",
+    "minimum", "normal_cdf", "prod", "relu", "sigmoid", "sin", "sinh", "softplus", "sqrt", "sum", "tan", "tanh", "where",
+    "xlogy",
 ]  # fmt: skip
 
 LOG_EPSILON = 1e-8
@@ -37,6 +38,26 @@ NAN = math.nan
 POWER_DOMAIN = "x > 0 or y % 1 == 0 and (x < 0 or y >= 0)"
 BCE_FLOOR = -100.0  # what PyTorch's binary cross entropy takes for a logarithm below it
 BCE_SMALLEST = 9.999999960041972e-13  # and for a smaller x·(1 - x) in its derivative: 1e-12, in single precision
+LOG_2 = math.log(2)
+LOG_SQRT_2_PI = math.log(2 * math.pi) / 2
+NORMAL_TAIL = -8.0  # where the normal distribution's left tail begins, in which Φ is taken from a continued fraction
+
+
+# Sums of floats, of which every one of milligrad's is made: from left to right, each rounded. Python's own `sum` does
+# that up to 3.11; from 3.12 on it carries the rounding errors along, but only if its start is exactly a float.
+
+
+class _Start(float):
+    __slots__ = ()
+
+
+def _added(xs: Iterable[float], start: float = 0.0) -> float:
+    z = builtins.sum(xs, _Start(start))
+    return float(z) if type(z) is _Start else z  # the sum of nothing is the start
+
+
+added: Callable[..., float] = builtins.sum if builtins.sum([1e16, 1.0, -1e16]) == 0.0 else _added
+"""`added(xs, start)`: start + x₁ + x₂ + …, the same number on every version of Python."""
 
 
 # Values that Python's math module does not have in this form. Each is finite wherever the result is.
@@ -73,9 +94,37 @@ def _bce(x: float, y: float) -> float:
     return -(y * builtins.max(log_x, BCE_FLOOR) + (1 - y) * builtins.max(log_1_x, BCE_FLOOR))
 
 
+def _xlogy(x: float, y: float) -> float:
+    return 0.0 if x == 0 and y == y else x * math.log(y)
+
+
+def _log1mexp(x: float) -> float:
+    if x <= 0:
+        raise ValueError("x is not positive")
+    return math.log(-math.expm1(-x)) if x < LOG_2 else math.log1p(-math.exp(-x))
+
+
+def _log_normal_cdf(x: float) -> float:
+    if x < NORMAL_TAIL:
+        return -x * x / 2 - LOG_SQRT_2_PI - math.log(tail_ratio(-x))
+    q = math.erfc(math.fabs(x) * math.sqrt(0.5)) / 2  # the probability of what lies further out, on the side of x
+    return math.log1p(-q) if x > 0 else math.log(q)
+
+
+def tail_ratio(a: Any) -> Any:
+    """φ(a) / Φ(-a) of the normal distribution, far out: a + 1/(a + 2/(a + 3/(a + …))). Laplace 1805.
+
+    16 terms are exact to the last digit for a ≥ 8, and all derivatives of the fraction with it.
+    """
+    z = a
+    for k in range(16, 0, -1):
+        z = a + k / z
+    return z
+
+
 def _dot(*xy: float) -> float:
     n = len(xy) // 2
-    return builtins.sum(map(operator.mul, xy[:n], xy[n:]), 0.0)
+    return added(map(operator.mul, xy[:n], xy[n:]), 0.0)
 
 
 def _chain(*xy: float) -> float:
@@ -83,7 +132,7 @@ def _chain(*xy: float) -> float:
     if total == total:
         return total  # a product of 0 and inf or NaN would have made it NaN
     n = len(xy) // 2
-    return builtins.sum([x * y for x, y in zip(xy[:n], xy[n:]) if x and y], 0.0)
+    return added([x * y for x, y in zip(xy[:n], xy[n:]) if x and y], 0.0)
 
 
 def _logsumexp(*xs: float) -> float:
@@ -93,7 +142,7 @@ def _logsumexp(*xs: float) -> float:
         return _largest(*xs)  # a NaN among infinities
     rest = list(xs)
     rest.remove(m)
-    return m + math.log1p(builtins.sum([math.exp(x - m) for x in rest]))
+    return m + math.log1p(added([math.exp(x - m) for x in rest]))
 
 
 def _largest(*xs: float) -> float:
@@ -121,9 +170,35 @@ def _products_of_others(xs: tuple[Any, ...]) -> list[Any]:
 
 
 def _shares(extreme: list[Any]) -> list[Any]:
-    """1 where `extreme` holds, divided by how many hold."""
+    """1 where `extreme` holds, divided by how many hold; where none does, there was a NaN, and NaN is the share of each."""
     n = builtins.sum(extreme)
+    n = where(n > 0, n, NAN)
     return [e / n for e in extreme]
+
+
+def _logsumexp_partials(z: Any, *xs: Any) -> list[Any]:
+    """exp(x - z), divided by their sum. That is 1 but for the rounding of z, so it is no function of x: a constant.
+
+    If every x is -inf, each share is 0.
+    """
+    middle = where(z <= -math.inf, 0.0, z)
+    shares = [exp(x - middle) for x in xs]
+    total = sum([share.detach() if isinstance(share, Value) else share for share in shares])
+    total = where(total > 0, total, 1.0)
+    return [share / total for share in shares]
+
+
+def _xlogy_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """ln y and x / y; both are 0 where x is 0 and y is not positive."""
+    y = where(equal(x, 0.0) * (y <= 0), 1.0, y)
+    return log(y), x / y
+
+
+def _log_normal_cdf_partials(z: Any, x: Any) -> tuple[Any]:
+    """φ(x) / Φ(x), with Φ(x) = exp(z): the inverse of Mills' ratio. In the left tail, where that cancels, its fraction."""
+    tail = x < NORMAL_TAIL
+    near, z, a = where(tail, 0.0, x), where(tail, 0.0, z), where(tail, -x, 1.0)
+    return (where(tail, tail_ratio(a), exp(-near * near / 2 - LOG_SQRT_2_PI - z)),)
 
 
 def _pow_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -167,7 +242,7 @@ identity = Op("identity", operator.pos, lambda z, x: (1.0,),           "+{}",   
 
 # ── Exponentials and logarithms ──────────────────────────────────────────────────────────────────────────────────
 exp      = Op("exp",   math.exp,       lambda z, x: (z,),              "exp({})",   "e to the power of x.")
-expm1    = Op("expm1", math.expm1,     lambda z, x: (z + 1,),          "expm1({})", "exp(x) - 1, exact near 0.")
+expm1    = Op("expm1", math.expm1,     lambda z, x: (exp(x),),         "expm1({})", "exp(x) - 1, exact near 0.")
 log      = Op("log",   lambda x: math.log(x or LOG_EPSILON), lambda z, x: (1 / where(x <= 0, LOG_EPSILON, x),),
               "log({})", "The natural logarithm of x; at 0 that of LOG_EPSILON.", "x >= 0")
 log1p    = Op("log1p", math.log1p,     lambda z, x: (1 / (1 + x),),    "log1p({})", "log(1 + x), exact near 0.", "x > -1")
@@ -188,6 +263,13 @@ tanh     = Op("tanh",  math.tanh,      lambda z, x: (1 - z*z,),        "tanh({})
 sigmoid  = Op("sigmoid",  _sigmoid,    lambda z, x: (z * (1 - z),),    "sigmoid({})",  "1 / (1 + exp(-x)).")
 softplus = Op("softplus", _softplus,   lambda z, x: (sigmoid(x),),     "softplus({})", "log(1 + exp(x)): a smooth relu.")
 erf      = Op("erf",      math.erf,    lambda z, x: (2 / math.sqrt(math.pi) * exp(-(x*x)),), "erf({})", "The error function of x.")
+erfc     = Op("erfc",     math.erfc,   lambda z, x: (-2 / math.sqrt(math.pi) * exp(-(x*x)),), "erfc({})", "1 - erf(x), exact in the right tail.")
+log_normal_cdf = Op("log_normal_cdf", _log_normal_cdf, _log_normal_cdf_partials,
+              "log_normal_cdf({})", "log Φ(x) of the standard normal distribution, exact in both tails.")
+log1mexp = Op("log1mexp", _log1mexp,   lambda z, x: (-exp(-x) / expm1(-x),),
+              "log1mexp({})", "log(1 - exp(-x)), exact for large and for small x. Mächler 2012, eq. 7.", "x > 0")
+xlogy    = Op("xlogy",    _xlogy,      _xlogy_partials,
+              "xlogy({}, {})", "x times log(y); 0 where x is 0.", "x == 0 or y > 0")
 bce      = Op("bce",      _bce,        _bce_partials,
               "bce({}, {})", "-(y·ln x + (1-y)·ln(1-x)), each logarithm at least -100: the binary cross entropy.", "0 <= x <= 1")
 
@@ -203,13 +285,13 @@ less_equal = Op("less_equal", lambda x, y: float(x <= y), lambda z, x, y: (0.0, 
 equal      = Op("equal",      lambda x, y: float(x == y), lambda z, x, y: (0.0, 0.0), "{} == {}", "1 where x and y are the same number, else 0.")
 
 # ── Of many inputs, in one node ──────────────────────────────────────────────────────────────────────────────────
-sum       = Reduction("sum",  lambda *xs: builtins.sum(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up; 0 for none.", symmetric=True)
+sum       = Reduction("sum",  lambda *xs: added(xs, 0.0), lambda z, *xs: (1.0,) * len(xs), "sum({})", "All x added up from left to right; 0 for none.", symmetric=True)
 prod      = Reduction("prod", lambda *xs: math.prod(xs, start=1.0), lambda z, *xs: _products_of_others(xs), "prod({})", "All x multiplied; 1 for none.", symmetric=True)
-dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + … of two lists x and y.", lists=2, symmetric=True)
-chain     = Reduction("chain", _chain, lambda z, *xy: _halves(xy),             "chain({})", "x₁·y₁ + x₂·y₂ + …, where 0 times anything is 0: what the chain rule adds up.", lists=2, symmetric=True)
-logsumexp = Reduction("logsumexp", _logsumexp, lambda z, *xs: [exp(x - z) for x in xs], "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.", symmetric=True)
-max       = Reduction("max",  _largest,  lambda z, *xs: _shares([1 - (x < z) for x in xs]), "max({})", "The largest x; equals share the derivative.", symmetric=True)
-min       = Reduction("min",  _smallest, lambda z, *xs: _shares([1 - (x > z) for x in xs]), "min({})", "The smallest x; equals share the derivative.", symmetric=True)
+dot       = Reduction("dot",  _dot,    lambda z, *xy: _halves(xy),               "dot({})", "x₁·y₁ + x₂·y₂ + …, from left to right, of two lists x and y.", lists=2, symmetric=True)
+chain     = Reduction("chain", _chain, lambda z, *xy: _halves(xy),               "chain({})", "x₁·y₁ + x₂·y₂ + …, where 0 times anything is 0: what the chain rule adds up.", lists=2, symmetric=True)
+logsumexp = Reduction("logsumexp", _logsumexp, _logsumexp_partials, "logsumexp({})", "log(exp(x₁) + exp(x₂) + …), without overflow.", symmetric=True)
+max       = Reduction("max",  _largest,  lambda z, *xs: _shares([x >= z for x in xs]), "max({})", "The largest x; equals share the derivative.", symmetric=True)
+min       = Reduction("min",  _smallest, lambda z, *xs: _shares([x <= z for x in xs]), "min({})", "The smallest x; equals share the derivative.", symmetric=True)
 # fmt: on
 
 TABLE: dict[str, Op] = engine.TABLE  # every row by its name
@@ -227,7 +309,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     result is taken, as in `where(x > 0, lambda: sqrt(x), 0.0)`, while sqrt(x) alone would be refused below 0. Compiled
     code computes both, and a number that makes no sense in the one that is not taken does not matter there.
     """
-    if isinstance(condition, Value) and tracer():
+    if isinstance(condition, Value) and not condition.symbolic and tracer():
         condition = +condition  # a parameter, too, has no number while it is traced
     if isinstance(condition, Value) and condition.symbolic:
         is_answer = condition.op in (less, less_equal, equal)
@@ -254,7 +336,7 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
         if len(row) != len(ys):
             return dot(row, ys)
         try:
-            data = builtins.sum(map(operator.mul, [x._data for x in row], reals), 0.0)
+            data = added(map(operator.mul, [x._data for x in row], reals), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
         return node(dot, (*row, *ys), data)
@@ -268,13 +350,28 @@ def clamp(x: Number, min: Number | None = None, max: Number | None = None) -> An
 
 
 def maximum(x: Number, y: Number) -> Any:
-    """The larger of x and y; each gets half of the derivative where they are equal."""
+    """The larger of x and y; each gets half of the derivative where they are equal, and NaN where one is NaN."""
     return max((x, y))
 
 
 def minimum(x: Number, y: Number) -> Any:
-    """The smaller of x and y; each gets half of the derivative where they are equal."""
+    """The smaller of x and y; each gets half of the derivative where they are equal, and NaN where one is NaN."""
     return min((x, y))
+
+
+def log_sigmoid(x: Number) -> Any:
+    """log(sigmoid(x)) = -log(1 + exp(-x)), exact in both tails."""
+    return -softplus(-x)
+
+
+def logaddexp(x: Number, y: Number) -> Any:
+    """log(exp(x) + exp(y)), without overflow: the logarithm of a sum, from the logarithms of its terms."""
+    return logsumexp((x, y))
+
+
+def normal_cdf(x: Number) -> Any:
+    """Φ(x) = erfc(-x / √2) / 2: the standard normal distribution function, exact in the left tail, too."""
+    return erfc(-x * math.sqrt(0.5)) / 2
 
 
 def mean(xs: Iterable[Number]) -> Any:
@@ -297,7 +394,8 @@ Value.__pow__, Value.__rpow__ = infix(pow, power, exponential)
 Value.__neg__, Value.__pos__, Value.__abs__ = neg, identity, abs
 
 for _row in (
-    exp, expm1, log, log1p, sqrt, sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, sigmoid, softplus, erf, relu, abs
+    exp, expm1, log, log1p, sqrt, sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, sigmoid, softplus, erf, erfc, relu,
+    abs,
 ):  # fmt: skip
     setattr(Value, _row.name, _row)
 Value.sum_of_products = staticmethod(chain)

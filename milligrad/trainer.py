@@ -397,7 +397,7 @@ class _Batches(_Feed):
 
     def evaluate(self, session: Session) -> tuple[float, float]:
         losses, rights = zip(*[session.evaluate(xb, yb, None) for xb, yb in self.pairs])
-        return sum(losses), sum(rights)
+        return ops.added(losses, 0.0), ops.added(rights, 0.0)
 
 
 def _feed(X: Any, y: Any, names: tuple[str, str], batch_size: int) -> _Feed:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 NAMES = """
 LOG_EPSILON TraceError Value
 Callback Checkpoint EarlyStopping History Trainer compile
-abs acos asin atan clamp cos cosh dot erf exp expm1 log log1p logsumexp max maximum mean min minimum prod relu sigmoid
-sin sinh softplus sqrt sum tan tanh where
+abs acos asin atan clamp cos cosh dot erf erfc exp expm1 log log1mexp log1p log_normal_cdf log_sigmoid logaddexp
+logsumexp max maximum mean min minimum normal_cdf prod relu sigmoid sin sinh softplus sqrt sum tan tanh where xlogy
 grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad value_and_grad
 data functional nn optim transforms
 draw explain record_lines step_through

@@ -4,6 +4,7 @@ A table of cases stands beside each of them, and a test that the table names all
 case fails here. The cases of functions and modules are those by which tests/compiler/test_trace.py tests their traces.
 """
 
+import functools
 import inspect
 import itertools
 import math
@@ -585,3 +586,37 @@ def test_cases_differ():
         alike = {(a, b) for a, b in itertools.combinations(found, 2) if found[a] == found[b]}
         by_definition = {(f"CrossEntropyLoss {r}", f"NLLLoss {r}") for r in REDUCTIONS}
         assert alike == (by_definition if table == "losses" else set())
+
+
+# Sums
+
+CANCELLING = [1e16, -1e16, 1.0, 3.0, -1.0, 1e8, -1e8, 0.1]
+SUMS = {
+    "sum": ops.sum,
+    "a chain of additions": lambda x: functools.reduce(lambda a, b: a + b, x),
+    "a chain the other way round": lambda x: functools.reduce(lambda a, b: b + a, x),
+    "dot": lambda x: ops.dot(x, [2.0 ** (i % 3) for i in range(len(x))]),
+    "forwards and backwards": lambda x: [ops.sum(x), ops.sum(x[::-1])],
+    "rows": lambda x: [ops.dot(x, [2.0 ** (i + k) for i in range(len(x))]) for k in range(9)],
+}
+
+
+@each_backend
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_short_sums_are_added_from_left_to_right(name, n, backend):
+    f, generator = SUMS[name], random.Random(n)
+    compiled = compile(f, backend=backend)
+    for _ in range(20):
+        x = generator.choices(CANCELLING, k=n)
+        assert compiled(x) == f(x)  # to the bit: a product with a power of two is exact
+
+
+@pytest.mark.parametrize("name", ["sum", "a chain of additions"])
+@pytest.mark.parametrize("n", [9, 13, 40])
+def test_python_adds_a_long_sum_from_left_to_right_too(name, n):
+    f, generator = SUMS[name], random.Random(n)
+    compiled = compile(f, backend="python")
+    for _ in range(20):
+        x = generator.choices(CANCELLING, k=n)
+        assert compiled(x) == f(x)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import milligrad
-from milligrad import Value, gradcheck, gradgradcheck
+from milligrad import Value, grad, gradcheck, gradgradcheck
 from milligrad import functional as F
 from milligrad.engine import number
 from milligrad.nested import elementwise, flatten, full, shape, unflatten
@@ -97,6 +97,29 @@ def test_activations_are_finite_and_right_far_out(name, x):
 @activations
 def test_nan_in_nan_out(name):
     assert math.isnan(getattr(F, name)(NAN))
+
+
+def test_elu_bends_below_0_only():
+    for alpha in (1.0, 0.3, 2.5):
+        for x, first, second in [
+            (0.0, alpha, 0.0),
+            (-0.0, alpha, 0.0),
+            (-1e-9, alpha, alpha),
+            (1e-9, 1.0, 0.0),
+            (-40.0, alpha * math.exp(-40), alpha * math.exp(-40)),
+        ]:
+            v = Value(x)
+            slope = grad(F.elu(v, alpha), v)
+            bend = grad(slope, v).data if slope.requires_grad else 0.0
+            assert [slope.data, bend] == pytest.approx([first, second], rel=1e-8, abs=0)
+
+
+@pytest.mark.parametrize("f", [F.huber_loss, F.smooth_l1_loss, F.mse_loss])
+def test_the_slope_of_a_loss_at_nan_is_nan(f):
+    v = Value(NAN)
+    z = f([v, 1.0], [0.0, 0.0])
+    z.backward()
+    assert math.isnan(z.data) and math.isnan(v.grad)
 
 
 def test_corners_take_the_derivative_pytorch_documents():

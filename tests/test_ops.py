@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milligrad as mg
-from milligrad import LOG_EPSILON, Value
+from milligrad import LOG_EPSILON, Value, ops
 from milligrad.engine import Op, Reduction
 from milligrad.ops import TABLE
 
@@ -106,7 +106,8 @@ def test_the_table_has_the_rows_of_the_documentation():
         *("add", "sub", "mul", "div", "power", "exponential", "pow", "neg", "identity"),
         *("exp", "expm1", "log", "log1p", "sqrt"),
         *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
-        *("sigmoid", "softplus", "erf", "bce", "relu", "abs", "clamp", "where"),
+        *("sigmoid", "softplus", "erf", "erfc", "log_normal_cdf", "log1mexp", "xlogy", "bce"),
+        *("relu", "abs", "clamp", "where"),
         *("less", "less_equal", "equal"),
         *("sum", "prod", "dot", "chain", "logsumexp", "max", "min"),
     }
@@ -128,6 +129,7 @@ IN_MATH = [
     "cosh",
     "tanh",
     "erf",
+    "erfc",
 ]
 METHODS = [*IN_MATH, "sigmoid", "relu", "softplus", "abs"]
 
@@ -180,6 +182,16 @@ CLOSED = {
     "tanh": (lambda x: math.cosh(x) ** -2, lambda x: -2 * math.tanh(x) / math.cosh(x) ** 2),
     "sigmoid": (lambda x: 0.25 / math.cosh(x / 2) ** 2, lambda x: -0.25 * math.tanh(x / 2) / math.cosh(x / 2) ** 2),
     "softplus": (lambda x: 1 / (1 + math.exp(-x)), lambda x: 0.25 / math.cosh(x / 2) ** 2),
+    "erfc": (
+        lambda x: -2 / math.sqrt(math.pi) * math.exp(-x * x),
+        lambda x: 4 * x / math.sqrt(math.pi) * math.exp(-x * x),
+    ),
+    "log1mexp": (lambda x: 1 / math.expm1(x), lambda x: -math.exp(x) / math.expm1(x) ** 2),
+    "log_sigmoid": (lambda x: 1 / (1 + math.exp(x)), lambda x: -0.25 / math.cosh(x / 2) ** 2),
+    "normal_cdf": (
+        lambda x: math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
+        lambda x: -x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
+    ),
     "erf": (
         lambda x: 2 / math.sqrt(math.pi) * math.exp(-x * x),
         lambda x: -4 * x / math.sqrt(math.pi) * math.exp(-x * x),
@@ -196,6 +208,192 @@ def test_first_and_second_derivatives_agree_with_the_closed_forms(name, x):
     gradient = mg.grad(getattr(mg, name)(v), v)
     assert gradient.data == pytest.approx(first(x), rel=1e-12)
     assert mg.grad(gradient, v).data == pytest.approx(second(x), rel=1e-12)
+
+
+# f, x, f(x), f'(x), f''(x): to 60 digits by mpmath 1.4, rounded. f is composed of mpmath's erfc, expm1, log1p and exp.
+DIGITS = [
+    ("erfc", -6.0, 2.0, -2.617301239249265e-16, -3.1407614870991178e-15),
+    ("erfc", -1.0, 1.8427007929497148, -0.4151074974205947, -0.8302149948411894),
+    ("erfc", -0.0, 1.0, -1.1283791670955126, 0.0),
+    ("erfc", 0.3, 0.6713732405408726, -1.031260909618963, 0.6187565457713778),
+    ("erfc", 2.0, 0.004677734981047266, -0.020666985354092053, 0.08266794141636821),
+    ("erfc", 10.0, 2.088487583762545e-45, -4.197656231354417e-44, 8.395312462708834e-43),
+    ("erfc", 26.0, 5.663192408856143e-296, -2.9470349932662697e-294, 1.53245819649846e-292),
+    ("normal_cdf", -37.0, 5.725571222524577e-300, 2.1200065515246056e-298, 7.84402424064104e-297),
+    ("normal_cdf", -10.0, 7.619853024160525e-24, 7.694598626706419e-23, 7.694598626706419e-22),
+    ("normal_cdf", -2.5, 0.006209665325776135, 0.017528300493568537, 0.043820751233921346),
+    ("normal_cdf", 0.0, 0.5, 0.3989422804014327, 0.0),
+    ("normal_cdf", 0.7, 0.758036347776927, 0.31225393336676127, -0.21857775335673288),
+    ("normal_cdf", 10.0, 1.0, 7.694598626706419e-23, -7.694598626706419e-22),
+    ("log_normal_cdf", -10000.0, -50000010.12927891, 10000.000099999997, -0.9999999900000006),
+    ("log_normal_cdf", -40.0, -804.6084420137538, 40.02496884720726, -0.9993773316214086),
+    ("log_normal_cdf", -37.5, -707.6689893175072, 37.526628874883656, -0.9992919051145792),
+    ("log_normal_cdf", -10.0, -53.23128515051247, 10.098093233962512, -0.9905546221743438),
+    ("log_normal_cdf", -8.0, -35.01343715991455, 8.121368112236112, -0.9856751165566591),
+    ("log_normal_cdf", -7.9, -34.20622817098172, 8.022817246208781, -0.9853403210156723),
+    ("log_normal_cdf", -2.5, -5.08164827727869, 2.822744797663907, -0.9110261985788846),
+    ("log_normal_cdf", 0.0, -0.6931471805599453, 0.7978845608028654, -0.6366197723675814),
+    ("log_normal_cdf", 0.7, -0.2770239422771313, 0.41192475041929066, -0.45802932530149837),
+    ("log_normal_cdf", 10.0, -7.619853024160525e-24, 7.694598626706419e-23, -7.694598626706419e-22),
+    ("log_normal_cdf", 37.0, -5.725571222524577e-300, 2.1200065515246056e-298, -7.84402424064104e-297),
+    ("log1mexp", 1e-100, -230.25850929940458, 1e100, -1e200),
+    ("log1mexp", 1e-09, -20.723265837446412, 999999999.4999999, -9.999999999999999e17),
+    ("log1mexp", 0.5, -0.9327521295671886, 1.5414940825367982, -3.917698089032764),
+    ("log1mexp", 0.7, -0.6863410028083852, 0.9864338636344634, -1.9594856309592785),
+    ("log1mexp", 3.0, -0.05106918094270159, 0.05239569649125595, -0.05514100550205976),
+    ("log1mexp", 40.0, -4.248354255291589e-18, 4.248354255291589e-18, -4.248354255291589e-18),
+    ("log1mexp", 700.0, -9.85967654375977e-305, 9.85967654375977e-305, -9.85967654375977e-305),
+    ("log_sigmoid", -10000.0, -10000.0, 1.0, -0.0),
+    ("log_sigmoid", -40.0, -40.0, 1.0, -4.248354255291589e-18),
+    ("log_sigmoid", -10.0, -10.000045398899218, 0.9999546021312976, -4.5395807735951673e-05),
+    ("log_sigmoid", 0.0, -0.6931471805599453, 0.5, -0.25),
+    ("log_sigmoid", 1.5, -0.2014132779827524, 0.18242552380635635, -0.14914645207033286),
+    ("log_sigmoid", 10.0, -4.539889921686465e-05, 4.5397868702434395e-05, -4.5395807735951673e-05),
+]
+
+
+def compiled(backend, name):
+    """value, first and second derivative, as functions of a number."""
+    f = getattr(mg, name)
+    first = mg.transforms.grad(f)
+    three = f, first, mg.transforms.grad(first)
+    if backend == "eager":
+        return three
+    if backend == "llvm":
+        pytest.importorskip("llvmlite")
+    return [mg.compile(g, backend=backend) for g in three]
+
+
+@pytest.mark.parametrize("backend", ["eager", "python", "llvm"])
+@pytest.mark.parametrize("name", sorted({name for name, *_ in DIGITS}))
+def test_the_stable_functions_are_right_to_the_last_digits(name, backend):
+    three = compiled(backend, name)
+    for x, *expected in [row[1:] for row in DIGITS if row[0] == name]:
+        # erfc near 26 turns the last digit of x into 10⁻¹³; log_sigmoid'' is sigmoid · (1 - sigmoid).
+        atol = 1e-16 if name == "log_sigmoid" else 0.0
+        assert [float(f(x)) for f in three] == pytest.approx(expected, rel=5e-13, abs=atol), (x, backend)
+
+
+@pytest.mark.parametrize("backend", ["eager", "python", "llvm"])
+def test_the_logarithm_of_the_normal_distribution_has_no_seam_where_its_tail_begins(backend):
+    three = compiled(backend, "log_normal_cdf")
+    below, above = math.nextafter(-8.0, -9), math.nextafter(-8.0, 0)
+    for f in three:
+        assert float(f(below)) == pytest.approx(float(f(above)), rel=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["eager", "python", "llvm"])
+def test_xlogy_is_0_where_x_is_0_and_so_is_what_cannot_be_told(backend):
+    f = mg.value_and_grad(mg.xlogy, argnums=(0, 1))
+    if backend != "eager":
+        if backend == "llvm":
+            pytest.importorskip("llvmlite")
+        f = mg.compile(f, backend=backend)
+    for x, y, z, dx, dy in [
+        (0.0, 0.0, 0.0, 0.0, 0.0),
+        (-0.0, 0.0, 0.0, 0.0, 0.0),
+        (0.0, -1.0, 0.0, 0.0, 0.0),
+        (0.0, 2.0, 0.0, math.log(2), 0.0),
+        (3.0, 2.0, 3 * math.log(2), math.log(2), 1.5),
+        (-3.0, 1e-300, -3 * math.log(1e-300), math.log(1e-300), -3e300),
+    ]:
+        value, gradient = f(x, y)
+        assert [float(value), *map(float, gradient)] == pytest.approx([z, dx, dy], rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize("x, y", [(0.3, -1.2), (1000.0, 999.0), (-1000.0, -1000.0), (5.0, -math.inf), (0.0, -800.0)])
+def test_logaddexp_adds_two_numbers_by_their_logarithms(x, y):
+    largest = max(x, y)
+    share = math.exp(x - largest) / (math.exp(x - largest) + math.exp(y - largest))
+    assert mg.logaddexp(x, y) == pytest.approx(largest + math.log1p(math.exp(min(x, y) - largest)), rel=1e-15)
+    assert gradient(mg.logaddexp, x, y) == pytest.approx([share, 1 - share], rel=1e-12, abs=1e-15)
+    assert mg.logaddexp(math.inf, math.inf) == mg.logaddexp(x, math.inf) == math.inf
+    assert mg.logaddexp(-math.inf, -math.inf) == -math.inf
+
+
+def both_gradients(f, xs):
+    """By backward, and by grad with and without a graph."""
+    v = [Value(x) for x in xs]
+    return [gradient(f, *xs), *[[g.data for g in mg.grad(f(*v), v, create_graph=c)] for c in (True, False)]]
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e3, 1e8, 1e16, 1e30, 1e300])
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_the_shares_of_logsumexp_add_up_to_1_at_any_size(size, n):
+    for sign in (1, -1):
+        for shares in both_gradients(lambda *xs: mg.logsumexp(xs), [sign * size] * n):
+            assert shares == pytest.approx([1 / n] * n, rel=1e-15)
+        for shares in both_gradients(lambda *xs: mg.logsumexp(xs), [sign * size + i for i in range(n)]):
+            assert math.fsum(shares) == pytest.approx(1, rel=1e-15)
+    v = [Value(size), Value(size)]
+    second = [[h.data for h in mg.grad(g, v)] for g in mg.grad(mg.logsumexp(v), v)]
+    assert second == [[0.25, -0.25], [-0.25, 0.25]]
+
+
+NOTHING = [-math.inf, -math.inf]
+OF_NOTHING = {
+    "flat": lambda *xs: mg.logsumexp(xs),
+    "nested": lambda *xs: mg.logsumexp([mg.logsumexp(xs), mg.logsumexp(xs[:1])]),
+    "beside a number": lambda *xs: mg.logsumexp([mg.logsumexp(xs), 0.5]),
+    "by pairs": lambda x, y: mg.logaddexp(mg.logaddexp(x, y), x),
+}
+
+
+@pytest.mark.parametrize("name", OF_NOTHING)
+def test_logsumexp_of_nothing_but_minus_infinity_has_the_derivatives_0(name):
+    f, zeros = OF_NOTHING[name], [0.0, 0.0]
+    assert both_gradients(f, NOTHING) == [zeros] * 3
+    v = [Value(x) for x in NOTHING]
+    assert [[h.data for h in mg.grad(g, v)] for g in mg.grad(f(*v), v)] == [zeros] * 2
+
+
+@pytest.mark.parametrize("backend", ["python", "llvm"])
+@pytest.mark.parametrize("name", OF_NOTHING)
+def test_compiled_logsumexp_shares_alike(name, backend):
+    if backend == "llvm":
+        pytest.importorskip("llvmlite")
+    f = OF_NOTHING[name]
+    first = mg.compile(mg.transforms.grad(f, argnums=(0, 1)), backend=backend)
+    second = mg.compile(mg.transforms.hessian(lambda xs: f(*xs)), backend=backend)
+    assert [*map(float, first(*NOTHING))] == [0.0, 0.0]
+    assert [[*map(float, row)] for row in second(NOTHING)] == [[0.0, 0.0]] * 2
+    for xs in ([1e16, 1e16], [-1e30, -1e30], [3.0, 3.0]):
+        assert [*map(float, first(*xs))] == pytest.approx(gradient(f, *xs), rel=1e-14)
+        expected = mg.transforms.hessian(lambda xs: f(*xs))(xs)
+        for row, right in zip(second(xs), expected, strict=True):
+            assert [*map(float, row)] == pytest.approx([*map(float, right)], rel=1e-13, abs=1e-16)
+
+
+@pytest.mark.parametrize("xs", [[math.nan], [1.0, math.nan], [math.nan, math.inf], [math.nan, math.nan, 0.0]])
+def test_the_derivative_of_a_largest_number_that_is_none_is_none(xs):
+    for f in (mg.max, mg.min, *[lambda xs, f=f: f(xs[0], xs[-1]) for f in (mg.maximum, mg.minimum)]):
+        for shares in both_gradients(lambda *xs, f=f: f(xs), xs):
+            assert all(math.isnan(g) for g in (shares if f in (mg.max, mg.min) else [shares[0], shares[-1]]))
+
+
+# ── Sums: from left to right ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_left_to_right(xs):
+    total = 0.0
+    for x in xs:
+        total += x
+    return total
+
+
+@pytest.mark.parametrize("xs", [[1e16, 1.0, -1e16], [1.0, 1e100, 1.0, -1e100] * 5, [0.1] * 10, [], [-0.0], [5.0]])
+def test_sums_are_made_from_left_to_right_on_every_version_of_python(xs):
+    ones, expected = [1.0] * len(xs), from_left_to_right(xs)
+    lifted = [Value(x) for x in xs]
+    sums = [mg.sum(xs), mg.dot(xs, ones), ops.matvec([xs], ones)[0].real, ops.added(xs, 0.0), ops._added(xs)]
+    sums += [mg.sum(lifted).real, mg.dot(lifted, ones).real, ops.matvec([lifted], ones)[0].real]
+    assert sums == [expected] * len(sums) and {*map(type, sums)} == {float}
+    assert ops.added(xs, 0.5) == ops._added(xs, 0.5) == from_left_to_right([0.5, *xs])
+    assert type(ops._added(xs, 0.5)) is float
+    if xs:
+        z = ops._added(lifted)
+        z.backward()
+        assert z.data == expected and {x.grad for x in lifted} == {1.0}
 
 
 def gradient(f, *xs):
@@ -222,6 +420,22 @@ def gradient(f, *xs):
         (mg.erf, 1e200, 1.0, 0.0),
         (mg.atan, 1e300, math.pi / 2, 0.0),
         (mg.expm1, 1e-300, 1e-300, 1.0),
+        (mg.expm1, -50.0, -1.0, math.exp(-50)),
+        (mg.expm1, -700.0, -1.0, math.exp(-700)),
+        (mg.expm1, -math.inf, -1.0, 0.0),
+        (mg.log1mexp, math.inf, 0.0, 0.0),
+        (mg.log_sigmoid, 1e4, 0.0, 0.0),
+        (mg.log_sigmoid, -math.inf, -math.inf, 1.0),
+        (mg.log_sigmoid, math.inf, 0.0, 0.0),
+        (mg.erfc, math.inf, 0.0, 0.0),
+        (mg.erfc, -math.inf, 2.0, 0.0),
+        (mg.normal_cdf, -40.0, 0.0, 0.0),
+        (mg.normal_cdf, math.inf, 1.0, 0.0),
+        (mg.normal_cdf, -math.inf, 0.0, 0.0),
+        (mg.log_normal_cdf, 40.0, 0.0, 0.0),
+        (mg.log_normal_cdf, math.inf, 0.0, 0.0),
+        (mg.log_normal_cdf, -math.inf, -math.inf, math.inf),
+        (mg.log_normal_cdf, -1e200, -math.inf, 1e200),
         (mg.log1p, 1e-300, 1e-300, 1.0),
         (mg.log, 1e-300, math.log(1e-300), 1e300),
         (mg.sqrt, 1e300, 1e150, 5e-151),
@@ -258,7 +472,12 @@ def test_a_nan_among_the_inputs_is_seen_in_the_result(xs):
 
 
 @pytest.mark.parametrize(
-    "f", [mg.relu, mg.abs, mg.exp, mg.log, mg.sigmoid, mg.softplus, mg.tanh, mg.clamp, lambda x: mg.clamp(1.0, x, 0.0)]
+    "f",
+    [
+        *(mg.relu, mg.abs, mg.exp, mg.log, mg.sigmoid, mg.softplus, mg.tanh, mg.clamp, lambda x: mg.clamp(1.0, x, 0.0)),
+        *(mg.erfc, mg.log1mexp, mg.log_sigmoid, mg.normal_cdf, mg.log_normal_cdf),
+        *(lambda x: mg.xlogy(0.0, x), lambda x: mg.xlogy(x, 2.0), lambda x: mg.logaddexp(x, 1.0)),
+    ],
 )
 def test_a_nan_stays_a_nan(f):
     assert math.isnan(f(math.nan)) and math.isnan(f(Value(math.nan)).data)
@@ -437,6 +656,9 @@ def test_a_negative_base_has_no_derivative_by_the_exponent():
         (mg.expm1, 1000.0, OverflowError),
         (mg.sinh, -1000.0, OverflowError),
         (mg.cosh, 1000.0, OverflowError),
+        (mg.log1mexp, 0.0, ValueError),
+        (mg.log1mexp, -1.0, ValueError),
+        (mg.log1mexp, -1e4, ValueError),
     ],
 )
 def test_outside_its_domain_an_operation_raises_and_names_itself_the_number_and_the_value(f, x, error):
@@ -463,6 +685,8 @@ def test_outside_its_domain_an_operation_raises_and_names_itself_the_number_and_
         (lambda x: (-8) ** x, 0.5, ValueError, r"^exponential of -8.0, price = 0.5: "),
         (lambda x: x**2, 1e200, OverflowError, r"^pow(er)? of price = 1e\+200, 2.0: "),
         (lambda x: 10**x, 400.0, OverflowError, r"^exponential of 10.0, price = 400.0: "),
+        (lambda x: mg.xlogy(x, 0), 2.0, ValueError, r"^xlogy of price = 2.0, 0.0: expected x == 0 or y > 0"),
+        (lambda x: mg.xlogy(1, x), -1.0, ValueError, r"^xlogy of 1.0, price = -1.0: expected x == 0 or y > 0"),
         (lambda x: TABLE["bce"](x, 1.0), 1.5, ValueError, r"^bce of price = 1.5, 1.0: expected 0 <= x <= 1"),
         (lambda x: TABLE["bce"](x, 0.5), -0.1, ValueError, r"^bce of price = -0.1, 0.5: expected 0 <= x <= 1"),
         (lambda x: TABLE["bce"](x, 0.5), math.nan, ValueError, r"^bce of price = nan, 0.5: expected 0 <= x <= 1"),

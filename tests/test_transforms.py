@@ -461,3 +461,7 @@ def test_tangents_must_be_like_the_primals():
         hvp(quadratic, [1.0, 2.0], [[1.0, 2.0]])
     with pytest.raises(TypeError, match=r"expected a real number or a Value"):
         jvp(cube, (1.0,), ("1",))
+
+
+def test_a_tangent_is_added_up_from_left_to_right():
+    assert jvp(lambda a, b, c: mg.sum([a, b, c]), (1.0, 1.0, 1.0), (1e16, 1.0, -1e16))[1] == 0.0

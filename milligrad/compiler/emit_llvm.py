@@ -25,7 +25,7 @@ from milligrad.compiler import instructions as ir
 from milligrad.compiler.instructions import DTYPES, FOLDS, POWERS, ROWS, Code, Fold, Machine, Num, Owner
 from milligrad.compiler.native import Machinery, Native, buffer, host
 from milligrad.compiler.nests import FOLDED, Constant, Input, Layout, Nest, NestStep, Part, Place, anonymous
-from milligrad.compiler.program import Program, Ref
+from milligrad.compiler.program import SHORT, Program, Ref
 from milligrad.compiler.tiling import Planner
 
 __all__ = ["Native", "buffer", "build", "emit"]
@@ -245,9 +245,11 @@ class NestCode:
         return [ir.logsumexp(m, rest, equals) for m, (rest, equals) in zip(largest, sums)]
 
     def folded(self, k: int, step: NestStep, tile: list[Copy], folds: list[Fold]) -> list[list[Num]]:
-        """For each copy what each of the folds makes of all inputs. Sums start with parts without loops."""
+        """For each copy what each of the folds makes of all inputs. Long sums start with parts without loops."""
         sums: list[Sums] = [[None] * len(folds) for _ in tile]
-        parts = sorted(enumerate(step.parts), key=lambda part: bool(part[1].extents))
+        parts = [*enumerate(step.parts)]
+        if sum([math.prod([e or SHORT + 1 for e in part.extents]) for part in step.parts]) > SHORT:
+            parts.sort(key=lambda part: bool(part[1].extents))
         for j, part in parts:
             if (k, j) not in self.plan.along:
                 sums = self.across(part, tile, folds, sums)

@@ -54,7 +54,7 @@ from milligrad.compiler.program import (
 )
 from milligrad.compiler.simplify import REFUSING
 from milligrad.engine import Op
-from milligrad.ops import LOG_EPSILON
+from milligrad.ops import LOG_EPSILON, added
 
 FIELDS = 64  # the longest array that may be kept as local variables, one for each number
 UNROLL = 3  # the longest segment that is spelled out: a*b + c*d + e*f takes 119 ns, sum(map(mul, …)) of them 217 ns
@@ -600,8 +600,8 @@ def _suits(use: Use, pitch: int) -> bool:
 
 INDICES = ("i", "j", "k", "l", *[f"i{d}" for d in range(4, 100)])
 HELPERS = {
-    "mul": operator.mul, "chain": chain, "repeat": repeat, "product": product, "log": math.log, "pow": math.pow,
-    "inf": math.inf, "nan": math.nan,
+    "sum": added, "mul": operator.mul, "chain": chain, "repeat": repeat, "product": product, "log": math.log,
+    "pow": math.pow, "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 RESERVED = {*keyword.kwlist, *dir(builtins), *HELPERS, *INDICES, "n", "batches", "run"}
 

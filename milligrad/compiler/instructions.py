@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
-from milligrad.ops import BCE_FLOOR, LOG_EPSILON
+from milligrad.ops import BCE_FLOOR, LOG_2, LOG_EPSILON, LOG_SQRT_2_PI, NORMAL_TAIL, tail_ratio
 
 DTYPES = {"float64": ("d", "double", 8), "float32": ("f", "float", 4)}  # array's typecode, LLVM's name, bytes
 
@@ -306,6 +306,7 @@ def intrinsic(name: str) -> Callable[..., Num]:
 
 larger, smaller = intrinsic("maximum"), intrinsic("minimum")  # NaN if one of the two is
 exp, log, log1p, sqrt = function("exp"), function("log"), function("log1p"), intrinsic("sqrt")
+expm1, erfc = function("expm1"), function("erfc")
 
 
 def _sigmoid(x: Num) -> Num:
@@ -317,6 +318,21 @@ def _bce(x: Num, y: Num) -> Num:
     log_x, log_1_x = log(x), log1p(-x)
     z = y * select(log_x > BCE_FLOOR, log_x, BCE_FLOOR) + (1.0 - y) * select(log_1_x > BCE_FLOOR, log_1_x, BCE_FLOOR)
     return select((x >= 0.0) & (x <= 1.0), -z, math.nan)
+
+
+def _xlogy(x: Num, y: Num) -> Num:
+    return select(x.equals(0.0) & y.equals(y), 0.0, x * log(y))
+
+
+def _log1mexp(x: Num) -> Num:
+    near = x < LOG_2
+    return select(near, log(-expm1(-x)), log1p(-exp(-x)))
+
+
+def _log_normal_cdf(x: Num) -> Num:
+    q = erfc(abs(x) * math.sqrt(0.5)) * 0.5
+    tail = -x * x * 0.5 - LOG_SQRT_2_PI - log(tail_ratio(-x))
+    return select(x < NORMAL_TAIL, tail, select(x > 0.0, log1p(-q), log(q)))
 
 
 def _clamp(x: Num, lo: Num, hi: Num) -> Num:
@@ -336,7 +352,7 @@ ROWS: dict[str, Callable[..., Num]] = {
     "neg":        operator.neg,
     "identity":   operator.pos,
     "exp":        exp,
-    "expm1":      function("expm1"),
+    "expm1":      expm1,
     "log":        lambda x: log(select(x.equals(0.0), LOG_EPSILON, x)),
     "log1p":      log1p,
     "sqrt":       sqrt,
@@ -352,6 +368,10 @@ ROWS: dict[str, Callable[..., Num]] = {
     "sigmoid":    _sigmoid,
     "softplus":   lambda x: larger(x, 0.0) + log1p(exp(-abs(x))),
     "erf":        function("erf"),
+    "erfc":       erfc,
+    "log_normal_cdf": _log_normal_cdf,
+    "log1mexp":   _log1mexp,
+    "xlogy":      _xlogy,
     "bce":        _bce,
     "relu":       lambda x: select(x <= 0.0, 0.0, x),
     "abs":        abs,

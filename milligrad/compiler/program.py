@@ -28,6 +28,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.engine import Op
 
+SHORT = 8  # a sum of up to so many terms is added from left to right by every backend; a longer one in any order
+
 Dims: TypeAlias = tuple[int, ...]
 
 

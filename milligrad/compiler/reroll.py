@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from milligrad import ops
-from milligrad.compiler.program import Access, Apply, Array, Loop, Operand, Program, Reduce, Segment
+from milligrad.compiler.program import SHORT, Access, Apply, Array, Loop, Operand, Program, Reduce, Segment
 from milligrad.compiler.simplify import ONE, Graph, Inputs
 from milligrad.compiler.trace import total
 from milligrad.engine import Op, Reduction
@@ -157,7 +157,10 @@ class Reroller:
         return tuple([array[x] for x in inputs]), [place[x] for x in inputs]
 
     def _terms(self, op: Op, inputs: Inputs) -> tuple[Any, Places]:
-        """The runs of terms with factors from the same arrays, (array, array, count), and the places of all terms."""
+        """The runs of terms with factors from the same arrays, (array, array, count), and the places of all terms.
+
+        A long sum, or one over samples, has them in the order of the arrays, so that more sums are alike.
+        """
         array, place = self.array, self.place
         if op is ops.dot or op is total:
             n = len(inputs) // 2
@@ -170,7 +173,7 @@ class Reroller:
             ]
         else:
             terms = [(array[x], NOTHING, place[x], 0) for x in inputs]
-        if op is total or getattr(op, "symmetric", False):
+        if op is total or (getattr(op, "symmetric", False) and len(terms) > SHORT):
             terms.sort()
         runs: list[list[int]] = []
         before = None

@@ -49,7 +49,7 @@ class Graph:
 # code goes on with NaN or inf, and refuses results that depend on it.
 REFUSING = frozenset([
     ops.div, ops.power, ops.exponential, ops.pow, ops.exp, ops.expm1, ops.log, ops.log1p, ops.sqrt, ops.sin, ops.cos,
-    ops.tan, ops.asin, ops.acos, ops.sinh, ops.cosh, ops.bce,
+    ops.tan, ops.asin, ops.acos, ops.sinh, ops.cosh, ops.bce, ops.xlogy, ops.log1mexp,
 ])  # fmt: skip
 COMPARISONS = (ops.less, ops.less_equal, ops.equal)
 
@@ -355,6 +355,11 @@ def _absorbed(graph: Graph, count: list[int]) -> bytearray:
     return absorbed
 
 
+def _rank(graph: Graph, x: int, absorbed: bytearray) -> int:
+    """Of two that are added, a sum comes first, since c + (a + b) is a + b + c; a product last, among its like."""
+    return 1 if not absorbed[x] else 0 if graph.op[x] in SUMS else 2
+
+
 def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[int]]:
     """All terms of the sum i, those of the sums within it included, in order."""
     xs: list[int] = []
@@ -369,6 +374,8 @@ def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[i
                 ys.append(b)
             else:
                 pairs = [(b, ONE) if a == ONE else (a, b) for a, b in zip(*_pairs(graph, x))]
+                if graph.op[x] is ops.add:
+                    pairs.sort(key=lambda pair: _rank(graph, pair[0], absorbed))
                 stack.extend(reversed(pairs))
         else:
             xs.append(x)

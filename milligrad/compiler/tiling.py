@@ -18,7 +18,7 @@ from itertools import combinations, product
 from typing import NamedTuple
 
 from milligrad.compiler.nests import Input, Nest, NestStep, Part, Place
-from milligrad.compiler.program import Dims
+from milligrad.compiler.program import SHORT, Dims
 
 CHEAP = {"add", "sub", "mul", "neg", "identity", "relu", "abs", "clamp", "where", "less", "less_equal", "equal"}
 HEAVY = 6  # inputs of a Reduce from which on it pays to share loads
@@ -158,7 +158,7 @@ class Planner:
         ways = []
         for e, extent in enumerate(part.extents):
             strides = {x.stride(n + e) for x in part.factors if isinstance(x, Place)}
-            if extent is not None and extent >= 4 and 1 in strides and strides <= {0, 1}:
+            if extent is not None and extent >= 4 and self.work(part) > SHORT and 1 in strides and strides <= {0, 1}:
                 ways.append(e)
         return ways
 

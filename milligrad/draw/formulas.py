@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from milligrad.engine import Op, Reduction, Value, enable_grad, number, partials_as_numbers, topological_order
 from milligrad.markup import elided, short_name, shown
-from milligrad.ops import select
+from milligrad.ops import div, select
 from milligrad.typing import Any, TypeAlias
 
 CELLS = 24  # of a name, in a formula as in a sentence
@@ -79,6 +79,8 @@ def _written(partials: Sequence[Any], order: Sequence[Value], start: dict[Any, P
     for d in order:
         inputs = [parts.get(x) or _number(x.real, precision) for x in d.inputs]
         taken = inputs[1 if d.inputs[0] else 2] if d.op is select else None
+        if d.op is div and inputs[1] == ("1", ATOM) and (type(d.y) is float or not d.y.requires_grad):
+            taken = inputs[0]  # what is left of a constant that corrects rounding
         parts[d] = taken or _composed(d.op, inputs)  # type: ignore[arg-type]
     return [(parts.get(d) or _number(number(d), precision))[0] for d in partials]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from milligrad.engine import number
 from milligrad.nested import unflatten
 from milligrad.nn.module import Parameter
+from milligrad.ops import added
 from milligrad.random import generator, source
 from milligrad.typing import Any
 
@@ -176,7 +177,7 @@ def orthogonal_(parameter: Parameter, gain: float = 1.0) -> Parameter:
     for _ in range(min(rows, columns)):
         v = [generator().gauss(0.0, 1.0) for _ in range(max(rows, columns))]
         for u in basis * 2:
-            overlap = sum(map(operator.mul, u, v))
+            overlap = added(map(operator.mul, u, v))
             v = [a - overlap * b for a, b in zip(v, u)]
         length = math.hypot(*v)
         basis.append([x / length for x in v])

@@ -49,7 +49,7 @@ def _p_norm(sizes: list[float], p: float) -> float:
     largest = ops.max([0.0, *sizes])
     if math.isinf(p) or largest in (0.0, math.inf):
         return float(largest)
-    return float(largest * sum([(size / largest) ** p for size in sizes]) ** (1 / p))  # no power overflows
+    return float(largest * ops.added([(size / largest) ** p for size in sizes]) ** (1 / p))  # no power overflows
 
 
 def clip_grad_value_(parameters: Iterable[Any] | Value, clip_value: float) -> None:

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch.nn.functional as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milligrad import Value, grad
 from milligrad import functional as F
 from milligrad.nested import unflatten
 
@@ -120,6 +122,65 @@ def test_softmax_gives_nothing_to_minus_infinity(name, agree):
 def test_softmax_along_each_dimension(name, dim, agree):
     x = numbers(2, 3, 4)
     agree(lambda v: getattr(F, name)(v, dim), lambda t: getattr(T, name)(t, dim=dim), x)
+
+
+# Twice, at the edges
+
+EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 0.4, 1e-300, -1e-300, 1e150, -1e150, 19.0, -20.0, 40.0, -40.0, 709.0, -709.0]
+EDGES += [1e4, -1e4, math.inf, -math.inf, math.nan]
+
+
+def three(f, *xs):
+    """f, its gradient and its hessian by milligrad; None where Python's arithmetic raises."""
+    values = [Value(x) for x in xs]
+    try:
+        z = f(*values)
+        gradient = grad(z, values)
+        rows = [grad(g, values) if g.requires_grad else [0.0] * len(xs) for g in gradient]
+    except (ValueError, ArithmeticError):
+        return None
+    return [float(x) for x in (z.data, *[g.data for g in gradient], *[h.real for row in rows for h in row])]
+
+
+def three_of_torch(f, *xs):
+    xs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in xs]
+    z = f(*xs)
+    gradient = torch.autograd.grad(z, xs, create_graph=True)
+    zeros = [torch.zeros(())] * len(xs)
+    rows = [
+        torch.autograd.grad(g, xs, retain_graph=True, materialize_grads=True) if g.requires_grad else zeros
+        for g in gradient
+    ]
+    return [x.item() for x in (z, *gradient, *[h for row in rows for h in row])]
+
+
+def agree_twice(f, g, *xs, only=None):
+    """Values, gradients and second derivatives agree; where milligrad raises, PyTorch has no finite answer either."""
+    ours, theirs = three(f, *xs), three_of_torch(g, *xs)
+    if ours is None:
+        assert not all(map(math.isfinite, theirs)), (xs, theirs)
+    else:
+        assert ours[:only] == pytest.approx(theirs[:only], rel=1e-9, abs=1e-15, nan_ok=True), xs
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if "softmax" not in name])
+@pytest.mark.parametrize("x", EDGES)
+def test_activations_twice_at_the_edges(name, x):
+    for options in ACTIVATIONS[name]:
+        if name == "softplus" and x * options.get("beta", 1.0) == options.get("threshold", 20.0):
+            continue  # there PyTorch's second derivative is already 0, and its first is not yet 1
+        agree_twice(lambda v, o=options: getattr(F, name)(v, **o), lambda t, o=options: getattr(T, name)(t, **o), x)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("x", EDGES)
+def test_softmax_twice_at_the_edges(name, x):
+    for y in (0.0, 1e4, -1e4, 1e150, math.inf, -math.inf, math.nan):
+        for k in (0, 1):
+            agree_twice(
+                lambda *v, k=k: getattr(F, name)(v)[k], lambda *t, k=k: getattr(T, name)(torch.stack(t), -1)[k], x, y
+            )
+        agree_twice(lambda *v: F.cross_entropy(v, 1), lambda *t: T.cross_entropy(torch.stack(t), torch.tensor(1)), x, y)
 
 
 # Layers
@@ -318,6 +379,24 @@ def test_distances_at_their_corners(name, options, x, agree):
 @pytest.mark.parametrize("x", [math.inf, -math.inf])
 def test_distances_of_infinity(name, options, x, agree):
     agree(lambda *v: getattr(F, name)(*v, **options), lambda *t: getattr(T, name)(*t, **options), [x], [0.0])
+
+
+@pytest.mark.parametrize("name, options", POINTWISE)
+@pytest.mark.parametrize("x", EDGES)
+def test_distances_twice_at_the_edges(name, options, x):
+    # The second derivative of a NaN is that of the parabola; of PyTorch's three branches it is in none, and 0.
+    only = 2 if x != x and name in ("huber_loss", "smooth_l1_loss") else None
+    for y in (0.0, 1.0, 0.5):
+        ours = partial(getattr(F, name), target=y, **options)
+        agree_twice(ours, partial(getattr(T, name), target=tensor(y), **options), x, only=only)
+
+
+@pytest.mark.parametrize("x", [x for x in EDGES if x > -math.inf or x != x])
+def test_cross_entropies_of_two_classes_twice_at_the_edges(x):
+    for y in (0.0, 1.0, 0.3):
+        f, g = F.binary_cross_entropy_with_logits, T.binary_cross_entropy_with_logits
+        agree_twice(partial(f, target=y), partial(g, target=tensor(y)), x)
+        agree_twice(partial(F.kl_div, target=y), partial(T.kl_div, target=tensor(y), reduction="sum"), x)
 
 
 def weight_sizes(size):

@@ -75,7 +75,7 @@ def machine(request, monkeypatch):
 POINTS = [0.0, -0.0, 0.3, -0.3, 0.5, 1.0, -1.0, 2.0, 2.5, -7.5, 20.0, -40.0, 800.0, -800.0, 1e-9, 1e4, -1e4]
 POINTS += [math.inf, -math.inf, math.nan]
 INPUTS = {"clamp": 3, "where": 3} | dict.fromkeys(
-    ["add", "sub", "mul", "div", "power", "exponential", "pow", "bce", "less", "less_equal", "equal"], 2
+    ["add", "sub", "mul", "div", "power", "exponential", "pow", "bce", "xlogy", "less", "less_equal", "equal"], 2
 )
 
 
@@ -129,7 +129,7 @@ def test_op_of_single_numbers_and_of_vectors(name, dtype):
     check_row(name, dtype, 37)
 
 
-@pytest.mark.parametrize("name", ["exp", "pow", "log", "tanh", "sigmoid", "erf", "clamp", "where"])
+@pytest.mark.parametrize("name", ["exp", "pow", "log", "tanh", "sigmoid", "erfc", "log_normal_cdf", "clamp", "where"])
 def test_op_on_other_machines(name, machine):
     check_row(name, "float64", 37)
 

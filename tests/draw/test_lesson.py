@@ -100,9 +100,9 @@ def test_the_letters_of_a_sentence_are_told_apart_from_names():
     assert said(a.clamp(0, 1)) == "clamp: x, but at least the second input and at most the third. Here x is a."
     assert said(where(True, x, y)) == "where: The second input where the condition (1 or 0) holds, else the third."
     assert said(max([a, x])) == "max: The largest x; equals share the derivative. Here x is each input."
-    assert (
-        said(dot([y], [x]))
-        == "dot: x₁·y₁ + x₂·y₂ + … of two lists x and y. Here x is the first list and y is the second."
+    assert said(dot([y], [x])) == (
+        "dot: x₁·y₁ + x₂·y₂ + …, from left to right, of two lists x and y. "
+        "Here x is the first list and y is the second."
     )
     compiled = compile(lambda x: x * x, backend="python")
     assert said(compiled.value(a)) == "<lambda>: The compiled function <lambda>."
