@@ -81,7 +81,7 @@ def _of_node(node: Node, largest: float, precision: int) -> str:
 
 
 def _of_edge(edge: Edge, largest: float, precision: int) -> str:
-    attributes = f'label="{quoted(edge.label) or shown(edge.derivative, precision)}"'
+    attributes = f'label="{quoted(edge.text(precision))}"'
     if edge.contains:
         attributes += ", style=dashed, arrowhead=none"
     line = COLOUR[colour(edge.gradient, edge.mixed)]

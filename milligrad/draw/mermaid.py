@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from milligrad.draw.dot import lines_of
 from milligrad.draw.model import Edge, Picture, colour, strength
 from milligrad.markup import LIGHT as COLOUR
-from milligrad.markup import NO_PRINT, left_to_right, shown
+from milligrad.markup import NO_PRINT, left_to_right
 
 CLASSES = {
     "leaf": f"fill:{COLOUR['panel']}",
@@ -35,7 +35,7 @@ def mermaid(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
         lines.append(f'  n{i}["{label}"]')
     for edge in picture.edges:
         arrow = "-.-" if edge.contains else "-->"
-        label = quoted(edge.label or shown(edge.derivative, precision))
+        label = quoted(edge.text(precision))
         lines.append(f"  n{edge.source} {arrow}" + f'|"{label}"|' * bool(label) + f" n{edge.target}")
     if picture.note:
         lines += [f'  note["{quoted(picture.note)}"]']

@@ -10,6 +10,7 @@ import math
 import textwrap
 from itertools import pairwise
 
+from milligrad.draw.formulas import partial
 from milligrad.draw.layout import Layout, Point, layered
 from milligrad.draw.model import Edge, Node, Picture, colour, strength
 from milligrad.markup import CELL, FONT, colours, element, elided, short_name, shown, text, width
@@ -58,7 +59,7 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
     A box is so wide that at `least` so many letters fit in.
     """
     lines = [lines_of(node, precision) for node in picture.nodes]
-    labels = [shown(edge.derivative, precision) or edge.label for edge in picture.edges]
+    labels = [edge.text(precision) for edge in picture.edges]
     rooms = [label_size(label) for label in labels]
     sizes = [box_size(node, rows, least) for node, rows in zip(picture.nodes, lines)]
     layout = layered(
@@ -233,7 +234,7 @@ def _told(edge: Edge, picture: Picture) -> str:
     source, target = (short_name(picture.nodes[i].name, 60) for i in (edge.source, edge.target))
     lines = [f"{source} → {target}"]
     if edge.derivative is not None:
-        lines.append(f"∂{target}/∂{source} = {edge.derivative!r}")
+        lines.append(f"{partial(target, source, edge.which)} = {edge.derivative!r}")
     if edge.gradient is not None:
         what = "|gradient|" if edge.mixed else "gradient along it:"
         lines.append(f"{what} {'up to ' * bool(edge.label)}{edge.gradient!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from milligrad.draw.formulas import ordinals, partial
 from milligrad.engine import Reduction, Value, is_current
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.flow import derivatives_of, is_computed
@@ -88,7 +89,7 @@ def _made(subject: Subject, kind: str, births: Sequence[Value], bad: Sequence[Va
 
 def _spread(subject: Subject, first: Sequence[Value], bad: Sequence[Value]) -> str:
     """How many Values after the first ones are no numbers, either."""
-    n = len(bad) - bad.index(first[0]) - len(first)
+    n = len(bad) - [x is first[0] for x in bad].index(True) - len(first)
     return f" {n:,} of {count(len(subject.order), 'Value')} became NaN or infinite after that." * (n > 0)
 
 
@@ -160,10 +161,10 @@ def born_backward(subject: Subject) -> list[Finding]:
     for z in reversed(subject.order):
         if not is_computed(z) or z in bad:
             continue
-        for x, d in zip(z.inputs, derivatives_of(z)):
+        for x, d, which in zip(z.inputs, derivatives_of(z), ordinals(z.inputs)):
             if type(x) is not float and x in bad:
                 values.append(z)
-                lines.append(_step_back(subject, z, x, d))
+                lines.append(_step_back(subject, z, x, d, which))
     is_nan = any(math.isnan(subject.adjoint[x]) for x in bad)
     text = f"On the way back {count(len(bad), 'gradient')} became {'NaN' if is_nan else 'infinite'}"
     advice = (
@@ -174,7 +175,7 @@ def born_backward(subject: Subject) -> list[Finding]:
     return [Finding("nan gradient" if is_nan else "inf gradient", text, few(lines, len(lines)), advice, values)]
 
 
-def _step_back(subject: Subject, z: Value, x: Value, derivative: float) -> str:
+def _step_back(subject: Subject, z: Value, x: Value, derivative: float, which: str) -> str:
     name, number = subject.name, subject.number
     came = f"{number(subject.adjoint.get(z, 0.0))}, which came back to {name(z)}"
-    return f"{subject.where(z)}: ∂{name(z)}/∂{name(x)} = {number(derivative)} times {came}"
+    return f"{subject.where(z)}: {partial(name(z), name(x), which)} = {number(derivative)} times {came}"

@@ -14,7 +14,6 @@ from milligrad.explain.document import SHOWN, few
 from milligrad.explain.flow import Flow, is_computed
 from milligrad.markup import short_name, shown
 from milligrad.nn.module import Module
-from milligrad.typing import Self
 
 SAME = 1e-9
 """The relative difference up to which two gradients are the same: far above rounding, far below a step."""
@@ -37,14 +36,7 @@ class Subject:
         self.parameters = dict(model.named_parameters()) if model is not None else {}
         self.places = names_in(model) if model is not None else {}
         behind = {*self.order}
-        others = dict.fromkeys(z for x in also for z in inputs_first(x) if z not in behind)
-        self.names = names_of([*others, *self.order], model)
-
-    def with_loss_named(self) -> Self:
-        """The same, where the loss is called so if it was computed and has no name of its own."""
-        if self.loss.op is not None and not (self.loss.name or "").strip() and "loss" not in self.names.values():
-            self.names[self.loss] = "loss"
-        return self
+        self.names = names_of(self.order, model, [x for x in inputs_first(*also) if x not in behind])
 
     def name(self, x: Value) -> str:
         """What x is called, at most CELLS of it."""

@@ -48,7 +48,10 @@ def explain_trouble(subject: Subject) -> Explanation:
     lines = [place(x) for finding in findings if finding.trouble for x in finding.values if x.op is not None]
     if lines and not any(lines):
         blocks.append(Paragraph("The lines of your code are known if the loss is computed within: explain(lambda: …)."))
-    return Explanation(f"{subject.value(subject.loss)}: {_verdict(findings)}", blocks, findings=findings)
+    title = (
+        f"{'The loss ' * (not (subject.loss.name or '').strip())}{subject.value(subject.loss)}: {_verdict(findings)}"
+    )
+    return Explanation(title, blocks, findings=findings)
 
 
 def _findings(subject: Subject, broken: list[Finding], groups: list[ParameterGroup]) -> list[Finding]:

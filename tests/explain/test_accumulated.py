@@ -67,10 +67,10 @@ def test_before_backward_nothing_is_compared():
     x = Value(2.0, "x")
     z = x * x
     finding = found("no backward", z)
-    assert (finding.text, finding.trouble) == ("loss.backward() has not run yet: each .grad is 0", False)
+    assert (finding.text, finding.trouble) == ("v1.backward() has not run yet: each .grad is 0", False)
     x.grad = 5.0
     finding = found("no backward", z)
-    assert finding.text == "loss.backward() has not run yet, but 1 .grad is not 0"
+    assert finding.text == "v1.backward() has not run yet, but 1 .grad is not 0"
     assert finding.where == ["x.grad is 5"]
     assert "zero_grad()" in finding.advice
 
@@ -107,7 +107,7 @@ def test_a_scaled_backward_is_only_noted():
     z.backward(0.25)
     finding = found("scaled", z)
     assert not finding.trouble
-    assert "loss.grad = 0.25" in finding.text
+    assert "v1.grad = 0.25" in finding.text
 
 
 def test_rounding_is_no_difference():
@@ -171,7 +171,7 @@ def test_a_backward_that_began_further_on_is_only_noted():
     part = w * w
     (-part).backward()
     assert trouble(part) == []
-    assert "backward began with loss.grad = −1" in found("scaled", part).text
+    assert "backward began with v1.grad = −1" in found("scaled", part).text
 
 
 def test_a_function_may_return_what_was_there_before():
