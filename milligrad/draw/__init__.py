@@ -74,8 +74,8 @@ def step_through(
 
     model:      a Module whose parameters' names to show.
     direction:  where the output is: "LR" right, "RL" left, "TB" below, "BT" above.
-    precision:  significant digits of the numbers; a constant in a formula has at least 6, and an equation has more where
-                it would not be true with so few.
+    precision:  significant digits of the numbers; a constant in a formula has at least 6, and an equation has as
+                many more as it takes to be true.
     max_nodes:  of how many Values the graph may be at most; None for any number.
 
     Raises TypeError for what is no Value, RuntimeError for one that requires no gradient, ValueError for a graph that

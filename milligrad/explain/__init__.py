@@ -28,8 +28,8 @@ def explain(
     """With `wrt`, all paths from it to the loss, whose products add up to ∂loss/∂wrt. Else what is wrong, and where.
 
     `print` shows it, and so does a notebook; `.save("x.html")` writes a file, also .md and .txt. Code reads `.paths`
-    (each with `.nodes`, `.derivatives`, `.product` and `.places`), `.total`, and `.findings` (each with `.kind`, `.text`,
-    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). It changes nothing.
+    (each with `.nodes`, `.derivatives`, `.product` and `.places`), `.total`, and `.findings` (each with `.kind`,
+    `.text`, `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). It changes nothing.
 
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
                 the lines of your code are known, and an error that an operation raises in it is explained, too.

@@ -16,6 +16,7 @@ from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.flow import derivatives_of, is_computed
 from milligrad.explain.subject import Subject
 from milligrad.markup import count, printable
+from milligrad.ops import LOG_EPSILON, log
 
 
 def changed(subject: Subject) -> list[Finding]:
@@ -109,6 +110,31 @@ def _why(subject: Subject, kind: str, z: Value) -> str:
         f"inf - inf, 0 · inf and inf / inf are no numbers: look where the inf came from. "
         f"{_which(subject, z, infinite)} is infinite."
     )
+
+
+def logs_of_zero(subject: Subject) -> list[Finding]:
+    """Each log that met an exact 0, for which it takes LOG_EPSILON: trouble if the loss depends on it."""
+    met = [z for z in subject.order if is_computed(z) and z.op is log and not z.inputs[0].real]
+    matter = [z for z in met if subject.adjoint.get(z, math.nan)]
+    harmless = [z for z in met if not subject.adjoint.get(z, math.nan)]
+    return [_about_logs(subject, logs, trouble) for logs, trouble in ((matter, True), (harmless, False)) if logs]
+
+
+def _about_logs(subject: Subject, logs: Sequence[Value], trouble: bool) -> Finding:
+    number = subject.number
+    least, value, slope = map(number, (LOG_EPSILON, math.log(LOG_EPSILON), 1 / LOG_EPSILON))
+    text = f"{count(len(logs), 'log')} met an exact 0"
+    advice = (
+        f"log(0) is taken for log({least}) = {value}, with the derivative {slope}: the result is not what the formula "
+        "says. "
+    )
+    advice += (
+        "If a probability became 0, compute its logarithm without it: by log_softmax, log_sigmoid or logsumexp, or by "
+        "a loss that takes logits."
+        if trouble
+        else "The loss does not move with it: it is multiplied by 0, or where() chose the other one."
+    )
+    return Finding("log of 0", text, subject.listed(logs), advice, logs, trouble)
 
 
 def unused(subject: Subject) -> list[Finding]:

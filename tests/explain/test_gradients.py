@@ -1,5 +1,6 @@
 import math
 import random
+import warnings
 
 import pytest
 
@@ -543,3 +544,34 @@ def test_a_table_of_many_parameters_shows_the_first_and_the_last():
     assert len(table) == 61
     assert [*table][:2] + [*table][-2:] == ["0.weight", "0.bias", "99.weight", "99.bias"]
     assert "… 140 more …" in table
+
+
+def test_learning_values_that_no_parameter_of_the_model_holds_are_told():
+    class Forgetful(Module):
+        def __init__(self):
+            super().__init__()
+            self.known = Linear(1, 1)
+            self.layers = Linear(1, 1), Linear(1, 1)  # a tuple: not registered
+            self.scale = Value(2.0, "scale")
+
+        def forward(self, x):
+            x = self.known(x)
+            for layer in self.layers:
+                x = layer(x)
+            return x[0] * self.scale
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a Module may say so when the attribute is set
+        model = Forgetful()
+    finding = found("not in the model", lambda: model([1.0]) ** 2, model=model)
+    assert not finding.trouble
+    assert finding.text == "5 Values that the loss depends on are in no Parameter of the model"
+    assert {*finding.values} == {
+        model.scale,
+        *[v for layer in model.layers for p in layer.parameters() for v in p.values()],
+    }
+    assert any(line.startswith("scale = 2, used in v") and "return x[0] * self.scale" in line for line in finding.where)
+    assert "ModuleList" in finding.advice
+    for loss in (model.known([1.0])[0], model.known([Value(1.0, requires_grad=False)])[0]):
+        assert "not in the model" not in [finding.kind for finding in explain(loss, model=model).findings]
+    assert "not in the model" not in [finding.kind for finding in explain(model([1.0])).findings]
