@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import re
 
-from milligrad.draw.model import Edge, Node, Picture, colour, strength
+from milligrad.draw.model import Edge, Node, Picture, colour, legend, notation, strength
 from milligrad.markup import LIGHT as COLOUR
 from milligrad.markup import RIGHT_TO_LEFT, UNSEEN, elided, short_name, shown
 from milligrad.markup import text as allowed
 
 FONT = f'fontname="DejaVu Sans Mono,monospace", fontsize=11, fontcolor="{COLOUR["ink"]}"'
-STYLE = {
-    "leaf": f'style=filled, fillcolor="{COLOUR["panel"]}"',
-    "constant": f'style="filled,dashed", fillcolor="{COLOUR["panel"]}"',
-    "computed": "style=rounded",
-    "group": "peripheries=2",
-    "cut": "style=dotted",
-    "module": "style=rounded",
+STYLE = {  # besides round or square: how a box is filled and drawn
+    "leaf": ("paper", "filled"),
+    "constant": ("paper", "filled,dashed"),
+    "computed": ("panel", "filled"),
+    "group": ("panel", "filled"),
+    "cut": ("paper", "filled,dotted"),
+    "module": ("paper", "filled,bold"),
 }
 
 
 def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
     """The whole graph: a box for each node, and an arrow for each edge with its local derivative."""
+    label = quoted("\n".join(below(picture)))
     lines = [
         "digraph {",
-        f'  graph [rankdir={direction}, label="{quoted(picture.note)}", {tooltip(picture.title)}, {FONT}]',
+        f'  graph [rankdir={direction}, label="{label}", {tooltip(picture.title)}, {FONT}]',
         f'  node [shape=box, color="{COLOUR["line"]}", {FONT}]',
         f'  edge [color="{COLOUR["line"]}", {FONT}]',
     ]
@@ -55,6 +56,12 @@ def tooltip(s: str) -> str:
     return f'tooltip="{quoted(s, BACKSLASH_IN_TOOLTIP)}"'
 
 
+def below(picture: Picture) -> list[str]:
+    """What stands below the picture: its note, what its colours mean, and how the rest is to be read."""
+    colours = ", ".join(f"{name}: {meaning}" for name, meaning in legend(picture).items())
+    return [line for line in (picture.note, colours, *notation(picture)) if line]
+
+
 def lines_of(node: Node, precision: int) -> list[str]:
     """What stands in the box of a node, from its name down."""
     lines = [short_name(node.name, 40)]
@@ -70,7 +77,7 @@ def lines_of(node: Node, precision: int) -> list[str]:
 
 
 def _of_node(node: Node, largest: float, precision: int) -> str:
-    attributes = f'label="{quoted(chr(10).join(lines_of(node, precision)))}", {STYLE[node.kind]}'
+    attributes = f'label="{quoted(chr(10).join(lines_of(node, precision)))}", {_style(node)}'
     if node.highlighted:
         attributes += f', color="{COLOUR["mark"]}", penwidth=3'
     elif node.grad:
@@ -78,6 +85,12 @@ def _of_node(node: Node, largest: float, precision: int) -> str:
     if node.place or len(node.name) > 40:
         attributes += ", " + tooltip("\n".join(filter(None, [node.name, node.formula, node.place])))
     return attributes
+
+
+def _style(node: Node) -> str:
+    fill, style = STYLE[node.kind]
+    style += ",rounded" * node.is_given
+    return f'style="{style}", fillcolor="{COLOUR[fill]}"' + ", peripheries=2" * (node.kind == "group")
 
 
 def _of_edge(edge: Edge, largest: float, precision: int) -> str:

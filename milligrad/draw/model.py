@@ -53,6 +53,11 @@ class Node:
     place: str = ""
     highlighted: bool = False
 
+    @property
+    def is_given(self) -> bool:
+        """Whether nothing computed it: then its box is round, in whatever form."""
+        return self.kind in ("leaf", "constant") or (self.kind == "group" and not self.op)
+
 
 @dataclass(slots=True)
 class Edge:
@@ -114,6 +119,32 @@ def colour(gradient: float | None, mixed: bool = False) -> str:
     if not math.isfinite(gradient):
         return "red"
     return "ink" if mixed else "blue" if gradient > 0 else "orange"
+
+
+MEANINGS = {
+    "blue": "positive gradient",
+    "orange": "negative gradient",
+    "ink": "gradients of both signs",
+    "red": "NaN or infinite",
+    "mark": "highlighted",
+}
+
+
+def legend(picture: Picture) -> dict[str, str]:
+    """What the colours mean, of those that occur."""
+    occur = {colour(edge.gradient, edge.mixed) for edge in picture.edges} | {colour(x.grad) for x in picture.nodes}
+    occur |= {"mark"} if any(node.highlighted for node in picture.nodes) else set()
+    return {name: meaning for name, meaning in MEANINGS.items() if name in occur}
+
+
+def notation(picture: Picture) -> list[str]:
+    """In sentences: what stands on the edges, and what a box says by its form; nothing where nothing was computed."""
+    told = []
+    if any(edge.derivative is not None for edge in picture.edges):
+        told.append("The number on an edge is the local derivative ∂target/∂source, by way of that edge alone.")
+    if any(edge.label for edge in picture.edges):
+        told.append("× 9: nine edges in one.")
+    return [*told, "Round boxes were given, square ones computed."] if told else []
 
 
 # Of a Value.
