@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from milligrad.draw.formulas import partial
 from milligrad.draw.model import Edge, Node, Picture, colour, legend, notation, strength
 from milligrad.markup import LIGHT as COLOUR
 from milligrad.markup import RIGHT_TO_LEFT, UNSEEN, elided, short_name, shown
@@ -34,7 +35,7 @@ def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
     ]
     largest = picture.largest
     lines += [f"  n{i} [{_of_node(node, largest, precision)}]" for i, node in enumerate(picture.nodes)]
-    lines += [f"  n{e.source} -> n{e.target} [{_of_edge(e, largest, precision)}]" for e in picture.edges]
+    lines += [f"  n{e.source} -> n{e.target} [{_of_edge(e, picture, precision)}]" for e in picture.edges]
     return "\n".join([*lines, "}\n"])
 
 
@@ -93,7 +94,7 @@ def _style(node: Node) -> str:
     return f'style="{style}", fillcolor="{COLOUR[fill]}"' + ", peripheries=2" * (node.kind == "group")
 
 
-def _of_edge(edge: Edge, largest: float, precision: int) -> str:
+def _of_edge(edge: Edge, picture: Picture, precision: int) -> str:
     attributes = f'label="{quoted(edge.text(precision))}"'
     if edge.contains:
         attributes += ", style=dashed, arrowhead=none"
@@ -101,9 +102,11 @@ def _of_edge(edge: Edge, largest: float, precision: int) -> str:
     if edge.highlighted:
         line = f"{COLOUR['mark']}:{line}:{COLOUR['mark']}"  # parallel lines: its own between two of the marker's
     if edge.gradient or edge.highlighted:
-        width = (1 + 3 * strength(edge.gradient, largest)) / (1 + edge.highlighted)
+        width = (1 + 3 * strength(edge.gradient, picture.largest)) / (1 + edge.highlighted)
         attributes += f', color="{line}", penwidth={width:.3g}'
+    source, target = (short_name(picture.nodes[i].name, 40) for i in (edge.source, edge.target))
+    told = [f"{partial(target, source, edge.which)} = {shown(edge.derivative, precision)}"] if edge.which else []
     if edge.gradient:
         what = f"{'|gradient|' if edge.mixed else 'gradient'} {'up to ' * bool(edge.label)}"
-        attributes += f', tooltip="{what}{shown(edge.gradient, precision)}"'
-    return attributes
+        told.append(f"{what}{shown(edge.gradient, precision)}")
+    return attributes + f', tooltip="{quoted(chr(10).join(told))}"' * bool(told)

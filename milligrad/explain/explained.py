@@ -75,7 +75,7 @@ def _failure(error: Exception, model: Module | None, precision: int) -> Finding:
     if not hasattr(error, "op"):  # plain numbers, which remember nothing
         return Finding("error", f"{kind}: {error}", where)
     op, inputs = error.op, error.inputs  # type: ignore[attr-defined]
-    values = [x for x in inputs if isinstance(x, Value)]
+    values = [*dict.fromkeys(x for x in inputs if isinstance(x, Value))]
     if values:
         subject = Subject(values[0], model, precision, values[1:])
         where += few([f"its input {subject.where(x)}" for x in values[:SHOWN]], len(values))

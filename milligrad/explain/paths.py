@@ -233,7 +233,8 @@ def _table(subject: Subject, n: int, largest: list[Path], total: float) -> Table
     if more:
         rows.append((numbers[-1], f"{_many(more)} more path{'s, together' * (more > 1)}", ""))
     if n > 1:
-        rows.append((subject.number(total), "the sum of all", ""))
+        how = "" if adds_up(digits) else ", as floats add it up"
+        rows.append((subject.number(total), f"the sum of all{how}", ""))
     return Table("paths", ("product", "path", "local derivatives"), rows, right=(0,))
 
 
@@ -331,11 +332,11 @@ def _about_grad(subject: Subject, wrt: Value, total: float) -> list[Block]:
 def _compared(subject: Subject, wrt: Value, total: float) -> str:
     x, y = subject.name(wrt), subject.name(subject.loss)
     runs, expected = subject.loss.grad, subject.loss.grad * total
-    grad = f"{x}.grad is {subject.number(wrt.grad)}"
+    if close(wrt.grad, total) and (runs or total):
+        return f"{x}.grad is {subject.number(wrt.grad)}, too."
+    grad = f"{x}.grad is {subject.apart(wrt.grad, total)[0]}"
     if total != total:
         return f"{grad}."
-    if close(wrt.grad, total) and (runs or total):
-        return f"{grad}, too."
     if not runs and not wrt.grad:
         return f"{grad}: {y}.backward() has not run yet, or gradients were zeroed since."
     if runs > 1 and runs % 1 == 0 and close(wrt.grad, expected):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from milligrad.draw.formulas import CELLS, formula, with_numbers
+from milligrad.draw.formulas import CELLS, digits_for, formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
 from milligrad.engine import Value, adjoints, partials_as_numbers, place
@@ -45,6 +45,11 @@ class Subject:
     def number(self, x: float) -> str:
         """A number with as many digits as were asked for."""
         return shown(x, self.precision)
+
+    def apart(self, x: float, y: float) -> tuple[str, str]:
+        """Two numbers, with as many digits as it takes to tell them apart."""
+        digits = digits_for(lambda digits: shown(x, digits) != shown(y, digits), self.precision)
+        return shown(x, digits), shown(y, digits)
 
     def value(self, x: Value) -> str:
         """`w = 0.5`"""

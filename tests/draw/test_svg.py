@@ -274,6 +274,8 @@ def test_edges_of_one_source_say_through_which_place_they_lead():
     x = Value(3.0, "x")
     titles = [g.find(f"{S}title").text.split("\n")[1] for g in groups(parsed(picture_of_value(x * x)), "edge")]
     assert titles == ["∂v1/∂x through the 1st x = 3.0", "∂v1/∂x through the 2nd x = 3.0"]
+    source = dot(picture_of_value(x * x))
+    assert 'tooltip="∂v1/∂x through the 1st x = 3"' in source and 'tooltip="∂v1/∂x through the 2nd x = 3"' in source
 
 
 @pytest.mark.parametrize(

@@ -205,3 +205,13 @@ def test_gradients_of_other_sizes_were_not_limited():
     assert trouble(loss) == ["accumulated"]
     x.grad = 4.0
     assert trouble(loss) == []
+
+
+def test_numbers_that_differ_are_shown_to_differ():
+    x = Value(3.0, "x")
+    z = x * x
+    z.backward()
+    x.grad *= 1 + 1e-7
+    finding = found("accumulated", z)
+    assert finding.text.startswith("The gradients were accumulated: each .grad is 1.0000001 times what v1 gives")
+    assert finding.where == ["x.grad is 6.000001; this loss gives 6"]

@@ -232,6 +232,9 @@ def test_inputs_of_an_operation_that_failed_have_names_of_their_own():
         "its input v1 = x + 1 = 1 + 1 = 2",
         "its input v2 = x - 1 = 1 - 1 = 0",
     ]
+    y = Value(0.0, "y")
+    [finding] = explain(lambda: y / y).findings
+    assert finding.where[1:] == ["its input y = 0"]
     model = Linear(1, 1)
     model.weight[0][0].data = 0.0
     [finding] = explain(lambda: 1.0 / model.weight[0][0], model=model).findings

@@ -95,6 +95,21 @@ def test_the_column_adds_up_where_paths_cancel():
     assert rows[3][1:] == ("a → v2 → v3 → v4, through the 2nd a", "1e+06 · 0.999999 · −1")
 
 
+def test_a_sum_that_floats_cannot_add_up_says_so():
+    a = Value(1.0, "a")
+    rows = explain(a * 1e16 + a - a * 1e16, wrt=a).blocks[1].rows
+    assert [row[0] for row in rows] == ["1e+16", "−1e+16", "1", "0"]
+    assert rows[-1][1] == "the sum of all, as floats add it up"
+
+
+def test_a_gradient_that_is_not_the_sum_does_not_look_like_it():
+    x = Value(3.0, "x")
+    y = x * x
+    y.backward()
+    x.grad += 1e-6
+    assert "x.grad is 6.000001, which is not from v1 alone" in str(explain(y, wrt=x))
+
+
 @given(graphs_and_sources(), st.integers(1, 8))
 def test_a_few_paths_are_the_largest(case, most):
     built, i = case
