@@ -250,7 +250,7 @@ def _row(subject: Subject, path: Path, digits: int) -> tuple[str, str]:
     """The path, and its local derivatives with so many digits that their product has these when it is shown."""
 
     def holds(own: int) -> bool:
-        return shown(math.prod(rounded(d, own) for d in path.derivatives), digits) == shown(path.product, digits)
+        return shown(math.prod(rounded(d, own) for d in _factors(path)), digits) == shown(path.product, digits)
 
     return _nodes(subject, path), _derivatives(path, digits_for(holds, digits))
 
@@ -282,17 +282,20 @@ def _told_places(subject: Subject, path: Path) -> list[str]:
     return [f"the {nth} {subject.name(x)}" for x, nth in zip(path.nodes, which) if nth]
 
 
-def _derivatives(path: Path, digits: int) -> str:
+def _factors(path: Path) -> Sequence[float]:
+    """What is shown of its derivatives: of a long path those in the middle as one, their product."""
     if len(path.nodes) < LONG:
-        return _multiplied(path.derivatives, digits)
+        return path.derivatives
     first, inner, last = path.derivatives[:ENDS], path.derivatives[ENDS:-ENDS], path.derivatives[-ENDS:]
-    middle = f"({len(inner):,} more: {shown(math.prod(inner), digits)})"
-    return f"{_multiplied(first, digits)} · {middle} · {_multiplied(last, digits)}"
+    return (*first, math.prod(inner), *last)
 
 
-def _multiplied(derivatives: Sequence[float], digits: int) -> str:
+def _derivatives(path: Path, digits: int) -> str:
     """`−0.5 · 1 · −2`"""
-    return " · ".join(shown(d, digits) for d in derivatives)
+    factors = [shown(d, digits) for d in _factors(path)]
+    if len(path.nodes) >= LONG:
+        factors[ENDS] = f"({len(path.derivatives) - 2 * ENDS:,} more: {factors[ENDS]})"
+    return " · ".join(factors)
 
 
 def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:

@@ -201,7 +201,7 @@ def test_a_long_path_is_elided_in_the_middle():
         z = z * 0.999
     text = str(explain(z, wrt=x))
     assert "x → v1 → v2 → … 9,995 more … → v9998 → v9999 → v10000" in text
-    assert f"0.999 · 0.999 · 0.999 · (9,994 more: {0.999**9994:.4g}) · 0.999 · 0.999 · 0.999".replace("-", "−") in text
+    assert f"0.999 · 0.999 · 0.999 · (9,994 more: {0.999**9994:.5g}) · 0.999 · 0.999 · 0.999".replace("-", "−") in text
     assert "Step by step" not in text
 
 
