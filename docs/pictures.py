@@ -32,7 +32,7 @@ def lesson(path):
         page = Path(folder, "lesson.html")
         step_through(y, page)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 940, "height": 605}, device_scale_factor=1.5)
+        tab = browser.new_page(viewport={"width": 940, "height": 650}, device_scale_factor=1.5)
         tab.goto(page.as_uri())
         for _ in range(7):
             tab.keyboard.press("ArrowRight")

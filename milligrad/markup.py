@@ -22,9 +22,11 @@ CELL = 0.62
 
 # fmt: off
 LIGHT = {"paper": "#ffffff", "panel": "#f5f6f8", "ink": "#1c2330", "muted": "#667085", "line": "#808b9b",
-         "blue":  "#2166ac", "orange": "#c2570c", "red": "#c4161c", "mark": "#8a4fd3", "green": "#1a7f52"}
+         "blue":  "#2166ac", "orange": "#c2570c", "red": "#c4161c", "mark": "#8a4fd3", "green": "#1a7f52",
+         "olive": "#7d7400", "pink":   "#b5307f"}
 DARK  = {"paper": "#14181f", "panel": "#1e2530", "ink": "#e6e9ef", "muted": "#98a2b3", "line": "#68748a",
-         "blue":  "#6db3f2", "orange": "#f59e4c", "red": "#ff6b6b", "mark": "#c39bff", "green": "#5ccb96"}
+         "blue":  "#6db3f2", "orange": "#f59e4c", "red": "#ff6b6b", "mark": "#c39bff", "green": "#5ccb96",
+         "olive": "#d3c94f", "pink":   "#f48ac6"}
 # fmt: on
 ON_DARK = "@media screen and (prefers-color-scheme: dark)"  # paper is always light
 
@@ -32,7 +34,7 @@ ON_DARK = "@media screen and (prefers-color-scheme: dark)"  # paper is always li
 def colours(selector: str = ":root") -> str:
     """CSS that makes the colours custom properties of what is selected: light, or dark on the screen of who prefers it.
 
-    Blue is positive, orange negative, red no finite number.
+    Blue is positive and orange negative, and nothing else ever is; red is no finite number, or trouble.
     """
     light, dark = (" ".join(f"--{name}: {colour};" for name, colour in c.items()) for c in (LIGHT, DARK))
     return f"{selector} {{ color-scheme: light dark; {light} }}\n{ON_DARK} {{ {selector} {{ {dark} }} }}\n"

@@ -22,11 +22,12 @@ TOP = 26.0  # what the heading takes
 
 BOLD = 1.08 * CELL * SIZE  # the width of a letter of the heading: bold is wider in some fonts
 
-HUES = 5  # colours; 6 marks, 4 dashes and 4 hatchings have other periods, so that 20 series or classes look different
+PALETTE = "green", "mark", "olive", "pink", "muted"  # of series and classes: blue and orange are signs, as everywhere
+HUES = len(PALETTE)  # 6 marks, 4 dashes and 4 hatchings have other periods, so that 20 series or classes look different
 SELECTOR = ".milligrad-chart"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
 RULES = {
     "": f"background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); --hue: var(--muted)",
-    **{f" .hue{i}": f"--hue: var(--{name})" for i, name in enumerate(("blue", "orange", "green", "mark", "muted"))},
+    **{f" .hue{i}": f"--hue: var(--{name})" for i, name in enumerate(PALETTE)},
     " .nan": "--hue: var(--red)",
     " .heading": "font-weight: bold",
     " .label": "fill: var(--muted)",

@@ -19,10 +19,10 @@ MARGIN = 8.0
 def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str] | None = None, *, title: str) -> Chart:
     """Row i, column j: how often class i was read as class j. Names are 0, 1, 2 … if not given.
 
-    What was read right is blue, a mistake orange: the deeper, the larger its share of the row. One mistake in a hundred
-    is seen, too: the depth begins well above nothing and grows with the square root of the share. Raises ValueError if
-    the rows are not as long as there are rows, a count is below 0, infinite or NaN, or names are missing; and TypeError
-    for what is no number or no name.
+    What was read right is green, a mistake purple: the deeper, the larger its share of the row. One mistake in a
+    hundred is seen, too: the depth begins well above nothing and grows with the square root of the share. Raises
+    ValueError if the rows are not as long as there are rows, a count is below 0, infinite or NaN, or names are missing;
+    and TypeError for what is no number or no name.
     """
     _check(counts)
     n = len(counts)

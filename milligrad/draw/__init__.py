@@ -31,10 +31,15 @@ def draw(
     """A picture of what `x` was computed from; of a Module, its layers and how many parameters each has.
 
     A notebook shows it; `print` gives a tree of text; `.save("x.svg")` writes a file, also .html, .dot, .mmd and .png.
-    Each node shows its name (its own, or v1, v2, … in the order of computing), its operation, its number and its
-    `.grad`; each edge the local derivative ∂target/∂source. Colour and width tell the size of the gradient that came
-    back along it: draw after `backward`, and before `optimizer.step()`: once numbers have changed, formulas of them do
-    not hold any more, and a note says how many.
+    Each node shows its name, its operation, its number and its `.grad`; each edge the local derivative ∂target/∂source;
+    of a source that goes into the target twice, as in x * x, one edge that through the 1st x, and one through the 2nd.
+    Colour and width tell the size of the gradient that came back along it: draw after `backward`, and before
+    `optimizer.step()`: once numbers have changed, formulas of them do not hold any more, and a note says how many.
+
+    Who has no name of its own is called v1, v2, … on every page: first what was given, then what was computed, in the
+    order in which it was made. As a graph keeps what a Value was made of, but not when, that is: each after its inputs,
+    and those in the order of the formula. It is the order of a program that uses its results in the order in which it
+    computes them; after `q + p`, q is numbered before p.
 
     model:      a Module whose parameters' names to show: "hidden.weight[0][1]".
     direction:  where the output is, as in Graphviz: "LR" right, "RL" left, "TB" below, "BT" above.
@@ -69,7 +74,8 @@ def step_through(
 
     model:      a Module whose parameters' names to show.
     direction:  where the output is: "LR" right, "RL" left, "TB" below, "BT" above.
-    precision:  significant digits of the numbers; a constant in a formula has at least 6.
+    precision:  significant digits of the numbers; a constant in a formula has at least 6, and an equation has as
+                many more as it takes to be true.
     max_nodes:  of how many Values the graph may be at most; None for any number.
 
     Raises TypeError for what is no Value, RuntimeError for one that requires no gradient, ValueError for a graph that

@@ -7,33 +7,35 @@ from __future__ import annotations
 
 import re
 
-from milligrad.draw.model import Edge, Node, Picture, colour, strength
+from milligrad.draw.formulas import partial
+from milligrad.draw.model import Edge, Node, Picture, colour, legend, notation, strength
 from milligrad.markup import LIGHT as COLOUR
 from milligrad.markup import RIGHT_TO_LEFT, UNSEEN, elided, short_name, shown
 from milligrad.markup import text as allowed
 
 FONT = f'fontname="DejaVu Sans Mono,monospace", fontsize=11, fontcolor="{COLOUR["ink"]}"'
-STYLE = {
-    "leaf": f'style=filled, fillcolor="{COLOUR["panel"]}"',
-    "constant": f'style="filled,dashed", fillcolor="{COLOUR["panel"]}"',
-    "computed": "style=rounded",
-    "group": "peripheries=2",
-    "cut": "style=dotted",
-    "module": "style=rounded",
+STYLE = {  # besides round or square: how a box is filled and drawn
+    "leaf": ("paper", "filled"),
+    "constant": ("paper", "filled,dashed"),
+    "computed": ("panel", "filled"),
+    "group": ("panel", "filled"),
+    "cut": ("paper", "filled,dotted"),
+    "module": ("paper", "filled,bold"),
 }
 
 
 def dot(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
     """The whole graph: a box for each node, and an arrow for each edge with its local derivative."""
+    label = quoted("\n".join(below(picture)))
     lines = [
         "digraph {",
-        f'  graph [rankdir={direction}, label="{quoted(picture.note)}", {tooltip(picture.title)}, {FONT}]',
+        f'  graph [rankdir={direction}, label="{label}", {tooltip(picture.title)}, {FONT}]',
         f'  node [shape=box, color="{COLOUR["line"]}", {FONT}]',
         f'  edge [color="{COLOUR["line"]}", {FONT}]',
     ]
     largest = picture.largest
     lines += [f"  n{i} [{_of_node(node, largest, precision)}]" for i, node in enumerate(picture.nodes)]
-    lines += [f"  n{e.source} -> n{e.target} [{_of_edge(e, largest, precision)}]" for e in picture.edges]
+    lines += [f"  n{e.source} -> n{e.target} [{_of_edge(e, picture, precision)}]" for e in picture.edges]
     return "\n".join([*lines, "}\n"])
 
 
@@ -55,6 +57,12 @@ def tooltip(s: str) -> str:
     return f'tooltip="{quoted(s, BACKSLASH_IN_TOOLTIP)}"'
 
 
+def below(picture: Picture) -> list[str]:
+    """What stands below the picture: its note, what its colours mean, and how the rest is to be read."""
+    colours = ", ".join(f"{name}: {meaning}" for name, meaning in legend(picture).items())
+    return [line for line in (picture.note, colours, *notation(picture)) if line]
+
+
 def lines_of(node: Node, precision: int) -> list[str]:
     """What stands in the box of a node, from its name down."""
     lines = [short_name(node.name, 40)]
@@ -70,7 +78,7 @@ def lines_of(node: Node, precision: int) -> list[str]:
 
 
 def _of_node(node: Node, largest: float, precision: int) -> str:
-    attributes = f'label="{quoted(chr(10).join(lines_of(node, precision)))}", {STYLE[node.kind]}'
+    attributes = f'label="{quoted(chr(10).join(lines_of(node, precision)))}", {_style(node)}'
     if node.highlighted:
         attributes += f', color="{COLOUR["mark"]}", penwidth=3'
     elif node.grad:
@@ -80,17 +88,25 @@ def _of_node(node: Node, largest: float, precision: int) -> str:
     return attributes
 
 
-def _of_edge(edge: Edge, largest: float, precision: int) -> str:
-    attributes = f'label="{quoted(edge.label) or shown(edge.derivative, precision)}"'
+def _style(node: Node) -> str:
+    fill, style = STYLE[node.kind]
+    style += ",rounded" * node.is_given
+    return f'style="{style}", fillcolor="{COLOUR[fill]}"' + ", peripheries=2" * (node.kind == "group")
+
+
+def _of_edge(edge: Edge, picture: Picture, precision: int) -> str:
+    attributes = f'label="{quoted(edge.text(precision))}"'
     if edge.contains:
         attributes += ", style=dashed, arrowhead=none"
     line = COLOUR[colour(edge.gradient, edge.mixed)]
     if edge.highlighted:
         line = f"{COLOUR['mark']}:{line}:{COLOUR['mark']}"  # parallel lines: its own between two of the marker's
     if edge.gradient or edge.highlighted:
-        width = (1 + 3 * strength(edge.gradient, largest)) / (1 + edge.highlighted)
+        width = (1 + 3 * strength(edge.gradient, picture.largest)) / (1 + edge.highlighted)
         attributes += f', color="{line}", penwidth={width:.3g}'
+    source, target = (short_name(picture.nodes[i].name, 40) for i in (edge.source, edge.target))
+    told = [f"{partial(target, source, edge.which)} = {shown(edge.derivative, precision)}"] if edge.which else []
     if edge.gradient:
         what = f"{'|gradient|' if edge.mixed else 'gradient'} {'up to ' * bool(edge.label)}"
-        attributes += f', tooltip="{what}{shown(edge.gradient, precision)}"'
-    return attributes
+        told.append(f"{what}{shown(edge.gradient, precision)}")
+    return attributes + f', tooltip="{quoted(chr(10).join(told))}"' * bool(told)

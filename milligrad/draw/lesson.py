@@ -18,7 +18,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from milligrad.draw.formulas import CELLS, derivatives, formula, with_numbers
+from milligrad.draw.formulas import (
+    CELLS,
+    derivatives,
+    digits_for,
+    formula,
+    ordinals,
+    partial,
+    rounded,
+    with_numbers,
+)
 from milligrad.draw.layout import check_direction
 from milligrad.draw.model import Picture, picture_of_value
 from milligrad.draw.naming import inputs_first, names_of
@@ -80,8 +89,8 @@ def lesson(output: Value, *, model: Module | None, direction: str, precision: in
 
 def _check_is_current(output: Value, names: dict[Value, str], precision: int) -> None:
     """Raise ValueError if a step would say what is not so."""
-    for z in reversed(topological_order([output])):
-        if not is_current(z):
+    for z in inputs_first(output):
+        if z.op is not None and not is_current(z):
             equation = f"{short_name(names[z], CELLS)} = {formula(z, names, precision)}"
             raise ValueError(
                 f"value: expected a graph whose formulas hold, but {equation} is still {shown(z.data, precision)}: "
@@ -107,13 +116,14 @@ class _Steps:
     def __init__(self, order: list[Value], names: dict[Value, str], picture: Picture, precision: int) -> None:
         self.order, self.output, self.names, self.precision = order, order[-1], names, precision
         self.number = {z: i for i, z in enumerate(order)}
-        self.computed = topological_order([self.output])[::-1]
+        self.backward = topological_order([self.output])  # as backward goes: sums are those of its order, to the bit
+        self.computed = sorted(self.backward, key=self.number.__getitem__)
         self.edges: dict[Value, list[int]] = {z: [] for z in self.computed}
         for i, edge in enumerate(picture.edges):
             self.edges[order[edge.target]].append(i)
         self.g: dict[Value, float] = {}
         self.all = [self._given(), *map(self._forward, self.computed), self._seed()]
-        self.all += [*map(self._backward, reversed(self.computed)), self._result()]
+        self.all += [*map(self._backward, self.backward), self._result()]
 
     def name(self, z: Value) -> str:
         return short_name(self.names[z], CELLS)
@@ -171,25 +181,32 @@ class _Steps:
         """z's gradient is complete; each of its inputs gets that times ∂z/∂x. The chain rule, as `engine` has it."""
         name, g = self.name(z), self.g[z]
         rows, changes = [], []
-        for x, d in zip(z.inputs, derivatives(z, self.names, self.precision)):
+        for x, which, d in zip(z.inputs, ordinals(z.inputs), derivatives(z, self.names, self.precision)):
             if type(x) is float or not x.requires_grad:
                 continue
-            own, before, value = self.name(x), self.g.get(x, 0.0), self._shown(d.value)
-            self.g[x] = before + g * d.value
-            forms = dict.fromkeys([d.formula, d.numbers, value])
-            rows.append(
-                [
-                    f"∂{name}/∂{own} = {' = '.join(forms)}",
-                    f"{own}.grad += {self._shown(g)} · {value}",
-                    f"{own}.grad: {self._shown(before)} → {self._shown(self.g[x])}",
-                ]
-            )
+            own = self.name(x)
+            forms = dict.fromkeys([d.formula, d.numbers, self._shown(d.value)])
+            rows.append([f"{partial(name, own, which)} = {' = '.join(forms)}", *self._add(x, g, d.value)])
             changes.append(self._change(x, "grad", self.g[x]))
         body = [
             _sentence(f"{name}.grad = {self._shown(g)} is complete. Each input gets it times the local derivative."),
             _formulas(rows),
         ]
         return Step("Backward", f"{name} passes its gradient on", body, self.number[z], self.edges[z], changes)
+
+    def _add(self, x: Value, g: float, derivative: float) -> list[str]:
+        """Add g · derivative to the gradient of x. What is said of it has as many digits as it takes to be true."""
+        before = self.g.get(x, 0.0)
+        after = self.g[x] = before + g * derivative
+
+        def holds(digits: int) -> bool:
+            a, b, c = (rounded(number, digits) for number in (before, g, derivative))
+            return self._shown(a + b * c) == self._shown(after)
+
+        digits = digits_for(holds, self.precision)
+        a, b, c = (shown(number, digits) for number in (before, g, derivative))
+        name = self.name(x)
+        return [f"{name}.grad += {b} · {c}", f"{name}.grad: {a} → {self._shown(after)}"]
 
     def _result(self) -> Step:
         leaves = [x for x in self.order if x not in self.edges and x.requires_grad]

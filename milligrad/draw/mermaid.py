@@ -9,18 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from milligrad.draw.dot import lines_of
+from milligrad.draw.dot import below, lines_of
 from milligrad.draw.model import Edge, Picture, colour, strength
 from milligrad.markup import LIGHT as COLOUR
-from milligrad.markup import NO_PRINT, left_to_right, shown
+from milligrad.markup import NO_PRINT, left_to_right
 
+ROUND = "rx:12px,ry:12px"
 CLASSES = {
-    "leaf": f"fill:{COLOUR['panel']}",
-    "constant": f"fill:{COLOUR['panel']},stroke-dasharray:2 3",
-    "computed": f"fill:{COLOUR['paper']}",
+    "leaf": f"fill:{COLOUR['paper']},{ROUND}",
+    "constant": f"fill:{COLOUR['paper']},stroke-dasharray:2 3,{ROUND}",
+    "computed": f"fill:{COLOUR['panel']}",
     "group": f"fill:{COLOUR['panel']},stroke-width:3px",
     "cut": f"fill:{COLOUR['paper']},stroke-dasharray:4 4",
     "module": f"fill:{COLOUR['paper']}",
+    "given": ROUND,
     "note": "fill:none,stroke:none",
     **{name: f"stroke:{COLOUR[name]}" for name in ("line", "blue", "orange", "red")},
     "mark": f"stroke:{COLOUR['mark']},stroke-width:4px",
@@ -28,26 +30,27 @@ CLASSES = {
 
 
 def mermaid(picture: Picture, direction: str = "LR", precision: int = 4) -> str:
-    """The whole graph as a flowchart; its note is a node of its own."""
+    """The whole graph as a flowchart; what stands below it is a node of its own."""
     lines = [f"flowchart {direction}"]
     for i, node in enumerate(picture.nodes):
         label = "<br/>".join(map(quoted, lines_of(node, precision)))
         lines.append(f'  n{i}["{label}"]')
     for edge in picture.edges:
         arrow = "-.-" if edge.contains else "-->"
-        label = quoted(edge.label or shown(edge.derivative, precision))
+        label = quoted(edge.text(precision))
         lines.append(f"  n{edge.source} {arrow}" + f'|"{label}"|' * bool(label) + f" n{edge.target}")
-    if picture.note:
-        lines += [f'  note["{quoted(picture.note)}"]']
+    if notes := below(picture):
+        lines += [f'  note["{"<br/>".join(map(quoted, notes))}"]']
     return "\n".join([*lines, *_classes(picture), *_link_styles(picture), ""])
 
 
 def _classes(picture: Picture) -> Iterator[str]:
     """The styles of the nodes, and which nodes have them: of a node's two, the later one wins."""
     members: dict[str, list[str]] = {name: [] for name in CLASSES}
-    members["note"] += ["note"] * bool(picture.note)
+    members["note"] += ["note"] * bool(below(picture))
     for i, node in enumerate(picture.nodes):
         members[node.kind].append(f"n{i}")
+        members["given"] += [f"n{i}"] * (node.is_given and node.kind == "group")
         members["mark" if node.highlighted else colour(node.grad)].append(f"n{i}")
     for name, nodes in members.items():
         if nodes:

@@ -2,8 +2,8 @@
 
 How it is shown (text, DOT, Mermaid, SVG, a page) is the business of a writer each; they read this and no Values.
 
-    order   the Values of a graph, inputs first: a Value's place in it is its number
-    name    what the user called a Value; without one it is v1, v2, … in order
+    order   the Values of a graph, inputs first, as they were made; see `naming.inputs_first`
+    name    what the user called a Value; without one it is v1, v2, … in order, first what was given
     edge    from an input to what was computed of it, with ∂target/∂source
     group   the Values that one node stands for: a single one, unless the graph is too large to show each
     level   of a computed Value: one more than that of its deepest input; leaves and constants have 0
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise, repeat
 from operator import attrgetter
 
-from milligrad.draw.formulas import formula
+from milligrad.draw.formulas import formula, ordinals
 from milligrad.draw.naming import inputs_first, names_of
 from milligrad.engine import Reduction, Value, is_current, partials_as_numbers, place
 from milligrad.expected import check_is, size
@@ -53,6 +53,11 @@ class Node:
     place: str = ""
     highlighted: bool = False
 
+    @property
+    def is_given(self) -> bool:
+        """Whether nothing computed it: then its box is round, in whatever form."""
+        return self.kind in ("leaf", "constant") or (self.kind == "group" and not self.op)
+
 
 @dataclass(slots=True)
 class Edge:
@@ -63,6 +68,7 @@ class Edge:
     label:       further text: "× 32" edges that were folded into one, whose gradient is the largest of theirs
     contains:    the target is a part of the source (a module and its child): nothing flows
     mixed:       those that were folded have gradients of both signs: the gradient is the size of the largest
+    which:       of a source that goes into the target more than once, through which place this edge leads: "2nd"
     """
 
     source: int
@@ -73,6 +79,11 @@ class Edge:
     contains: bool = False
     highlighted: bool = False
     mixed: bool = False
+    which: str = ""
+
+    def text(self, precision: int) -> str:
+        """What stands on it: its derivative, or the further text."""
+        return self.label or shown(self.derivative, precision)
 
 
 @dataclass(slots=True)
@@ -108,6 +119,32 @@ def colour(gradient: float | None, mixed: bool = False) -> str:
     if not math.isfinite(gradient):
         return "red"
     return "ink" if mixed else "blue" if gradient > 0 else "orange"
+
+
+MEANINGS = {
+    "blue": "positive gradient",
+    "orange": "negative gradient",
+    "ink": "gradients of both signs",
+    "red": "NaN or infinite",
+    "mark": "highlighted",
+}
+
+
+def legend(picture: Picture) -> dict[str, str]:
+    """What the colours mean, of those that occur."""
+    occur = {colour(edge.gradient, edge.mixed) for edge in picture.edges} | {colour(x.grad) for x in picture.nodes}
+    occur |= {"mark"} if any(node.highlighted for node in picture.nodes) else set()
+    return {name: meaning for name, meaning in MEANINGS.items() if name in occur}
+
+
+def notation(picture: Picture) -> list[str]:
+    """In sentences: what stands on the edges, and what a box says by its form; nothing where nothing was computed."""
+    told = []
+    if any(edge.derivative is not None for edge in picture.edges):
+        told.append("The number on an edge is the local derivative ∂target/∂source, by way of that edge alone.")
+    if any(edge.label for edge in picture.edges):
+        told.append("× 9: nine edges in one.")
+    return [*told, "Round boxes were given, square ones computed."] if told else []
 
 
 # Of a Value.
@@ -308,10 +345,10 @@ class _Graph:
         except (ValueError, ArithmeticError):  # it does not exist
             derivatives = repeat(None)
         target, g, marked = number[z], self.gradient(z), self.marked_edges
-        for x, d in zip(z.inputs, derivatives):
+        for x, d, which in zip(z.inputs, derivatives, ordinals(z.inputs)):
             if type(x) is not float and (source := number[x]) != target:
                 gradient = g * d if d is not None and x.requires_grad else None
-                yield Edge(source, target, d, gradient, highlighted=(x, z) in marked)
+                yield Edge(source, target, d, gradient, highlighted=(x, z) in marked, which=which)
 
     def _group(self, group: Group) -> Node:
         """A node for Values of one kind, with the range of their numbers and gradients."""

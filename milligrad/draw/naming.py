@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from milligrad.engine import Value, topological_order
+from collections.abc import Sequence
+
+from milligrad.engine import Value
 from milligrad.expected import check_is
 from milligrad.nested import leaves
 from milligrad.nn.module import Module
 from milligrad.typing import Any
 
 
-def inputs_first(output: Value) -> list[Value]:
-    """All Values behind `output`, leaves and constants too, each after its inputs; `output` is the last."""
-    order: list[Value] = []
-    seen: set[Value] = set()
-    for z in reversed(topological_order([output])):
-        for x in z.inputs:
-            if type(x) is not float and x not in seen and (x.op is None or not x.requires_grad):
-                seen.add(x)
-                order.append(x)
-        seen.add(z)
-        order.append(z)
-    return order or [output]
+def inputs_first(*outputs: Value) -> list[Value]:
+    """All Values behind the outputs, each after its inputs; leaves and constants where they are first used.
+
+    What is computed comes in the order in which it was made, where that can be known: a graph keeps what a Value was
+    made of, and not when. Of two that do not depend on each other, that which stands first in a formula comes first,
+    with all that it was made of. So it is in expressions, which Python computes from the left, and line after line,
+    loops and helper functions too, where results are used in the order in which they were computed.
+    """
+    order: dict[Value, None] = {}  # an ordered set
+    stack = [(z, False) for z in reversed(outputs)]
+    while stack:
+        z, is_complete = stack.pop()
+        if z in order:
+            continue
+        computed = z.op is not None and (z.requires_grad or any(z is output for output in outputs))
+        inputs = [x for x in z.inputs if type(x) is not float] if computed else []
+        if is_complete or not inputs:
+            order |= dict.fromkeys([*inputs, z])
+        else:
+            stack.append((z, True))
+            stack += [(x, False) for x in reversed(inputs) if x.op is not None and x.requires_grad and x not in order]
+    return [*order]
 
 
-def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str]:
+def names_of(order: Sequence[Value], model: Module | None = None, also: Sequence[Value] = ()) -> dict[Value, str]:
     """A name for each Value, no two alike: its own, that in `model` ("hidden.weight[0][1]"), or v1, v2, … in order.
+
+    The numbers begin with what was given, and go on with what was computed: a program, too, is given its numbers first.
+    What is `also` to be named changes no number, but has its own name even if another has the same.
 
     A name of blanks alone is none. Where several have one name of their own, the second is called "name #2", and so on.
     """
@@ -34,7 +49,7 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
     names: dict[Value, str] = {}
     taken: set[str] = set()
     given: dict[str, int] = {}
-    for z in order:
+    for z in (*also, *order):
         name = z.name if z.name and not z.name.isspace() else of_model.get(z)
         if name is None:
             continue
@@ -46,7 +61,7 @@ def names_of(order: list[Value], model: Module | None = None) -> dict[Value, str
         taken.add(unique)
         names[z] = unique
     number = 0
-    for z in order:
+    for z in (*sorted(order, key=lambda z: z.op is not None), *also):
         if z not in names:
             number += 1
             while f"v{number}" in taken:

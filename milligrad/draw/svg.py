@@ -10,8 +10,9 @@ import math
 import textwrap
 from itertools import pairwise
 
+from milligrad.draw.formulas import partial
 from milligrad.draw.layout import Layout, Point, layered
-from milligrad.draw.model import Edge, Node, Picture, colour, strength
+from milligrad.draw.model import Edge, Node, Picture, colour, legend, notation, strength
 from milligrad.markup import CELL, FONT, colours, element, elided, short_name, shown, text, width
 
 SIZE = 12.0  # of the letters
@@ -21,12 +22,13 @@ WIDEST = 30  # cells of a line in a box
 LABEL = 10.5  # the letters of a local derivative
 UNDER = 14.0  # how far an edge begins under its source's box: more than a round corner leaves free
 LAST = "\u2fff"  # of the letters that monospaced fonts have, or another font has no wider
+ROUND, SQUARE = 12.0, 2.0  # corners of boxes: the round ones as Graphviz has them
 STACK = 6.0  # how far the boxes of a group stand out behind one another
 
 SELECTOR = ".milligrad-graph"  # every rule begins with it: the rules of an SVG hold for the whole page it stands in
 RULES = {
     "": f"background: var(--paper); font: {SIZE}px {FONT}; fill: var(--ink); --gradient: var(--line)",
-    **{f" .{name}": f"--gradient: var(--{name})" for name in ("line", "blue", "orange", "red", "ink")},
+    **{f" .{name}": f"--gradient: var(--{name})" for name in ("line", "blue", "orange", "red", "ink", "mark")},
     " .edge.highlighted": "--gradient: var(--mark)",
     " .box": "fill: var(--paper); stroke: var(--line); stroke-width: 1.2",
     " .computed .box": "fill: var(--panel)",
@@ -47,6 +49,7 @@ RULES = {
     " .under": "fill: var(--paper)",
     " .legend text": "fill: var(--muted)",
     " .legend rect": "fill: var(--gradient)",
+    " .notation": "fill: var(--muted)",
     " .note": "fill: var(--muted)",
 }
 STYLE = colours(SELECTOR) + "".join(f"{SELECTOR}{what} {{ {how}; }}\n" for what, how in RULES.items())
@@ -58,7 +61,7 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
     A box is so wide that at `least` so many letters fit in.
     """
     lines = [lines_of(node, precision) for node in picture.nodes]
-    labels = [shown(edge.derivative, precision) or edge.label for edge in picture.edges]
+    labels = [edge.text(precision) for edge in picture.edges]
     rooms = [label_size(label) for label in labels]
     sizes = [box_size(node, rows, least) for node, rows in zip(picture.nodes, lines)]
     layout = layered(
@@ -75,18 +78,19 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
         _node(node, rows, sizes[i], layout.centres[i], i, picture, prefix)
         for i, (node, rows) in enumerate(zip(picture.nodes, lines))
     ]
-    signs = {colour(edge.gradient, edge.mixed) for edge in picture.edges}
-    legend = [(kind, meaning) for kind, meaning in MEANINGS.items() if kind in signs]
-    notes = textwrap.wrap(picture.note, max(60, int(layout.width / (CELL * SIZE))))
-    below = _legend(legend, layout.height + 1.5 * LEADING) if legend else []
+    signs = legend(picture)
+    cells = max(60, int(layout.width / (CELL * SIZE)))
+    notes = [("notation", line) for line in textwrap.wrap(" ".join(notation(picture)), cells)]
+    notes += [("note", line) for line in textwrap.wrap(picture.note, cells)]
+    below = _legend(signs, layout.height + 1.5 * LEADING) if signs else []
     below += [
-        element("text", text(line), class_="note", x=0, y=layout.height + LEADING * (i + 1.5 + bool(legend)))
-        for i, line in enumerate(notes)
+        element("text", text(line), class_=kind, x=0, y=layout.height + LEADING * (i + 1.5 + bool(signs)))
+        for i, (kind, line) in enumerate(notes)
     ]
-    cells = [width(line) for line in notes] + [sum(len(meaning) + 4 for _, meaning in legend)]
-    rows_below = len(notes) + bool(legend)
+    widest = max([width(line) for _, line in notes] + [sum(len(meaning) + 4 for meaning in signs.values())])
+    rows_below = len(notes) + bool(signs)
     size = (
-        max(layout.width, max(cells) * CELL * SIZE) + 2 * MARGIN,
+        max(layout.width, widest * CELL * SIZE) + 2 * MARGIN,
         layout.height + 2 * MARGIN + LEADING * (rows_below + bool(rows_below) / 2),
     )
     weakest_first = sorted(range(len(edges)), key=lambda i: _prominence(picture.edges[i], picture))
@@ -105,18 +109,10 @@ def svg(picture: Picture, direction: str = "LR", precision: int = 4, prefix: str
     )
 
 
-MEANINGS = {
-    "blue": "positive gradient",
-    "orange": "negative gradient",
-    "ink": "gradients of both signs",
-    "red": "NaN or infinite",
-}
-
-
-def _legend(meanings: list[tuple[str, str]], y: float) -> list[str]:
-    """A line that says what the colours of the edges mean: of those that occur."""
+def _legend(meanings: dict[str, str], y: float) -> list[str]:
+    """A line that says what the colours mean."""
     parts, x = [], 0.0
-    for kind, meaning in meanings:
+    for kind, meaning in meanings.items():
         parts.append(element("rect", class_=kind, x=x, y=y - 6, width=12, height=4, rx=2))
         parts.append(element("text", meaning, x=x + 18, y=y))
         x += (len(meaning) + 4) * CELL * SIZE
@@ -168,7 +164,7 @@ def _node(
     behind = STACK if node.kind == "group" else 0.0
     w, h = (side - behind for side in size)
     x, y = -(w + behind) / 2, (behind - h) / 2  # those behind a group's box stand out above it, to the right
-    box = {"x": x, "y": y, "width": w, "height": h, "rx": h / 2 if node.kind in ("leaf", "constant") else 5}
+    box = {"x": x, "y": y, "width": w, "height": h, "rx": ROUND if node.is_given else SQUARE}
     tint = 0.3 * strength(node.grad, picture.largest)
     trouble = any(x is not None and not math.isfinite(x) for x in (node.data, node.grad))
     kind = f"node {node.kind} {'red' if trouble else colour(node.grad)}{' highlighted' * node.highlighted}"
@@ -233,7 +229,7 @@ def _told(edge: Edge, picture: Picture) -> str:
     source, target = (short_name(picture.nodes[i].name, 60) for i in (edge.source, edge.target))
     lines = [f"{source} → {target}"]
     if edge.derivative is not None:
-        lines.append(f"∂{target}/∂{source} = {edge.derivative!r}")
+        lines.append(f"{partial(target, source, edge.which)} = {edge.derivative!r}")
     if edge.gradient is not None:
         what = "|gradient|" if edge.mixed else "gradient along it:"
         lines.append(f"{what} {'up to ' * bool(edge.label)}{edge.gradient!r}")

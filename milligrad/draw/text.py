@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from milligrad.draw.formulas import partial
 from milligrad.draw.model import Edge, Node, Picture
 from milligrad.markup import printable, short_name, shown, width
 from milligrad.typing import TypeAlias
@@ -102,7 +103,7 @@ def _of_edge(edge: Edge, nodes: list[Node], names: list[str], precision: int) ->
     if edge.label or edge.derivative is None:
         return edge.label
     source = "…" if nodes[edge.source].kind == "cut" else names[edge.source]
-    return f"∂{names[edge.target]}/∂{source} = {shown(edge.derivative, precision)}"
+    return f"{partial(names[edge.target], source, edge.which)} = {shown(edge.derivative, precision)}"
 
 
 def _aligned(lines: list[Line]) -> list[str]:

@@ -28,8 +28,8 @@ def explain(
     """With `wrt`, all paths from it to the loss, whose products add up to ∂loss/∂wrt. Else what is wrong, and where.
 
     `print` shows it, and so does a notebook; `.save("x.html")` writes a file, also .md and .txt. Code reads `.paths`
-    (each with `.nodes`, `.derivatives` and `.product`), `.total`, and `.findings` (each with `.kind`, `.text`,
-    `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). It changes nothing.
+    (each with `.nodes`, `.derivatives`, `.product` and `.places`), `.total`, and `.findings` (each with `.kind`,
+    `.text`, `.where`, `.advice`, `.values`, and `.trouble`: whether it is surely wrong). It changes nothing.
 
     loss:       a Value, or a function without arguments that computes it: `explain(lambda: loss_fn(model(x), y))`. Then
                 the lines of your code are known, and an error that an operation raises in it is explained, too.
@@ -37,7 +37,7 @@ def explain(
     model:      a Module: its parameters are called by their paths, and judged; those that the loss does not
                 reach are found.
     max_paths:  at most that many paths are shown; there can be exponentially many. All are counted and added up.
-    precision:  significant digits of the numbers.
+    precision:  significant digits of the numbers; an equation has more where it would not be true with so few.
 
     Raises TypeError for what is no Value, ValueError for a constant `wrt` or a bad option, and RuntimeError if `wrt`
     is given and the loss is a constant.

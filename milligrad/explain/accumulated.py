@@ -60,7 +60,7 @@ def _not_run(subject: Subject, held: list[Value]) -> Finding:
 
 def _scaled(subject: Subject, factor: float, off: list[Value], alone: bool) -> Finding:
     """Of gradients that are all of this loss, times one number; or of a single one, of which one cannot know."""
-    loss, name, times = subject.loss, subject.name(subject.loss), subject.number(factor)
+    loss, name, times = subject.loss, subject.name(subject.loss), subject.apart(factor, 1.0)[0]
     lines = _compared(subject, off)
     begun = close(factor, loss.grad)  # as backward began with it: by its argument, or on what was computed of the loss
     if not factor:
@@ -82,5 +82,5 @@ def _grad(subject: Subject, x: Value) -> str:
 
 
 def _compared(subject: Subject, leaves: Sequence[Value]) -> list[str]:
-    gives = [f"{_grad(subject, x)}; this loss gives {subject.number(subject.adjoint[x])}" for x in leaves[:SHOWN]]
-    return few(gives, len(leaves))
+    pairs = [(subject.name(x), *subject.apart(x.grad, subject.adjoint[x])) for x in leaves[:SHOWN]]
+    return few([f"{name}.grad is {has}; this loss gives {gives}" for name, has, gives in pairs], len(leaves))

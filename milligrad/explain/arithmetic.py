@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from milligrad.draw.formulas import ordinals, partial
 from milligrad.engine import Reduction, Value, is_current
 from milligrad.explain.document import SHOWN, Finding, few
 from milligrad.explain.flow import derivatives_of, is_computed
 from milligrad.explain.subject import Subject
 from milligrad.markup import count, printable
+from milligrad.ops import LOG_EPSILON, log
 
 
 def changed(subject: Subject) -> list[Finding]:
@@ -88,7 +90,7 @@ def _made(subject: Subject, kind: str, births: Sequence[Value], bad: Sequence[Va
 
 def _spread(subject: Subject, first: Sequence[Value], bad: Sequence[Value]) -> str:
     """How many Values after the first ones are no numbers, either."""
-    n = len(bad) - bad.index(first[0]) - len(first)
+    n = len(bad) - [x is first[0] for x in bad].index(True) - len(first)
     return f" {n:,} of {count(len(subject.order), 'Value')} became NaN or infinite after that." * (n > 0)
 
 
@@ -108,6 +110,31 @@ def _why(subject: Subject, kind: str, z: Value) -> str:
         f"inf - inf, 0 · inf and inf / inf are no numbers: look where the inf came from. "
         f"{_which(subject, z, infinite)} is infinite."
     )
+
+
+def logs_of_zero(subject: Subject) -> list[Finding]:
+    """Each log that met an exact 0, for which it takes LOG_EPSILON: trouble if the loss depends on it."""
+    met = [z for z in subject.order if is_computed(z) and z.op is log and not z.inputs[0].real]
+    matter = [z for z in met if subject.adjoint.get(z, math.nan)]
+    harmless = [z for z in met if not subject.adjoint.get(z, math.nan)]
+    return [_about_logs(subject, logs, trouble) for logs, trouble in ((matter, True), (harmless, False)) if logs]
+
+
+def _about_logs(subject: Subject, logs: Sequence[Value], trouble: bool) -> Finding:
+    number = subject.number
+    least, value, slope = map(number, (LOG_EPSILON, math.log(LOG_EPSILON), 1 / LOG_EPSILON))
+    text = f"{count(len(logs), 'log')} met an exact 0"
+    advice = (
+        f"log(0) is taken for log({least}) = {value}, with the derivative {slope}: the result is not what the formula "
+        "says. "
+    )
+    advice += (
+        "If a probability became 0, compute its logarithm without it: by log_softmax, log_sigmoid or logsumexp, or by "
+        "a loss that takes logits."
+        if trouble
+        else "The loss does not move with it: it is multiplied by 0, or where() chose the other one."
+    )
+    return Finding("log of 0", text, subject.listed(logs), advice, logs, trouble)
 
 
 def unused(subject: Subject) -> list[Finding]:
@@ -160,10 +187,10 @@ def born_backward(subject: Subject) -> list[Finding]:
     for z in reversed(subject.order):
         if not is_computed(z) or z in bad:
             continue
-        for x, d in zip(z.inputs, derivatives_of(z)):
+        for x, d, which in zip(z.inputs, derivatives_of(z), ordinals(z.inputs)):
             if type(x) is not float and x in bad:
                 values.append(z)
-                lines.append(_step_back(subject, z, x, d))
+                lines.append(_step_back(subject, z, x, d, which))
     is_nan = any(math.isnan(subject.adjoint[x]) for x in bad)
     text = f"On the way back {count(len(bad), 'gradient')} became {'NaN' if is_nan else 'infinite'}"
     advice = (
@@ -174,7 +201,7 @@ def born_backward(subject: Subject) -> list[Finding]:
     return [Finding("nan gradient" if is_nan else "inf gradient", text, few(lines, len(lines)), advice, values)]
 
 
-def _step_back(subject: Subject, z: Value, x: Value, derivative: float) -> str:
+def _step_back(subject: Subject, z: Value, x: Value, derivative: float, which: str) -> str:
     name, number = subject.name, subject.number
     came = f"{number(subject.adjoint.get(z, 0.0))}, which came back to {name(z)}"
-    return f"{subject.where(z)}: ∂{name(z)}/∂{name(x)} = {number(derivative)} times {came}"
+    return f"{subject.where(z)}: {partial(name(z), name(x), which)} = {number(derivative)} times {came}"

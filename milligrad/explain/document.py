@@ -107,9 +107,10 @@ class Finding:
     """Something that was noticed.
 
     kind:     of numbers: "nan", "inf" (forward), "nan gradient", "inf gradient" (backward), "no derivative", "error"
-              (raised by the function), "changed" (since the loss was computed); of units: "dead relu", "off" (which may
-              be chance), "saturated"; of parameters: "vanished", "exploded", "zero gradient", "unreached", "frozen",
-              "constant" (the loss itself); of .grad: "accumulated", "scaled", "zeroed", "no backward"
+              (raised by the function), "changed" (since the loss was computed), "log of 0"; of units: "dead relu",
+              "off" (which may be chance), "saturated"; of parameters: "vanished", "exploded", "zero gradient",
+              "unreached", "frozen", "not in the model", "constant" (the loss itself); of .grad: "accumulated",
+              "scaled", "zeroed", "no backward"
     text:     what it is, in a sentence
     where:    the Values, their numbers and the lines of the user's code
     advice:   why it is so, and what to do about it

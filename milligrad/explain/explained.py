@@ -41,11 +41,11 @@ def explained(
             return Explanation("The loss could not be computed", [failure], findings=[failure])
         fresh = not loss.grad  # it may only return what has been computed before
     if wrt is None:
-        return explain_trouble(Subject(loss, model, precision, fresh=fresh).with_loss_named())
+        return explain_trouble(Subject(loss, model, precision, fresh=fresh))
     if not wrt.requires_grad:
         raise ValueError(f"wrt: expected a Value that requires a gradient, got {wrt!r:.200}")
     check_history(loss)
-    return explain_paths(Subject(loss, model, precision, [wrt], fresh).with_loss_named(), wrt, max_paths)
+    return explain_paths(Subject(loss, model, precision, [wrt], fresh), wrt, max_paths)
 
 
 def _computed(f: Any) -> Value:
@@ -75,9 +75,9 @@ def _failure(error: Exception, model: Module | None, precision: int) -> Finding:
     if not hasattr(error, "op"):  # plain numbers, which remember nothing
         return Finding("error", f"{kind}: {error}", where)
     op, inputs = error.op, error.inputs  # type: ignore[attr-defined]
-    values = [x for x in inputs if isinstance(x, Value)]
+    values = [*dict.fromkeys(x for x in inputs if isinstance(x, Value))]
     if values:
-        subject = Subject(values[-1], model, precision, values)
+        subject = Subject(values[0], model, precision, values[1:])
         where += few([f"its input {subject.where(x)}" for x in values[:SHOWN]], len(values))
     numbers = ", ".join(shown(x.real, precision) for x in inputs[:SHOWN]) + ", …" * (len(inputs) > SHOWN)
     advice = "Keep its input where the result is a number: with clamp(), a small number added, or another formula."

@@ -288,6 +288,28 @@ def unreached(subject: Subject) -> list[Finding]:
     ]
 
 
+def outside(subject: Subject) -> list[Finding]:
+    """Leaves that learn, but that no Parameter of the model holds."""
+    if not subject.parameters:
+        return []
+    used: dict[Value, Value] = {}
+    for z in filter(is_computed, subject.order):
+        for x in z.inputs:
+            if type(x) is not float and x.op is None and x.requires_grad and x not in subject.places:
+                used.setdefault(x, z)
+    if not used:
+        return []
+    n, values = len(used), [*used]
+    text = f"{count(n, 'Value')} that the loss depends on {'are' if n > 1 else 'is'} in no Parameter of the model"
+    lines = few([f"{subject.value(x)}, used in {subject.where(used[x])}" for x in values[:SHOWN]], n)
+    advice = (
+        "model.parameters() does not have what requires a gradient here, so no optimizer of the model trains it. If it "
+        "is to learn, make it a Parameter that is an attribute of a Module (layers in a list belong into a ModuleList, "
+        "in a dict into a ModuleDict); if it is data, use floats or requires_grad=False."
+    )
+    return [Finding("not in the model", text, lines, advice, values, trouble=False)]
+
+
 def _named(
     kind: str,
     what: str,

@@ -4,7 +4,7 @@ The sum of the products is the gradient. There can be exponentially many paths, 
 walked, and only the largest are: whoever knows, for every Value, the largest product from the source to it, goes along
 the best path at once, and needs only to remember the detours that were passed on the way.
 
-    step     from an input to what was computed of it, with the local derivative
+    step     from an input to what was computed of it, with the local derivative, and the number of the input
     steps    those of each Value that lie on a path, inputs first; the first Value is the source
     size     of a product: how it ranks among others, without overflow
     choices  a path, from the output back to the source: which of its steps each Value was reached by
@@ -16,19 +16,20 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, pairwise
+from itertools import count, groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from milligrad.draw.formulas import derivatives
+from milligrad.draw.formulas import derivatives, digits_for, ordinals, partial, rounded
 from milligrad.engine import Value, adjoints, place, topological_order
 from milligrad.explain.arithmetic import changed
 from milligrad.explain.document import SHOWN, Block, Explanation, Paragraph, Table
 from milligrad.explain.flow import derivatives_of
 from milligrad.explain.subject import Subject, close
+from milligrad.markup import shown
 from milligrad.typing import TypeAlias
 
-Steps: TypeAlias = dict[Value, list[tuple[Value, float]]]
+Steps: TypeAlias = dict[Value, list[tuple[Value, float, int]]]
 Size: TypeAlias = tuple[int, int, float]
 Choices: TypeAlias = list[tuple[Value, int]]
 
@@ -41,11 +42,18 @@ LISTED = 24  # more steps than that are not explained one by one
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """nodes: from the source to the output. derivatives: of each by the one before. product: of the derivatives."""
+    """From the source to the output.
+
+    nodes:        the Values on it
+    derivatives:  of each by the one before
+    product:      of the derivatives
+    places:       through which of its inputs each was reached, by number: y = x * x is reached through 0 and through 1
+    """
 
     nodes: tuple[Value, ...]
     derivatives: tuple[float, ...]
     product: float
+    places: tuple[int, ...] = ()
 
 
 def paths(source: Value, output: Value, most: int) -> tuple[int, list[Path]]:
@@ -64,7 +72,7 @@ def _steps(source: Value, output: Value) -> Steps:
     for z in reversed(topological_order([output])):
         if any(type(x) is not float and x in steps for x in z.inputs):
             pairs = zip(z.inputs, derivatives_of(z), strict=True)
-            steps[z] = [(x, float(d)) for x, d in pairs if type(x) is not float and x in steps]
+            steps[z] = [(x, float(d), i) for i, (x, d) in enumerate(pairs) if type(x) is not float and x in steps]
     return steps
 
 
@@ -74,7 +82,7 @@ def _count(steps: Steps, output: Value) -> int:
     n = 0
     for z in reversed(steps):
         n = min(to_output.pop(z, 0), MOST)
-        for x, _ in steps[z]:
+        for x, _, _ in steps[z]:
             to_output[x] = to_output.get(x, 0) + n
     return n  # of the source, which is the last
 
@@ -99,7 +107,7 @@ def _best(steps: Steps) -> dict[Value, tuple[Size, int]]:
     """For each Value the largest size of a path from the source to it, and by which of its steps."""
     best: dict[Value, tuple[Size, int]] = {}
     for z, into in steps.items():
-        sizes = [_plus(best[x][0], _size(d)) for x, d in into] or [NOTHING]
+        sizes = [_plus(best[x][0], _size(d)) for x, d, _ in into] or [NOTHING]
         k = max(range(len(sizes)), key=sizes.__getitem__)
         best[z] = sizes[k], k
     return best
@@ -138,12 +146,12 @@ def _largest(steps: Steps, output: Value, most: int) -> list[Path]:
         passed = []
         while into := steps[z]:
             k = best[z][1]
-            for i, (x, d) in enumerate(into):
+            for i, (x, d, _) in enumerate(into):
                 if i != k:
                     so_far = _plus(size, _size(d))
                     passed.append((_plus(so_far, best[x][0]), len(choices), (z, i), so_far))
             choices.append((z, k))
-            z, d = into[k]
+            z, d, _ = into[k]
             size = _plus(size, _size(d))
         found.append(_path(steps, choices))
         for rank, n, choice, so_far in heapq.nlargest(most - len(found), passed, key=itemgetter(0)):
@@ -164,9 +172,9 @@ def _path(steps: Steps, choices: Choices) -> Path:
         source = next(iter(steps))
         return Path((source,), (), 1.0)
     taken = [steps[z][k] for z, k in choices]
-    product = math.prod((d for _, d in taken), start=1.0)  # from the output back, as the adjoint is computed
-    nodes = [x for x, _ in reversed(taken)]
-    return Path((*nodes, choices[0][0]), tuple(d for _, d in reversed(taken)), product)
+    product = math.prod((d for _, d, _ in taken), start=1.0)  # from the output back, as the adjoint is computed
+    nodes, derivatives, places = zip(*reversed(taken))
+    return Path((*nodes, choices[0][0]), derivatives, product, places)
 
 
 # As an explanation.
@@ -207,22 +215,50 @@ def _headline(n: int, largest: list[Path], x: str, y: str) -> str:
 
 
 def _table(subject: Subject, n: int, largest: list[Path], total: float) -> Table:
-    rows = [_alike(*row, len([*same])) for row, same in groupby([_row(subject, path) for path in largest])]
+    """A row for each path, or for all that look alike; the first column adds up to the last row, as far as it is shown.
+
+    They look alike if they differ in what is left out of them.
+    """
+    alike = [[*same] for _, same in groupby(largest, key=lambda path: _row(subject, path, subject.precision))]
+    products = [_sum([path.product for path in paths]) for paths in alike]
     if more := n - len(largest):
-        rest = total - math.fsum(p.product for p in largest) if _all_finite(largest) else math.nan
-        rows.append((subject.number(rest), f"{_many(more)} more path{'s, together' * (more > 1)}", ""))
+        products.append(total - _sum(products))
+
+    def adds_up(digits: int) -> bool:
+        return subject.number(_sum([rounded(p, digits) for p in products])) == subject.number(total)
+
+    digits = digits_for(adds_up, subject.precision)
+    numbers = [shown(p, digits) for p in products]
+    rows = [(number, *_together(_row(subject, p[0], digits), len(p))) for number, p in zip(numbers, alike)]
+    if more:
+        rows.append((numbers[-1], f"{_many(more)} more path{'s, together' * (more > 1)}", ""))
     if n > 1:
-        rows.append((subject.number(total), "the sum of all", ""))
+        how = "" if adds_up(digits) else ", as floats add it up"
+        rows.append((subject.number(total), f"the sum of all{how}", ""))
     return Table("paths", ("product", "path", "local derivatives"), rows, right=(0,))
 
 
-def _row(subject: Subject, path: Path) -> tuple[str, str, str]:
-    return subject.number(path.product), _nodes(subject, path), _derivatives(subject, path)
+def _sum(products: Sequence[float]) -> float:
+    """Exact, but for what is too large for a float."""
+    try:
+        return math.fsum(products)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
-def _alike(product: str, nodes: str, derivatives: str, n: int) -> tuple[str, str, str]:
-    """One row for n paths that look alike: they differ in what is left out, or use a Value twice, as x * x does."""
-    return product, f"{nodes}, {n:,} such paths" if n > 1 else nodes, derivatives
+def _row(subject: Subject, path: Path, digits: int) -> tuple[str, str]:
+    """The path, and its local derivatives with so many digits that their product has these when it is shown."""
+
+    def holds(own: int) -> bool:
+        return shown(math.prod(rounded(d, own) for d in _factors(path)), digits) == shown(path.product, digits)
+
+    return _nodes(subject, path), _derivatives(path, digits_for(holds, digits))
+
+
+def _together(row: tuple[str, str], n: int) -> tuple[str, str]:
+    """One row for n paths that look alike."""
+    nodes, derivatives = row
+    return (f"{nodes}, {n:,} such paths together", f"each {derivatives}") if n > 1 else row
 
 
 def _many(n: int) -> str:
@@ -232,56 +268,63 @@ def _many(n: int) -> str:
     return f"{n:,}"
 
 
-def _all_finite(largest: list[Path]) -> bool:
-    return all(math.isfinite(p.product) for p in largest)
-
-
 def _nodes(subject: Subject, path: Path) -> str:
     if len(path.nodes) < LONG:
-        return " → ".join(map(subject.name, path.nodes))
+        places = _told_places(subject, path)
+        return " → ".join(map(subject.name, path.nodes)) + f", through {' and '.join(places)}" * bool(places)
     first, last = (" → ".join(map(subject.name, part)) for part in (path.nodes[:ENDS], path.nodes[-ENDS:]))
     return f"{first} → … {len(path.nodes) - 2 * ENDS:,} more … → {last}"
 
 
-def _derivatives(subject: Subject, path: Path) -> str:
+def _told_places(subject: Subject, path: Path) -> list[str]:
+    """Such as "the 2nd x", of each Value on the path that goes more than once into the next one."""
+    which = [ordinals(z.inputs)[i] for z, i in zip(path.nodes[1:], path.places)]
+    return [f"the {nth} {subject.name(x)}" for x, nth in zip(path.nodes, which) if nth]
+
+
+def _factors(path: Path) -> Sequence[float]:
+    """What is shown of its derivatives: of a long path those in the middle as one, their product."""
     if len(path.nodes) < LONG:
-        return _multiplied(subject, path.derivatives)
+        return path.derivatives
     first, inner, last = path.derivatives[:ENDS], path.derivatives[ENDS:-ENDS], path.derivatives[-ENDS:]
-    middle = f"({len(inner):,} more: {subject.number(math.prod(inner))})"
-    return f"{_multiplied(subject, first)} · {middle} · {_multiplied(subject, last)}"
+    return (*first, math.prod(inner), *last)
 
 
-def _multiplied(subject: Subject, derivatives: Sequence[float]) -> str:
+def _derivatives(path: Path, digits: int) -> str:
     """`−0.5 · 1 · −2`"""
-    return " · ".join(map(subject.number, derivatives))
+    factors = [shown(d, digits) for d in _factors(path)]
+    if len(path.nodes) >= LONG:
+        factors[ENDS] = f"({len(path.derivatives) - 2 * ENDS:,} more: {factors[ENDS]})"
+    return " · ".join(factors)
 
 
 def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
     """What each step on the paths is, in the order of computing; unless there are too many to read."""
-    steps: dict[Value, dict[tuple[Value, float], None]] = {}  # ordered sets: a step on many paths is told once
+    steps: dict[Value, dict[int, float]] = {}  # a step on many paths is told once
     for path in largest:
-        for (x, z), d in zip(pairwise(path.nodes), path.derivatives, strict=True):
-            steps.setdefault(z, {})[x, d] = None
+        for z, i, d in zip(path.nodes[1:], path.places, path.derivatives, strict=True):
+            steps.setdefault(z, {})[i] = d
     if not 0 < sum(map(len, steps.values())) <= LISTED:
         return []
     rows: list[tuple[str, str, str]] = []
-    for z in sorted(steps, key=subject.order.index):
-        what, where, formulas = subject.made(z), place(z), _formulas(subject, z)
-        for x, d in sorted(steps[z], key=lambda step: z.inputs.index(step[0])):
-            forms = dict.fromkeys([*formulas.get((x, d), ()), subject.number(d)])
-            rows.append((what, f"∂{subject.name(z)}/∂{subject.name(x)} = {' = '.join(forms)}", where))
+    for z in filter(steps.__contains__, subject.order):
+        what, where, formulas, which = subject.made(z), place(z), _formulas(subject, z), ordinals(z.inputs)
+        for i, d in sorted(steps[z].items()):
+            forms = dict.fromkeys([*formulas.get(i, ()), subject.number(d)])
+            derivative = partial(subject.name(z), subject.name(z.inputs[i]), which[i])
+            rows.append((what, f"{derivative} = {' = '.join(forms)}", where))
             what = where = ""  # said once
     columns = 3 if any(row[2] for row in rows) else 2
     head = ("what was computed", "local derivative", "where")
     return [Paragraph("Step by step:"), Table("steps", head[:columns], [row[:columns] for row in rows])]
 
 
-def _formulas(subject: Subject, z: Value) -> dict[tuple[Value, float], list[str]]:
+def _formulas(subject: Subject, z: Value) -> dict[int, list[str]]:
     """The derivatives of z in names and in numbers: `1 - y * y`, `1 - 0.8 * 0.8`; none if it has none."""
     if any(z is missing for missing, _ in subject.missing):
         return {}
     told = derivatives(z, subject.names, subject.precision)
-    return {(x, d.value): [d.formula, d.numbers] for x, d in zip(z.inputs, told) if type(x) is not float}
+    return {i: [d.formula, d.numbers] for i, d in enumerate(told)}
 
 
 def _about_grad(subject: Subject, wrt: Value, total: float) -> list[Block]:
@@ -292,11 +335,11 @@ def _about_grad(subject: Subject, wrt: Value, total: float) -> list[Block]:
 def _compared(subject: Subject, wrt: Value, total: float) -> str:
     x, y = subject.name(wrt), subject.name(subject.loss)
     runs, expected = subject.loss.grad, subject.loss.grad * total
-    grad = f"{x}.grad is {subject.number(wrt.grad)}"
+    if close(wrt.grad, total) and (runs or total):
+        return f"{x}.grad is {subject.number(wrt.grad)}, too."
+    grad = f"{x}.grad is {subject.apart(wrt.grad, total)[0]}"
     if total != total:
         return f"{grad}."
-    if close(wrt.grad, total) and (runs or total):
-        return f"{grad}, too."
     if not runs and not wrt.grad:
         return f"{grad}: {y}.backward() has not run yet, or gradients were zeroed since."
     if runs > 1 and runs % 1 == 0 and close(wrt.grad, expected):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from milligrad.draw.formulas import CELLS, formula, with_numbers
+from milligrad.draw.formulas import CELLS, digits_for, formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
 from milligrad.engine import Value, adjoints, partials_as_numbers, place
@@ -14,7 +14,6 @@ from milligrad.explain.document import SHOWN, few
 from milligrad.explain.flow import Flow, is_computed
 from milligrad.markup import short_name, shown
 from milligrad.nn.module import Module
-from milligrad.typing import Self
 
 SAME = 1e-9
 """The relative difference up to which two gradients are the same: far above rounding, far below a step."""
@@ -37,14 +36,7 @@ class Subject:
         self.parameters = dict(model.named_parameters()) if model is not None else {}
         self.places = names_in(model) if model is not None else {}
         behind = {*self.order}
-        others = dict.fromkeys(z for x in also for z in inputs_first(x) if z not in behind)
-        self.names = names_of([*others, *self.order], model)
-
-    def with_loss_named(self) -> Self:
-        """The same, where the loss is called so if it was computed and has no name of its own."""
-        if self.loss.op is not None and not (self.loss.name or "").strip() and "loss" not in self.names.values():
-            self.names[self.loss] = "loss"
-        return self
+        self.names = names_of(self.order, model, [x for x in inputs_first(*also) if x not in behind])
 
     def name(self, x: Value) -> str:
         """What x is called, at most CELLS of it."""
@@ -53,6 +45,11 @@ class Subject:
     def number(self, x: float) -> str:
         """A number with as many digits as were asked for."""
         return shown(x, self.precision)
+
+    def apart(self, x: float, y: float) -> tuple[str, str]:
+        """Two numbers, with as many digits as it takes to tell them apart."""
+        digits = digits_for(lambda digits: shown(x, digits) != shown(y, digits), self.precision)
+        return shown(x, digits), shown(y, digits)
 
     def value(self, x: Value) -> str:
         """`w = 0.5`"""

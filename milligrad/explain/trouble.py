@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from milligrad.engine import place
 from milligrad.explain.accumulated import accumulated
-from milligrad.explain.arithmetic import born, born_backward, changed, undefined, unused
+from milligrad.explain.arithmetic import born, born_backward, changed, logs_of_zero, undefined, unused
 from milligrad.explain.document import SHOWN, Block, Explanation, Finding, Paragraph, few
 from milligrad.explain.gradients import (
     ParameterGroup,
     exploded,
+    outside,
     parameter_groups,
     stationary,
     table,
@@ -28,8 +29,8 @@ from milligrad.markup import count
 
 LAYERS = 4  # of a deep network so many are told one by one
 CHECKED = (
-    "NaN and inf, forward and backward; derivatives that do not exist; relus that are never on; saturated sigmoids and "
-    "tanhs; vanished and exploded gradients of parameters; parameters without a gradient"
+    "NaN and inf, forward and backward; derivatives that do not exist; logarithms of 0; relus that are never on; "
+    "saturated sigmoids and tanhs; vanished and exploded gradients of parameters; parameters without a gradient"
 )
 
 
@@ -48,19 +49,22 @@ def explain_trouble(subject: Subject) -> Explanation:
     lines = [place(x) for finding in findings if finding.trouble for x in finding.values if x.op is not None]
     if lines and not any(lines):
         blocks.append(Paragraph("The lines of your code are known if the loss is computed within: explain(lambda: …)."))
-    return Explanation(f"{subject.value(subject.loss)}: {_verdict(findings)}", blocks, findings=findings)
+    title = (
+        f"{'The loss ' * (not (subject.loss.name or '').strip())}{subject.value(subject.loss)}: {_verdict(findings)}"
+    )
+    return Explanation(title, blocks, findings=findings)
 
 
 def _findings(subject: Subject, broken: list[Finding], groups: list[ParameterGroup]) -> list[Finding]:
     """Trouble first, in the order of cause and effect; then what need not be wrong."""
     stale = changed(subject)
-    found = [*stale, *broken]
+    found = [*stale, *broken, *logs_of_zero(subject)]
     if not broken:
         units = _first_layers(dead(subject)) + _first_layers(saturated(subject))
         found += units + exploded(subject, groups) + vanished(subject, groups)
         found += stationary(groups)
         found += zero(subject, groups, [finding for finding in units if finding.trouble])
-    found += unused(subject) + unreached(subject)
+    found += unused(subject) + unreached(subject) + outside(subject)
     found += [] if broken or stale or not subject.loss.requires_grad else accumulated(subject)
     return sorted(found, key=lambda finding: not finding.trouble)
 

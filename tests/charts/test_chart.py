@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from milligrad.charts import Chart, beside, confusion_matrix, decision_regions, grid, images, lines
-from milligrad.charts.chart import CORNERS, STYLE, hue, legend, mark
+from milligrad.charts.chart import CORNERS, HUES, PALETTE, STYLE, hue, legend, mark
 from milligrad.markup import DARK, LIGHT
 from tests.charts.reading import TAGS, S, assert_legible, centre, of_class, parsed, texts_within, words
 from tests.draw.graphs import NASTY
@@ -62,6 +62,11 @@ def test_charts_on_one_page_do_not_clash():
         assert all(one.strip().startswith((".milligrad-chart", "@media")) for one in rule.split(",")), rule
     names = {*re.findall(r"var\(--(\w+)\)", STYLE)} - {"hue"}
     assert names <= LIGHT.keys() == DARK.keys()
+
+
+def test_series_and_classes_have_no_colour_that_tells_a_sign():
+    assert not {"blue", "orange", "red"} & {*PALETTE}
+    assert len({LIGHT[name] for name in PALETTE}) == len({DARK[name] for name in PALETTE}) == HUES == 5
 
 
 def test_charts_beside_each_other_are_one_and_keep_apart():

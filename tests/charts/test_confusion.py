@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milligrad.charts import confusion_matrix
+from milligrad.charts.chart import PALETTE
 from milligrad.charts.confusion import DEEPEST
 from milligrad.markup import DARK, LIGHT
 from tests.charts.reading import assert_legible, hover, of_class, parsed, texts_within, words
@@ -119,7 +120,7 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-@pytest.mark.parametrize("hue", ["blue", "orange"])
+@pytest.mark.parametrize("hue", PALETTE[:2])
 def test_a_count_is_legible_on_the_deepest_colour(theme, hue):
     paper, ink, colour = ([int(c, 16) / 255 for c in re.findall("..", theme[k][1:])] for k in ("paper", "ink", hue))
     under = [DEEPEST * c + (1 - DEEPEST) * p for c, p in zip(colour, paper)]

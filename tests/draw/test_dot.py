@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from milligrad import Linear, MultiheadAttention, ReLU, Sequential, Value
 from milligrad.draw.dot import dot
-from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
+from milligrad.draw.model import Edge, Node, Picture, notation, picture_of_module, picture_of_value
 from milligrad.markup import LIGHT
 from tests.draw.graphs import NASTY, graphs, named, small
 
@@ -165,7 +165,7 @@ def test_the_note_is_the_label_of_the_graph():
     model = Sequential(Linear(20, 10), ReLU(), Linear(10, 1))
     picture = picture_of_value(model([0.5] * 20)[0], model=model, max_nodes=20)
     defaults, nodes, edges = parsed(dot(picture))
-    assert defaults["graph"]["label"] == picture.note
+    assert defaults["graph"]["label"].split("\n") == [picture.note, *notation(picture)]
     assert defaults["graph"]["tooltip"] == picture.title
     assert "0.weight, 200 × leaf" in nodes["n0"]["label"]
     assert edges[0][2]["label"] == "× 200"

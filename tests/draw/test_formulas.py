@@ -3,12 +3,15 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from milligrad import Value, clamp, compile, dot, no_grad, ops, prod, where
 from milligrad import sum as total
-from milligrad.draw.formulas import derivatives, formula, with_numbers
+from milligrad.draw.formulas import derivatives, formula, ordinals, partial, with_numbers
 from milligrad.draw.naming import inputs_first, names_of
 from milligrad.engine import Op, apply
+from milligrad.markup import shown
 
 
 def written(z):
@@ -114,6 +117,47 @@ def test_the_derivatives_of_the_whole_table_are_formulas_that_give_their_numbers
             assert calculated(text, **numbers) == pytest.approx(d.value, rel=1e-12, nan_ok=True)
 
 
+NEAR = [1e-9, 1 - 1e-9, 3.00004, 8.6, -8.6, 17.0, 0.123456789, 1e5 + 1 / 3]
+
+
+@given(st.sampled_from(sorted(ops.TABLE)), st.lists(st.sampled_from(NEAR) | st.floats(-9, 9), min_size=4, max_size=4))
+def test_what_is_written_is_true_to_the_digits_shown(name, point):
+    row = ops.TABLE[name]
+    n = row.form.count("{}") if not hasattr(row, "lists") else 2 * row.lists
+    constant = {ops.select: 0, ops.power: 1, ops.exponential: 0}.get(row)
+    try:
+        z = apply(row, tuple(x if i == constant else Value(x) for i, x in enumerate(point[:n])))
+        derivatives_of_z = derivatives(z, names_of(inputs_first(z)))
+    except (ValueError, ArithmeticError):
+        return
+    texts = [(with_numbers(z), z.data), *[(d.numbers, d.value) for d in derivatives_of_z]]
+    for text, value in texts:
+        if value == value and "…" not in text:
+            assert shown(0.0 + calculated(text)) == shown(0.0 + value)  # of -0.0, 0.0
+
+
+def test_numbers_have_no_more_digits_than_it_takes():
+    w = Value(8.6)
+    assert with_numbers(w * (1 / 3)) == "8.6 * 0.33333"  # 2.867, and not 2.866
+    assert with_numbers(w * (1 / 7)) == "8.6 * 0.1429"
+    assert with_numbers(w - 8.5999) == "8.6 - 8.5999"
+    z = w.tanh()
+    [d] = derivatives(z, names_of(inputs_first(z)))
+    assert d.numbers == "1 - 0.9999999322 * 0.9999999322" and shown(d.value) == "1.356e−07"
+    w.data = 3.0  # z is not what its formula says any more
+    assert with_numbers(z) == "tanh(3)"
+
+
+def test_inputs_that_go_in_more_than_once_are_counted():
+    x, y = Value(1.0), Value(1.0)
+    assert ordinals([x, y, 1.0, 1.0]) == ["", "", "", ""]
+    assert ordinals([x, y, x, 1.0]) == ["1st", "", "2nd", ""]
+    assert ordinals([y] * 113)[:4] == ["1st", "2nd", "3rd", "4th"]
+    assert ordinals([y] * 113)[10:13] == ["11th", "12th", "13th"] and ordinals([y] * 113)[20] == "21st"
+    assert ordinals([y] * 113)[-3:] == ["111th", "112th", "113th"]
+    assert partial("z", "x") == "∂z/∂x" and partial("z", "x", "2nd") == "∂z/∂x through the 2nd x"
+
+
 def told(z):
     return [(d.formula, d.numbers) for d in derivatives(z, names_of(inputs_first(z)))]
 
@@ -123,7 +167,7 @@ def test_derivatives_read_as_in_a_textbook():
     assert told(x * y) == [("y", "−0.5"), ("x", "2")]
     z = (x / y).tanh()
     z.name = "z"
-    assert told(z) == [("1 - z * z", "1 - (−0.9993) * (−0.9993)")]
+    assert told(z) == [("1 - z * z", "1 - (−0.9993293) * (−0.9993293)")]
     assert told(z.inputs[0]) == [("1 / y", "1 / (−0.5)"), ("-v1 / y", "-(−4) / (−0.5)")]
     assert told(x.log()) == [("1 / x", "1 / 2")]  # the part of the row's choice that holds
     assert told(x**3) == [("3 * x ** 2", "3 * 2 ** 2"), ("0", "0")]

@@ -113,8 +113,21 @@ def test_what_is_used_twice_gets_both_gradients():
     z = x * x
     z.name = "z"
     rows = Lesson(z).items[-2]
-    assert rows[:3] == ["∂z/∂x = x = 3", "x.grad += 1 · 3", "x.grad: 0 → 3"]
-    assert rows[3:] == ["∂z/∂x = x = 3", "x.grad += 1 · 3", "x.grad: 3 → 6"]
+    assert rows[:3] == ["∂z/∂x through the 1st x = x = 3", "x.grad += 1 · 3", "x.grad: 0 → 3"]
+    assert rows[3:] == ["∂z/∂x through the 2nd x = x = 3", "x.grad += 1 · 3", "x.grad: 3 → 6"]
+
+
+def test_values_are_computed_in_the_order_in_which_they_were_made():
+    x = Value(2.0, "x")
+    p = x * 2.0
+    q = x * 3.0
+    assert [item[0] for item in Lesson(p + q).items[1:4]] == ["v1 = x * 2", "v2 = x * 3", "v3 = v1 + v2"]
+
+
+def test_what_a_gradient_becomes_is_what_is_added():
+    x = Value(1.0, "x")
+    rows = Lesson(1.000001 * x - x * 1.0).items[-2]
+    assert rows == ["∂v2/∂x = 1", "x.grad += −1 · 1", "x.grad: 1.000001 → 1e−06"]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -171,7 +184,9 @@ def test_every_contribution_is_the_gradient_times_the_local_derivative(built):
         if step["phase"] != "Backward" or not step["edges"]:
             continue
         for derivative, product, sum in zip(codes[::3], codes[1::3], codes[2::3]):
-            target, source = re.match(r"∂n(\d+)/∂n(\d+) = ", derivative).groups()
+            target, source = re.match(
+                r"∂n(\d+)/∂n(\d+)(?: through the \d+(?:st|nd|rd|th) n\2)? = ", derivative
+            ).groups()
             numbers = f"{product.split('+= ')[1]} {sum.split(': ')[1]}".replace("−", "-").replace("→", "·").split()
             g, d, before, after = (float(x) for x in numbers if x != "·")
             assert float(derivative.rsplit(" ", 1)[1].replace("−", "-")) == d

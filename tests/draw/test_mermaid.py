@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from milligrad import Linear, ReLU, Sequential
 from milligrad.draw.mermaid import mermaid
-from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
+from milligrad.draw.model import Edge, Node, Picture, notation, picture_of_module, picture_of_value
 from milligrad.markup import LIGHT
 from tests.draw.graphs import NASTY, graphs, named, small
 
@@ -55,7 +55,7 @@ def test_it_has_the_nodes_and_edges_that_the_graph_was_built_of(built):
     for i, value in enumerate(built.values):
         value.name = f"value {i}"
     found = parsed(mermaid(picture_of_value(built.output)))
-    name = {i: meant(label)[0] for i, label in found["node"]}
+    name = {i: meant(label)[0] for i, label in found["node"] if i != "note"}
     reached = built.reached()
     assert sorted(name.values()) == sorted(f"value {i}" for i in reached)
     edges = Counter((name[i], name[j]) for i, _, _, j in found["edge"])
@@ -65,7 +65,7 @@ def test_it_has_the_nodes_and_edges_that_the_graph_was_built_of(built):
 def test_the_small_example():
     found = parsed(mermaid(picture_of_value(small()), "BT"))
     assert found["flowchart"] == "BT"
-    assert [meant(label) for _, label in found["node"]] == [
+    assert [meant(label) for name, label in found["node"] if name != "note"] == [
         ["x", "data 2", "grad −0.3243"],
         ["w", "data −0.5", "grad 3.146"],
         ["v1", "x * w", "data −1", "grad 1.573"],
@@ -118,7 +118,7 @@ def test_the_note_is_a_node():
     model = Sequential(Linear(20, 10), ReLU(), Linear(10, 1))
     picture = picture_of_value(model([0.5] * 20)[0], model=model, max_nodes=20)
     found = parsed(mermaid(picture))
-    assert ("note", [picture.note]) == (found["node"][-1][0], meant(found["node"][-1][1]))
+    assert ("note", [picture.note, *notation(picture)]) == (found["node"][-1][0], meant(found["node"][-1][1]))
     assert meant(found["node"][0][1])[0] == "0.weight, 200 × leaf"
 
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milligrad import Linear, Module, ReLU, Sequential, Value, sqrt
+from milligrad.draw.dot import dot
+from milligrad.draw.mermaid import mermaid
 from milligrad.draw.model import Edge, Node, Picture, picture_of_module, picture_of_value
-from milligrad.draw.svg import svg
+from milligrad.draw.svg import STYLE, svg
 from milligrad.markup import CELL, DARK, LIGHT, width
 from tests.draw.graphs import NASTY as GRAPHS_NASTY
 from tests.draw.graphs import graphs, named
@@ -245,6 +247,35 @@ def test_the_legend_names_the_colours_that_occur(picture):
     picture.edges[0].gradient = float("nan")
     assert "NaN or infinite" in legend(parsed(picture))
     assert not legend(parsed(picture_of_module(Sequential(Linear(2, 2), ReLU()))))
+
+
+ROUND = {"leaf": True, "constant": True, "computed": False, "cut": False, "module": False}
+
+
+@pytest.mark.parametrize("kind", ROUND)
+def test_what_was_given_is_round_in_every_form_and_of_one_colour(kind):
+    picture = Picture([Node("x", kind)])
+    [box] = [r for r in parsed(picture).iter(f"{S}rect") if r.get("class") == "box"]
+    assert (float(box.get("rx")) > 10) == ROUND[kind]
+    assert ("rounded" in dot(picture)) == ("rx:" in mermaid(picture)) == ROUND[kind]
+    fill = LIGHT["panel" if kind == "computed" else "paper"]
+    assert f'fillcolor="{fill}"' in dot(picture) and f"fill:{fill}" in mermaid(picture)
+    assert re.findall(rf" \.{kind} \.box {{ fill: var\(--(\w+)\)", STYLE) == ["panel"] * (kind == "computed")
+
+
+def test_the_numbers_on_the_edges_are_explained_wherever_there_are_some(picture):
+    for form in (svg, dot, mermaid):
+        words = " ".join(re.sub("<[^>]*>", " ", form(picture)).split())
+        assert "number on an edge is the local derivative" in words and "positive gradient" in words
+        assert "number on an edge" not in form(picture_of_module(Sequential(Linear(2, 2), ReLU())))
+
+
+def test_edges_of_one_source_say_through_which_place_they_lead():
+    x = Value(3.0, "x")
+    titles = [g.find(f"{S}title").text.split("\n")[1] for g in groups(parsed(picture_of_value(x * x)), "edge")]
+    assert titles == ["∂v1/∂x through the 1st x = 3.0", "∂v1/∂x through the 2nd x = 3.0"]
+    source = dot(picture_of_value(x * x))
+    assert 'tooltip="∂v1/∂x through the 1st x = 3"' in source and 'tooltip="∂v1/∂x through the 2nd x = 3"' in source
 
 
 @pytest.mark.parametrize(

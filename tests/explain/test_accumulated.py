@@ -67,10 +67,10 @@ def test_before_backward_nothing_is_compared():
     x = Value(2.0, "x")
     z = x * x
     finding = found("no backward", z)
-    assert (finding.text, finding.trouble) == ("loss.backward() has not run yet: each .grad is 0", False)
+    assert (finding.text, finding.trouble) == ("v1.backward() has not run yet: each .grad is 0", False)
     x.grad = 5.0
     finding = found("no backward", z)
-    assert finding.text == "loss.backward() has not run yet, but 1 .grad is not 0"
+    assert finding.text == "v1.backward() has not run yet, but 1 .grad is not 0"
     assert finding.where == ["x.grad is 5"]
     assert "zero_grad()" in finding.advice
 
@@ -107,7 +107,7 @@ def test_a_scaled_backward_is_only_noted():
     z.backward(0.25)
     finding = found("scaled", z)
     assert not finding.trouble
-    assert "loss.grad = 0.25" in finding.text
+    assert "v1.grad = 0.25" in finding.text
 
 
 def test_rounding_is_no_difference():
@@ -171,7 +171,7 @@ def test_a_backward_that_began_further_on_is_only_noted():
     part = w * w
     (-part).backward()
     assert trouble(part) == []
-    assert "backward began with loss.grad = −1" in found("scaled", part).text
+    assert "backward began with v1.grad = −1" in found("scaled", part).text
 
 
 def test_a_function_may_return_what_was_there_before():
@@ -194,7 +194,7 @@ def test_of_a_model_only_its_own_parameters_are_compared():
     generator.zero_grad()
     loss = (answer() - 1) ** 2
     loss.backward()
-    assert explain(loss, model=generator).findings == []
+    assert [finding.kind for finding in explain(loss, model=generator).findings] == ["not in the model"]
     assert trouble(loss) == trouble(loss, model=discriminator) == ["accumulated"]
 
 
@@ -205,3 +205,13 @@ def test_gradients_of_other_sizes_were_not_limited():
     assert trouble(loss) == ["accumulated"]
     x.grad = 4.0
     assert trouble(loss) == []
+
+
+def test_numbers_that_differ_are_shown_to_differ():
+    x = Value(3.0, "x")
+    z = x * x
+    z.backward()
+    x.grad *= 1 + 1e-7
+    finding = found("accumulated", z)
+    assert finding.text.startswith("The gradients were accumulated: each .grad is 1.0000001 times what v1 gives")
+    assert finding.where == ["x.grad is 6.000001; this loss gives 6"]

@@ -15,6 +15,7 @@ from milligrad import (
     Value,
     compile,
     exp,
+    log,
     logsumexp,
     manual_seed,
     record_lines,
@@ -115,7 +116,7 @@ def test_of_many_inputs_it_is_said_which_is_no_number():
     finding = found("nan", milligrad.sum([*xs, exp(xs[1] * 700) * exp(xs[1] * 100), -math.inf]))
     assert "look where the inf came from. Element [9] of its list (v5 = inf and 1 more) is infinite." in finding.advice
     finding = found("nan", (xs[1] * 1e308 * 10) * (xs[0] * 0))
-    assert finding.advice.endswith("Its input [0] (v3 = inf) is infinite.")
+    assert finding.advice.endswith("Its input [0] (v2 = inf) is infinite.")
 
 
 def test_a_constant_that_is_nan_is_found():
@@ -277,3 +278,27 @@ def test_a_quotient_is_not_made_smaller_by_smaller_inputs():
     assert finding.advice.startswith("The result is too large for a float")
     assert "divisor" in finding.advice
     assert "Scale the inputs down" in found("inf", Value(1e200, "x") * 1e200).advice
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_each_log_that_met_an_exact_0_is_reported(zero):
+    p, q = Value(zero, "p"), Value(0.5, "q")
+
+    def likelihood():
+        return -(p.log() + q.log() + log(p * q))
+
+    finding = found("log of 0", likelihood)
+    assert (finding.text, finding.trouble) == ("2 logs met an exact 0", True)
+    first, second = finding.where
+    assert first.startswith(f"v1 = log(p) = log({zero:g}) = −18.42, in test_arithmetic.py:".replace("-", "−"))
+    assert "v5 = log(v4)" in second and "return -(p.log()" in second
+    assert "log(0) is taken for log(1e−08) = −18.42, with the derivative 1e+08" in finding.advice
+    assert [z.op.name for z in finding.values] == ["log", "log"]
+    p.data = 1e-300
+    assert not [finding for finding in explain(likelihood).findings if finding.kind == "log of 0"]
+
+
+@pytest.mark.parametrize("f", [lambda p: 0.0 * log(p) + p, lambda p: where(p > 0, log(p), p)])
+def test_a_log_of_0_that_does_not_matter_is_only_noted(f):
+    finding = found("log of 0", f(Value(0.0, "p")))
+    assert (finding.text, finding.trouble) == ("1 log met an exact 0", False)

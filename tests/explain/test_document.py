@@ -177,7 +177,7 @@ def test_other_names_are_refused(tmp_path, path, monkeypatch):
 
 def test_it_shows_itself():
     explanation = sample()
-    assert repr(explanation) == "<Explanation ∂loss/∂x = 6: how loss = 9 moves with x = 3>"
+    assert repr(explanation) == "<Explanation ∂v1/∂x = 6: how v1 = 9 moves with x = 3>"
     assert explanation._repr_markdown_() == explanation.markdown()
     page = Page(explanation.html())
     assert page.texts("title") == page.texts("h1") == [explanation.title]

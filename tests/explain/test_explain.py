@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import milligrad
-from milligrad import CrossEntropyLoss, Linear, ReLU, Value, no_grad
+from milligrad import CrossEntropyLoss, Linear, ReLU, Value, draw, no_grad, step_through
 from milligrad.draw.naming import inputs_first
 from milligrad.explain import explain
 from tests.draw.graphs import NASTY, UNSEEN, WHOLE, WHOLE_SHOWN
@@ -213,10 +213,17 @@ def test_constants_have_the_digits_that_are_asked_for():
 
 
 @pytest.mark.parametrize("name", [None, "", " \t"])
-def test_a_loss_without_a_name_is_called_loss(name):
-    loss = x * 2.0
+def test_a_value_without_a_name_has_one_name_on_all_pages(name, tmp_path):
+    loss = (x * 2.0 + 3.0) * x
     loss.name = name
-    assert explain(loss, wrt=x).title.startswith("∂loss/∂x = 2: ")
+    step_through(loss, tmp_path / "lesson.html")
+    assert str(draw(loss)).startswith("v3 = v2 * x")
+    assert "v3 = v2 * x" in (tmp_path / "lesson.html").read_text(encoding="utf-8")
+    assert explain(loss, wrt=x).title.startswith("∂v3/∂x = 7: how v3 = 5 ")
+    assert explain(loss, wrt=Value(1.0)).title == "∂v3/∂v4 = 0: how v3 = 5 moves with v4 = 1"
+    assert explain(loss).title.startswith("The loss v3 = 5: ")
+    loss.name = "z"
+    assert explain(loss).title.startswith("z = 5: ")
 
 
 def test_inputs_of_an_operation_that_failed_have_names_of_their_own():
@@ -225,6 +232,9 @@ def test_inputs_of_an_operation_that_failed_have_names_of_their_own():
         "its input v1 = x + 1 = 1 + 1 = 2",
         "its input v2 = x - 1 = 1 - 1 = 0",
     ]
+    y = Value(0.0, "y")
+    [finding] = explain(lambda: y / y).findings
+    assert finding.where[1:] == ["its input y = 0"]
     model = Linear(1, 1)
     model.weight[0][0].data = 0.0
     [finding] = explain(lambda: 1.0 / model.weight[0][0], model=model).findings

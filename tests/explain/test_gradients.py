@@ -1,5 +1,6 @@
 import math
 import random
+import warnings
 
 import pytest
 
@@ -243,7 +244,7 @@ def test_what_is_reached_but_gets_nothing():
         w.data = 0.0
     finding = found("zero gradient", lambda: sum(y[0] for y in model(batch())), model=model)
     assert finding.where[:2] == ["0.weight: 12 numbers", "0.bias: 3 numbers"]
-    assert finding.where[2].startswith("∂v10/∂v9 is 0, of v10 = dot([2.weight[0][0], ")
+    assert finding.where[2].startswith("∂v10/∂v3 is 0, of v10 = dot([2.weight[0][0], ")
     assert finding.where[-1] == f"and {16 * 3 - 1} more like this"
     assert {*finding.values} == {*model[0].weight.values(), *model[0].bias.values()}
     assert "zero" in rows(explain(sum(y[0] for y in model(batch())), model=model))["0.weight"]
@@ -326,7 +327,7 @@ def test_where_a_gradient_stops_is_said(f):
     assert finding.where[1].startswith("∂v2/∂v1 is 0, of v2 = ")
     assert finding.advice.startswith("Nothing comes back through")
     [_, stop] = found("zero gradient", (x * 1) * Value(0.0, "w")).where
-    assert stop == "∂loss/∂v1 is 0, of loss = v1 * w = 3 * 0 = 0"
+    assert stop == "∂v2/∂v1 is 0, of v2 = v1 * w = 3 * 0 = 0"
 
 
 def test_a_gradient_fades_away_also_where_it_is_the_only_one():
@@ -459,7 +460,7 @@ def test_of_what_cancels_no_step_stops_it():
     a, b = Value(1.0, "a"), Value(1.0, "b")
     finding = found("zero gradient", a + 1e-9 * (b - b) + where(b > 0, 5.0, b))
     assert len(finding.where) == 2
-    assert "∂v1/∂b is 0, of v1 = where(1, 5, b)" in finding.where[1]
+    assert "∂v4/∂b is 0, of v4 = where(1, 5, b)" in finding.where[1]
 
 
 def test_a_large_leaf_is_no_huge_weight():
@@ -543,3 +544,34 @@ def test_a_table_of_many_parameters_shows_the_first_and_the_last():
     assert len(table) == 61
     assert [*table][:2] + [*table][-2:] == ["0.weight", "0.bias", "99.weight", "99.bias"]
     assert "… 140 more …" in table
+
+
+def test_learning_values_that_no_parameter_of_the_model_holds_are_told():
+    class Forgetful(Module):
+        def __init__(self):
+            super().__init__()
+            self.known = Linear(1, 1)
+            self.layers = Linear(1, 1), Linear(1, 1)  # a tuple: not registered
+            self.scale = Value(2.0, "scale")
+
+        def forward(self, x):
+            x = self.known(x)
+            for layer in self.layers:
+                x = layer(x)
+            return x[0] * self.scale
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a Module may say so when the attribute is set
+        model = Forgetful()
+    finding = found("not in the model", lambda: model([1.0]) ** 2, model=model)
+    assert not finding.trouble
+    assert finding.text == "5 Values that the loss depends on are in no Parameter of the model"
+    assert {*finding.values} == {
+        model.scale,
+        *[v for layer in model.layers for p in layer.parameters() for v in p.values()],
+    }
+    assert any(line.startswith("scale = 2, used in v") and "return x[0] * self.scale" in line for line in finding.where)
+    assert "ModuleList" in finding.advice
+    for loss in (model.known([1.0])[0], model.known([Value(1.0, requires_grad=False)])[0]):
+        assert "not in the model" not in [finding.kind for finding in explain(loss, model=model).findings]
+    assert "not in the model" not in [finding.kind for finding in explain(model([1.0])).findings]

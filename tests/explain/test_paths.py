@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from milligrad import Value, dot, sum, tanh
 from milligrad.explain import explain
 from milligrad.explain.paths import paths
+from milligrad.markup import shown
 from tests.draw.graphs import graphs, small
 
 
@@ -67,6 +68,48 @@ def test_the_products_add_up_to_the_gradient(case):
     assert explanation.total == source.grad
 
 
+@given(graphs_and_sources(), st.integers(1, 8) | st.just(5_000))
+def test_the_table_says_what_is_so(case, most):
+    """The column adds up to its last row; each row is the product of its factors; no two paths have one row."""
+    built, i = case
+    all_paths(built, i)
+    explanation = explain(built.output, wrt=built.values[i], max_paths=most)
+    assume(explanation.paths)
+    [table] = [block for block in explanation.blocks if getattr(block, "label", "") == "paths"]
+    whole = [row for row in table.rows if row[2] and "…" not in row[1]]
+    for product, _, factors in whole:
+        result = math.prod(map(number, factors.split(" · ")))
+        assert product in [shown(0.0 + result, digits) for digits in range(4, 18)]
+    assert len({row[1] for row in whole}) == len(whole)
+    if len(table.rows) > 1:
+        *column, last = [number(row[0]) for row in table.rows]
+        scale = math.fsum(abs(path.product) for path in explanation.paths)
+        assert shown(math.fsum(column)) == shown(last) or abs(math.fsum(column) - last) < 1e-14 * scale
+
+
+def test_the_column_adds_up_where_paths_cancel():
+    a = Value(1e6, "a")
+    rows = explain(a * a - (a * a) * 0.999999, wrt=a).blocks[1].rows
+    assert [row[0] for row in rows] == ["1e+06", "1e+06", "−999999", "−999999", "2"]
+    assert rows[0][1] == "a → v1 → v4, through the 1st a"
+    assert rows[3][1:] == ("a → v2 → v3 → v4, through the 2nd a", "1e+06 · 0.999999 · −1")
+
+
+def test_a_sum_that_floats_cannot_add_up_says_so():
+    a = Value(1.0, "a")
+    rows = explain(a * 1e16 + a - a * 1e16, wrt=a).blocks[1].rows
+    assert [row[0] for row in rows] == ["1e+16", "−1e+16", "1", "0"]
+    assert rows[-1][1] == "the sum of all, as floats add it up"
+
+
+def test_a_gradient_that_is_not_the_sum_does_not_look_like_it():
+    x = Value(3.0, "x")
+    y = x * x
+    y.backward()
+    x.grad += 1e-6
+    assert "x.grad is 6.000001, which is not from v1 alone" in str(explain(y, wrt=x))
+
+
 @given(graphs_and_sources(), st.integers(1, 8))
 def test_a_few_paths_are_the_largest(case, most):
     built, i = case
@@ -102,7 +145,7 @@ def test_exponentially_many_paths_are_counted_and_added_up():
     assert [p.product for p in found] == pytest.approx([0.51**60, 0.51**59 * 0.5, 0.51**59 * 0.5])
     assert len({p.nodes for p in found}) == 3
     text = str(explain(z, wrt=x, max_paths=3))
-    assert "1,152,921,504,606,846,976 paths lead from x to loss; these 3 are the largest." in text
+    assert "1,152,921,504,606,846,976 paths lead from x to v180; these 3 are the largest." in text
     assert "1,152,921,504,606,846,973 more paths, together" in text
 
 
@@ -131,8 +174,9 @@ def test_long_paths_that_look_alike_are_one_row():
     for _ in range(12):
         z = z + z
     rows = explain(z, wrt=x, max_paths=30).blocks[1].rows
-    first, last = "x → v1 → v2 → … 7 more … → v10 → v11 → loss, 30 such paths", ("4096", "the sum of all", "")
-    assert [*rows] == [("1", first, rows[0][2]), ("4066", "4,066 more paths, together", ""), last]
+    first = "x → v1 → v2 → … 7 more … → v10 → v11 → v12, 30 such paths together"
+    each, last = "each 1 · 1 · 1 · (6 more: 1) · 1 · 1 · 1", ("4096", "the sum of all", "")
+    assert [*rows] == [("30", first, each), ("4066", "4,066 more paths, together", ""), last]
 
 
 def test_a_deep_graph_needs_no_recursion():
@@ -142,7 +186,7 @@ def test_a_deep_graph_needs_no_recursion():
     explanation = explain(z, wrt=w, max_paths=3)
     assert len(explanation.paths) == 3
     assert len(explanation.paths[0].nodes) == 3
-    assert "50,001 paths lead from w to loss" in str(explanation)
+    assert "50,001 paths lead from w to v100000" in str(explanation)
     x = z = Value(1.0, "x")
     for _ in range(100_000):
         z = z * 1.00001
@@ -156,8 +200,8 @@ def test_a_long_path_is_elided_in_the_middle():
     for _ in range(10_000):
         z = z * 0.999
     text = str(explain(z, wrt=x))
-    assert "x → v1 → v2 → … 9,995 more … → v9998 → v9999 → loss" in text
-    assert f"0.999 · 0.999 · 0.999 · (9,994 more: {0.999**9994:.4g}) · 0.999 · 0.999 · 0.999".replace("-", "−") in text
+    assert "x → v1 → v2 → … 9,995 more … → v9998 → v9999 → v10000" in text
+    assert f"0.999 · 0.999 · 0.999 · (9,994 more: {0.999**9994:.5g}) · 0.999 · 0.999 · 0.999".replace("-", "−") in text
     assert "Step by step" not in text
 
 
@@ -167,7 +211,7 @@ def test_a_path_that_fits_is_whole(length, whole):
     for _ in range(length):
         z = z * 0.5
     text = str(explain(z, wrt=x))
-    assert (" → ".join(["x", *[f"v{i}" for i in range(1, length)], "loss"]) in text) == whole
+    assert (" → ".join(["x", *[f"v{i}" for i in range(1, length + 1)]]) in text) == whole
     assert (" · ".join(["0.5"] * length) in text) == whole
 
 
@@ -354,11 +398,11 @@ def test_steps_are_explained_once_and_their_derivatives_each():
     z.name = "z"
     steps = str(explain(z + 0.0, wrt=x)).split("Step by step:")[1]
     assert steps.count("z = x * x") == 1
-    assert steps.count("∂z/∂x = x = 3") == 1
+    assert steps.count("∂z/∂x through the 1st x = x = 3") == steps.count("∂z/∂x through the 2nd x = x = 3") == 1
     y = dot([x, 1.0], [2.0, x])
     steps = str(explain(y, wrt=x)).split("Step by step:")[1]
-    assert "∂loss/∂x = 2" in steps
-    assert "∂loss/∂x = 1" in steps
+    assert "∂v1/∂x through the 1st x = 2" in steps
+    assert "∂v1/∂x through the 2nd x = 1" in steps
 
 
 def exact(built, source):
@@ -379,15 +423,8 @@ def test_a_derivative_that_is_missing_elsewhere_stops_backward_too():
     explanation = explain(x.sqrt() + y * y, wrt=y)
     assert explanation.total == 6.0
     text = " ".join(str(explanation).split())
-    assert "y.grad cannot be had: v2 = sqrt(x) = sqrt(0) = 0 has no finite derivative" in text
+    assert "y.grad cannot be had: v1 = sqrt(x) = sqrt(0) = 0 has no finite derivative" in text
     assert "does not exist" not in text
-
-
-def test_the_loss_is_called_so_unless_it_has_a_name():
-    x = Value(2.0, "x")
-    assert str(explain(x * 3.0, wrt=x)).startswith("∂loss/∂x = 3: how loss = 6 moves")
-    assert str(explain(x * Value(3.0, "loss"), wrt=x)).startswith("∂v1/∂x = 3")
-    assert str(explain(x, wrt=x)).startswith("∂x/∂x = 1")
 
 
 def test_numbers_that_changed_since_are_told():
@@ -396,12 +433,12 @@ def test_numbers_that_changed_since_are_told():
     x.data = 3.0
     explanation = explain(y, wrt=x)
     assert [f.kind for f in explanation.findings] == ["changed"]
-    assert "loss = x * x is still 4" in str(explanation)
+    assert "v1 = x * x is still 4" in str(explanation)
     assert explain(x * x, wrt=x).findings == []
 
 
 def test_what_lies_on_no_path_makes_no_derivative_missing():
     x, y, z = Value(1.0, "x"), Value(0.0, "y"), Value(0.0, "z")
     text = str(explain(x.sqrt() * 2 + y.sqrt() + z.sqrt(), wrt=y))
-    assert text.index("∂loss/∂y does not exist: v2 = sqrt(y)") < text.index("y.grad cannot be had: v1 = sqrt(z)")
+    assert text.index("∂v6/∂y does not exist: v3 = sqrt(y)") < text.index("y.grad cannot be had: v5 = sqrt(z)")
     assert text.count("does not exist") == 1

@@ -117,7 +117,7 @@ def test_one_thing_is_told_as_one():
     z = x * 2.0
     z.backward()
     z.backward()
-    assert explain(z).title == "loss = 2: 1 thing is wrong"
+    assert explain(z).title == "The loss v1 = 2: 1 thing is wrong"
 
 
 def test_a_large_network_is_in_no_trouble():
@@ -186,8 +186,10 @@ def test_what_may_be_trouble_is_counted_apart():
     x = Value(1.0, "x")
     z = x * 2.0
     z.backward()
-    assert explain(z).title == "loss = 2: no trouble found"
-    assert explain(x * 2.0).title == "loss = 2: no trouble found, 1 thing to look at"  # x.grad is of the first loss
+    assert explain(z).title == "The loss v1 = 2: no trouble found"
+    assert (
+        explain(x * 2.0).title == "The loss v1 = 2: no trouble found, 1 thing to look at"
+    )  # x.grad is of the first loss
     model, loss = xor(1)
     model.hidden.bias.copy_([-3.0, -3.0, 1.0, 1.0])  # so that two of four relus are off for all samples
     assert explain(loss, model=model).title.endswith(": no trouble found, 1 thing to look at")
