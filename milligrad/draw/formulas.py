@@ -159,7 +159,7 @@ def _written(partials: Sequence[Any], order: Sequence[Value], start: dict[Any, P
     for d in order:
         inputs = [parts.get(x) or _number(x.real, precision) for x in d.inputs]
         taken = inputs[1 if d.inputs[0].real else 2] if d.op is select else None
-        if d.op is div and inputs[1] == ("1", ATOM) and (type(d.y) is float or not d.y.requires_grad):
+        if d.op is div and inputs[1].text == "1" and (type(d.y) is float or not d.y.requires_grad):
             taken = inputs[0]  # what is left of a constant that corrects rounding
         parts[d] = taken or _composed(d.op, inputs)  # type: ignore[arg-type]
     return [parts.get(d) or _number(number(d), precision) for d in partials]

@@ -195,8 +195,8 @@ def born_backward(subject: Subject) -> list[Finding]:
     text = f"On the way back {count(len(bad), 'gradient')} became {'NaN' if is_nan else 'infinite'}"
     advice = (
         "All numbers of the loss are finite, but derivatives times what came back are not: a product or a sum of them "
-        "was too large for a float, or 0 · inf. Keep the inputs away from where a derivative is infinite, or scale the "
-        "loss down. where() keeps such a derivative away only if it chooses the input: log(where(x > 0, x, 1.0))."
+        "was too large for a float, or inf - inf. Keep the inputs away from where a derivative is infinite, or scale "
+        "the loss down. where() keeps such a derivative away in the branch that is not taken."
     )
     return [Finding("nan gradient" if is_nan else "inf gradient", text, few(lines, len(lines)), advice, values)]
 

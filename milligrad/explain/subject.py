@@ -75,9 +75,14 @@ class Subject:
 
     @cached_property
     def missing(self) -> list[tuple[Value, str]]:
-        """The Values that have no derivative, and why."""
-        missing = []
+        """The Values that have no derivative, and why, if backward would raise an error for one of them."""
+        missing: list[tuple[Value, str]] = []
+        known = adjoints([(self.loss, 1.0)], partials_as_numbers, wanted=())  # NaN where a derivative is missing
+        if all(g == g for x, g in known.items() if not is_computed(x)):
+            return missing
         for z in filter(is_computed, self.order):
+            if not known.get(z, 0.0):
+                continue  # what comes back to it is 0, and so is what it passes on
             try:
                 partials_as_numbers(z)
             except (ValueError, ArithmeticError) as error:

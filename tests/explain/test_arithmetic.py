@@ -168,7 +168,7 @@ def test_a_row_that_is_masked_whole_is_found():
 
 def test_a_derivative_that_does_not_exist():
     def norm(xs):
-        return sum(x * x for x in xs).sqrt()  # here
+        return sum(xs).sqrt()  # here
 
     layer = Linear(3, 2, bias=False)
     for p in layer.weight.values():
@@ -178,6 +178,12 @@ def test_a_derivative_that_does_not_exist():
     assert f"test_arithmetic.py:{line_of(norm, '# here')}: " in finding.where[0]
     assert "no finite derivative (float division by zero)" in finding.where[0]
     assert "= sqrt(0) = 0" in finding.where[0]
+
+
+def test_a_derivative_that_does_not_exist_but_is_multiplied_by_0_is_no_trouble():
+    x = Value(0.0, "x")
+    assert trouble(lambda: (x * x).sqrt() + x) == []
+    assert "no derivative" in trouble(lambda: x.sqrt() + x)
 
 
 def test_a_gradient_that_overflows_is_found_where_it_does():
