@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from milligrad.engine import Value, number, setting
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
+from milligrad.places import warn
 from milligrad.typing import Any, Self
 
 
@@ -135,6 +136,8 @@ class Module:
         elif isinstance(value, Module) or name in self.__dict__.get("_modules", ()):
             kind, table = Module, self._modules
         else:
+            if isinstance(value, _CONTAINERS):
+                self._warn_of_hidden(name, value)
             return object.__setattr__(self, name, value)
         if not isinstance(value, kind | None):  # None: registered, and absent
             raise TypeError(f"{name}: expected a {kind.__name__} or None, got {type(value).__name__} {value!r:.60}")
@@ -143,6 +146,19 @@ class Module:
         self.__dict__.pop(name, None)
         table[name] = value
         return None
+
+    def _warn_of_hidden(self, name: str, container: Any) -> None:
+        """What stands in a plain list or dict is not found, unless it is an attribute, too: nothing would train it."""
+        known = {*map(id, self.modules()), *map(id, self.parameters())} if "_modules" in self.__dict__ else set()
+        hidden = [x for x in _registrable(container) if id(x) not in known]
+        if hidden:
+            listed = "a ModuleDict" if isinstance(container, dict) else "a ModuleList"
+            warn(
+                f"{type(self).__name__}.{name}: {type(hidden[0]).__name__} in a plain {type(container).__name__} is "
+                "not registered: parameters() and state_dict() leave it out, so it is neither trained nor saved. "
+                f"Use {listed if isinstance(hidden[0], Module) else 'register_parameter for each Parameter'}",
+                UserWarning,
+            )
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_modules"):
@@ -303,6 +319,25 @@ class Module:
             return f"{type(self).__name__}({options})"
         lines = [options] * bool(options) + [f"({name}): {module!r}" for name, module in self._modules.items()]
         return f"{type(self).__name__}(" + "\n".join(["", *lines]).replace("\n", "\n  ") + "\n)"
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
+def _registrable(container: Any) -> list[Module | Parameter]:
+    """The Modules and Parameters in a plain container, at any depth."""
+    found: list[Module | Parameter] = []
+    seen: set[int] = set()
+    waiting = [container]
+    while waiting:
+        x = waiting.pop()
+        if id(x) not in seen:
+            seen.add(id(x))
+            inside = list(x.values() if isinstance(x, dict) else x)
+            if any(issubclass(kind, (Module, *_CONTAINERS)) for kind in {*map(type, inside)}):  # most hold numbers
+                found += [y for y in inside if isinstance(y, (Module, Parameter))]
+                waiting += [y for y in inside if isinstance(y, _CONTAINERS) and not isinstance(y, Parameter)]
+    return found
 
 
 def _misfit(path: str, parameter: Parameter, data: Nested) -> Iterable[str]:

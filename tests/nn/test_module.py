@@ -2,6 +2,7 @@
 
 import copy
 import json
+import linecache
 import math
 import pickle
 
@@ -150,10 +151,51 @@ def test_parameters_and_modules_are_registered_under_their_names():
     assert {"first", "scale", "second", "forward"} <= set(dir(block))
 
 
-def test_a_plain_list_is_an_ordinary_attribute():
-    module = nn.Module()
-    module.width, module.layers = 3, [nn.Linear(1, 1)]
-    assert module.width == 3 and not list(module.parameters()) and len(list(module.modules())) == 1
+class Named(list):
+    """A list of one's own kind."""
+
+
+def loop():
+    """A list that holds itself, and a layer."""
+    layers = [nn.Linear(1, 1)]
+    layers.append(layers)
+    return layers
+
+
+HIDDEN = [
+    ([nn.Linear(1, 1)], "Linear in a plain list", "ModuleList"),
+    ((nn.ReLU(), nn.Linear(1, 1)), "ReLU in a plain tuple", "ModuleList"),
+    ([1, "a", None, nn.Linear(1, 1)], "Linear in a plain list", "ModuleList"),
+    ({"a": nn.Linear(1, 1)}, "Linear in a plain dict", "ModuleDict"),
+    ({nn.Linear(1, 1)}, "Linear in a plain set", "ModuleList"),
+    ([[1.0], [[nn.Linear(1, 1)]]], "Linear in a plain list", "ModuleList"),
+    ({"a": [(nn.Linear(1, 1),)]}, "Linear in a plain dict", "ModuleDict"),
+    ([{"a": nn.Linear(1, 1)}], "Linear in a plain list", "ModuleList"),
+    (Named([nn.Linear(1, 1)]), "Linear in a plain Named", "ModuleList"),
+    (loop(), "Linear in a plain list", "ModuleList"),
+    ([nn.Parameter([1.0])], "Parameter in a plain list", "register_parameter"),
+    ({"w": [nn.Parameter([1.0])]}, "Parameter in a plain dict", "register_parameter"),
+]
+
+
+@pytest.mark.parametrize("value, what, instead", HIDDEN, ids=lambda x: x if isinstance(x, str) else "")
+def test_what_a_plain_list_or_dict_hides_is_warned_of_in_the_line_that_sets_it(value, what, instead):
+    module = Block()
+    with pytest.warns(UserWarning) as told:
+        module.layers = value
+    [warning] = told
+    message, line = str(warning.message), linecache.getline(warning.filename, warning.lineno)
+    assert message.startswith(f"Block.layers: {what} is not registered") and instead in message
+    assert (warning.filename, line.strip()) == (__file__, "module.layers = value")
+    assert module.layers is value and names(module.named_parameters()) == PATHS
+
+
+def test_a_plain_list_of_anything_else_and_of_what_is_an_attribute_is_an_ordinary_attribute():
+    module = Block()
+    module.sizes, module.data, module.table = [1, 2], [[1.0], [Value(2.0)]], {"a": (1, [None])}
+    module.order, module.by_name = [module.second, [module.first]], {"scale": module.scale, "deep": module.second[1]}
+    module.list, module.dict = nn.ModuleList([nn.ReLU()]), nn.ModuleDict({"a": nn.ReLU()})
+    assert module.sizes == [1, 2] and names(module.named_parameters()) == PATHS
 
 
 def test_replacing_keeps_the_place_and_forgets_the_old_one():
