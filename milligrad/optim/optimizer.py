@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 
+from milligrad import expected
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import Nested, Shape, flatten, is_list, leaves, shape, unflatten
 from milligrad.typing import Any, ClassVar, TypeAlias
@@ -21,6 +22,9 @@ from milligrad.typing import Any, ClassVar, TypeAlias
 Rule: TypeAlias = Callable[..., tuple[Any, ...]]  # (p, g, *state) → (p, *state)
 Group: TypeAlias = dict[str, Any]
 Check: TypeAlias = Callable[[Any, str], Any]  # (option, its name) → the option, or an error that says what it must be
+
+FRESH = object()  # the state of a parameter whose rule has remembered nothing yet
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")  # what schedulers add to a group
 
 
 # Checks of single options. NaN is no number here. Each raises ValueError, or TypeError for what is of another kind.
@@ -60,6 +64,16 @@ def flag(x: object, name: str) -> bool:
     if is_list(x) or x not in (True, False):
         raise TypeError(f"{name}: expected True or False, got {type(x).__name__} {x!r:.60}")
     return bool(x)
+
+
+def _all_finite(x: Any, name: str) -> None:
+    for path, z in leaves(x, name):
+        expected.finite(z, path)
+
+
+def _indices(n: int, xs: Any, name: str) -> None:
+    if not is_list(xs) or len(xs) != n or not {*map(type, xs)} <= {int}:
+        raise ValueError(f"{name}: expected a list of {n} indices, got {xs!r:.60}")
 
 
 class Slot:
@@ -110,17 +124,18 @@ class Slot:
 
     def checked(self, saved: Any, initial: Mapping[str, float], name: str) -> tuple[int, dict[str, list[float]]]:
         """`saved` as (step, state), after a check that it fits this parameter. Changes nothing."""
+        if saved is FRESH:
+            return 0, {}
         if not isinstance(saved, dict) or not {"step", *initial} <= saved.keys():
             raise ValueError(f"{name}: expected a dict of {', '.join(['step', *initial])}, got {_keys(saved)}")
-        step = at_least_0(saved["step"], f"{name}['step']")
+        step = expected.saved(at_least_0, saved["step"], f"{name}['step']")
         if step % 1 != 0:
             raise ValueError(f"{name}['step']: expected a whole number, got {step}")
-        return int(step), {key: self._column(xs, f"{name}[{key!r}]") for key, xs in saved.items() if key != "step"}
+        columns = {key: (xs, f"{name}[{key!r:.60}]") for key, xs in saved.items() if key != "step"}
+        return int(step), {key: expected.saved(self._column, *column) for key, column in columns.items()}
 
     def _column(self, xs: Nested, name: str) -> list[float]:
-        if shape(xs, name) != self.shape:
-            raise ValueError(f"{name}: expected numbers of shape {self.shape}, got shape {shape(xs, name)}")
-        return [number(x, name) for x in flatten(xs)]
+        return expected.array(xs, self.shape, name)
 
 
 class Optimizer:
@@ -168,6 +183,7 @@ class Optimizer:
             raise ValueError("params: expected at least one parameter, got an empty list")
         self.defaults = self._checked(defaults)
         self.param_groups: list[Group] = []
+        self.resumed: list[Group] | None = None  # see `Scheduler.load_state_dict`
         self.slots: list[list[Slot]] = []  # a list for each group, a Slot for each of its parameters
         if isinstance(given[0], dict):
             for group in given:
@@ -277,6 +293,7 @@ class Optimizer:
         groups = self._checked_groups(saved_groups)
         states = self._checked_states(saved_groups, groups, saved_state)
         self.param_groups[:] = groups
+        self.resumed = []
         for slot, (step, state) in states:
             slot.step, slot.state = step, state
 
@@ -291,11 +308,15 @@ class Optimizer:
         if not isinstance(saved, dict) or not {"params", *self.options} <= saved.keys():
             wanted = ", ".join(["params", *self.options])
             raise ValueError(f"{name}: expected a dict of {wanted}, got {_keys(saved)}")
-        n, ids = len(group["params"]), saved["params"]
-        if not is_list(ids) or len(ids) != n:
-            raise ValueError(f"{name}['params']: expected a list of {n} indices, got {ids!r:.60}")
-        lr = real(saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where no optimizer starts
-        return {**saved, **self._checked({**saved, "lr": max(lr, 0.0)}, name), "lr": lr, "params": group["params"]}
+        unknown = [key for key in saved if key not in {"params", *self.options, *SCHEDULED, *group}]
+        if unknown:
+            raise ValueError(f"{name}: expected no other options than those of the group, got also {unknown!r:.60}")
+        expected.saved(partial(_indices, len(group["params"])), saved["params"], f"{name}['params']")
+        lr = expected.saved(real, saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where none starts
+        checked = expected.saved(self._checked, {**saved, "lr": max(lr, 0.0)}, name)
+        for key in [key for key in saved if key in {*self.options, *SCHEDULED}]:
+            expected.saved(_all_finite, saved[key], f"{name}[{key!r}]")
+        return {**saved, **checked, "lr": lr, "params": group["params"]}
 
     def _checked_states(
         self, saved_groups: Any, groups: list[Group], saved: Any
@@ -308,9 +329,8 @@ class Optimizer:
         for saved_group, group, slots in zip(saved_groups, groups, self.slots):
             initial = self.initial_state(**self._options(group))
             for i, slot in zip(saved_group["params"], slots):
-                state = remaining.pop(str(i), None)
-                fresh: tuple[int, dict[str, list[float]]] = (0, {})
-                states.append((slot, slot.checked(state, initial, f"state[{i}]") if state else fresh))
+                state = remaining.pop(str(i), FRESH)
+                states.append((slot, slot.checked(state, initial, f"state[{i}]")))
         if remaining:
             raise ValueError(f"state: expected indices that param_groups lists, got also {', '.join(remaining)}")
         return states
