@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import index
 
 from milligrad import engine
@@ -61,13 +61,27 @@ def finite(x: Any, name: str) -> float:
 
 
 def saved(check: Callable[[Any, str], T], x: Any, name: str) -> T:
-    """`check(x, name)` of an entry of a saved state; whatever it finds wrong with it is a ValueError."""
+    """`check(x, name)` of an entry of a saved state; whatever it finds wrong with it is a ValueError that names it."""
     try:
         return check(x, name)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(str(error)) from error
     except RecursionError:
-        raise ValueError(f"{name}: expected lists that are not nested so deeply, got {type(x).__name__}") from None
+        raise ValueError(f"{name}: expected nothing nested so deeply, got {type(x).__name__}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
+
+
+def loaded(load: Callable[[Any], None], state: Any, name: str) -> None:
+    """Load a part of a saved state by the `load_state_dict` of what it belongs to, whatever errors that raises."""
+    saved(lambda state, _: load(state), state, name)
+
+
+def entries(x: Any, names: Iterable[str], name: str) -> dict[str, Any]:
+    """`x`, which must be a dict with these keys and no others; else a ValueError."""
+    names = list(names)
+    if not isinstance(x, dict) or x.keys() != {*names}:
+        got = f"one of {', '.join(map(str, x)) or 'nothing':.200}" if isinstance(x, dict) else type(x).__name__
+        raise ValueError(f"{name}: expected a dict of {', '.join(names)}, got {got}")
+    return x
 
 
 def array(xs: Nested, own: Shape, name: str) -> list[float]:

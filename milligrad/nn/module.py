@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from milligrad import expected
 from milligrad.engine import Value, number, setting
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
 from milligrad.places import warn
@@ -293,7 +294,7 @@ class Module:
         """Take over the numbers of `state_dict`.
 
         All is checked before anything changes: missing and unexpected keys (if `strict`), wrong shapes, entries
-        that are no numbers. Raises ValueError with the whole list.
+        that are no numbers, or not finite. Raises ValueError with the whole list.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a dict of nested lists, got {type(state_dict).__name__}")
@@ -346,6 +347,6 @@ def _misfit(path: str, parameter: Parameter, data: Nested) -> Iterable[str]:
         if shape(data, path) != parameter.shape:
             yield f"wrong shape: {path} is {parameter.shape}, not {shape(data, path)}"
         else:
-            elementwise(number, data)
-    except (TypeError, ValueError, OverflowError) as error:
+            expected.saved(lambda data, path: expected.array(data, parameter.shape, path), data, path)
+    except (ValueError, RecursionError) as error:
         yield f"unusable: {path}: {error}"

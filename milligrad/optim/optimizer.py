@@ -66,14 +66,14 @@ def flag(x: object, name: str) -> bool:
     return bool(x)
 
 
-def _all_finite(x: Any, name: str) -> None:
+def _check_finite(x: Any, name: str) -> None:
     for path, z in leaves(x, name):
         expected.finite(z, path)
 
 
-def _indices(n: int, xs: Any, name: str) -> None:
-    if not is_list(xs) or len(xs) != n or not {*map(type, xs)} <= {int}:
-        raise ValueError(f"{name}: expected a list of {n} indices, got {xs!r:.60}")
+def _check_indices(start: int, n: int, xs: Any, name: str) -> None:
+    if not is_list(xs) or list(xs) != list(range(start, start + n)):
+        raise ValueError(f"{name}: expected a list of {n} indices, got {xs!r:.60}: they count on from {start}")
 
 
 class Slot:
@@ -160,6 +160,7 @@ class Optimizer:
     """
 
     options: ClassVar[dict[str, Check]]
+    resumed: list[Group] | None = None  # [] when loaded, then the groups as they were before a scheduler was made
 
     @staticmethod
     def initial_state(*args: Any, **options: Any) -> dict[str, float]:
@@ -183,7 +184,6 @@ class Optimizer:
             raise ValueError("params: expected at least one parameter, got an empty list")
         self.defaults = self._checked(defaults)
         self.param_groups: list[Group] = []
-        self.resumed: list[Group] | None = None  # see `Scheduler.load_state_dict`
         self.slots: list[list[Slot]] = []  # a list for each group, a Slot for each of its parameters
         if isinstance(given[0], dict):
             for group in given:
@@ -287,7 +287,7 @@ class Optimizer:
         The optimizer has the same parameters in the same groups. Raises ValueError if number, size or names do not
         fit, and then changes nothing.
         """
-        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+        if not isinstance(state_dict, dict) or state_dict.keys() != {"state", "param_groups"}:
             raise ValueError(f"state_dict: expected a dict of state and param_groups, got {_keys(state_dict)}")
         saved_groups, saved_state = state_dict["param_groups"], state_dict["state"]
         groups = self._checked_groups(saved_groups)
@@ -301,21 +301,27 @@ class Optimizer:
         if not is_list(saved) or len(saved) != len(self.param_groups):
             got = f"{len(saved)} groups" if is_list(saved) else f"{type(saved).__name__}"
             raise ValueError(f"param_groups: expected a list of {len(self.param_groups)} groups, got {got}")
-        pairs = enumerate(zip(saved, self.param_groups))
-        return [self._checked_group(new, group, f"param_groups[{i}]") for i, (new, group) in pairs]
+        groups: list[Group] = []
+        start = 0
+        for i, (new, group) in enumerate(zip(saved, self.param_groups)):
+            groups.append(self._checked_group(new, group, start, f"param_groups[{i}]"))
+            start += len(group["params"])
+        return groups
 
-    def _checked_group(self, saved: Any, group: Group, name: str) -> Group:
+    def _checked_group(self, saved: Any, group: Group, start: int, name: str) -> Group:
         if not isinstance(saved, dict) or not {"params", *self.options} <= saved.keys():
             wanted = ", ".join(["params", *self.options])
             raise ValueError(f"{name}: expected a dict of {wanted}, got {_keys(saved)}")
         unknown = [key for key in saved if key not in {"params", *self.options, *SCHEDULED, *group}]
         if unknown:
             raise ValueError(f"{name}: expected no other options than those of the group, got also {unknown!r:.60}")
-        expected.saved(partial(_indices, len(group["params"])), saved["params"], f"{name}['params']")
+        expected.saved(partial(_check_indices, start, len(group["params"])), saved["params"], f"{name}['params']")
         lr = expected.saved(real, saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where none starts
+        for key, x in saved.items():
+            if key in self.options or key in SCHEDULED:
+                check = _check_finite if key in self.options else expected.finite
+                expected.saved(check, x, f"{name}[{key!r}]")
         checked = expected.saved(self._checked, {**saved, "lr": max(lr, 0.0)}, name)
-        for key in [key for key in saved if key in {*self.options, *SCHEDULED}]:
-            expected.saved(_all_finite, saved[key], f"{name}[{key!r}]")
         return {**saved, **checked, "lr": lr, "params": group["params"]}
 
     def _checked_states(

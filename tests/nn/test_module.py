@@ -517,11 +517,17 @@ def test_the_repr_is_a_tree():
     assert repr(nn.Module()) == "Module()"
 
 
-def test_numbers_that_are_not_finite_are_saved_as_they_are():
+@pytest.mark.parametrize("x", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_not_finite_are_saved_as_they_are_and_not_loaded(x):
     p = nn.Module()
-    p.w = nn.Parameter([0.0, 0.0])
-    p.load_state_dict({"w": [math.inf, math.nan]})
-    assert p.w.data[0] == math.inf and math.isnan(p.w.data[1])
+    p.w = nn.Parameter([[0.0, 1.0]])
+    p.w[0][1].data = x
+    state = p.state_dict()
+    assert repr(state) == f"{{'w': [[0.0, {x}]]}}"
+    p.w[0][1].data = 1.0
+    with pytest.raises(ValueError, match=rf"unusable: w: w\[0\]\[1\]: expected a finite number, got {x}"):
+        p.load_state_dict(state)
+    assert p.w.data == [[0.0, 1.0]]
 
 
 def test_modules_that_know_each_other_are_walked_once():
