@@ -235,7 +235,7 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
             data = builtins.sum(map(operator.mul, [x.data for x in row], reals), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
-        return node(dot, (*row, *ys), data)
+        return node(dot, tuple(list.copy(row) if isinstance(row, list) else row) + ys, data)  # in no time
 
     return [one(row) for row in rows]
 

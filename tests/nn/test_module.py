@@ -5,12 +5,13 @@ import json
 import linecache
 import math
 import pickle
+import re
 
 import pytest
 
 import milligrad
 from milligrad import Value, nn
-from milligrad.nested import elementwise, flatten
+from milligrad.nested import elementwise, flatten, full, is_list, shape, unflatten
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,10 @@ PATHS = ["scale", "first.weight", "first.bias", "second.1.weight"]
 
 def names(pairs):
     return [name for name, _ in pairs]
+
+
+def through_pickle(x):
+    return pickle.loads(pickle.dumps(x))
 
 
 # ── Parameter ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,6 +125,169 @@ def test_parameters_are_compared_and_hashed_by_identity():
     p, q = nn.Parameter([v]), nn.Parameter([v])
     assert (p == p, p == q, p != q, p != p) == (True, False, True, False)
     assert len({p, q, p}) == 2
+
+
+def assign(x, *path):
+    def change(p):
+        *where, last = path
+        for i in where:
+            p = p[i]
+        p[last] = x
+
+    return change
+
+
+def remove(p):
+    del p[0][0]
+
+
+def add(p):
+    p[0][0] += 1
+
+
+def rows(change):
+    """The same to the Parameter and to one of its rows."""
+    return [change, lambda p: change(p[0])]
+
+
+@pytest.mark.parametrize(
+    "change, instead",
+    [
+        (assign(5, 0, 0), r"w\[0\]\[0\]\.data = 5;"),
+        (assign(-0.5, 1, 0), r"w\[1\]\[0\]\.data = -0\.5;"),
+        (assign(5, -1, -1), r"w\[1\]\[-1\]\.data = 5;"),
+        (assign(Value(2.0), 0, 1), r"w\[0\]\[1\]\.data = 2\.0;"),
+        (assign([1.0, 2.0], 1), r"w\[1\]\[0\]\.data = x;"),
+        (assign([1.0, 2.0], 1, slice(0, 2)), r"w\[1\]\[0\]\.data = x;"),
+        (assign([], slice(None)), r"w\[0\]\[0\]\.data = x;"),
+        (add, r"w\[0\]\[0\]\.data = 2\.0;"),
+        (remove, r"w\[0\]\[0\]\.data = x;"),
+        *[
+            (change, r"w\[0\]\[0\]\.data = x;")
+            for one in [
+                lambda row: row.append(Value(1.0)),
+                lambda row: row.extend([Value(1.0)]),
+                lambda row: row.insert(0, Value(1.0)),
+                lambda row: row.pop(),
+                lambda row: row.remove(row[0]),
+                lambda row: row.clear(),
+                lambda row: row.reverse(),
+                lambda row: row.sort(key=id),
+                lambda row: row.__iadd__([Value(1.0)]),
+                lambda row: row.__imul__(2),
+            ]
+            for change in rows(one)
+        ],
+    ],
+)
+def test_a_parameter_and_its_rows_refuse_to_be_changed_and_say_what_to_write(change, instead):
+    p = nn.Parameter([[1.0, 2.0], [3.0, 4.0]])
+    values = p.values()
+    with pytest.raises(TypeError, match=rf"^a Parameter keeps the Values .*{instead} to change all of them, w\.copy_"):
+        change(p)
+    assert all(a is b for a, b in zip(p.values(), values, strict=True)) and p.data == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_what_the_refusal_says_works_at_any_depth():
+    for depth in range(1, 6):
+        w = x = nn.Parameter(nested := unflatten(range(2**depth), (2,) * depth))
+        for _ in range(depth - 1):
+            x = x[1]
+        with pytest.raises(TypeError) as error:
+            x[1] = 50.0
+        exec(re.search(r"data, (w\S+ = \S+);", str(error.value))[1])
+        numbers = flatten(nested)
+        assert flatten(w.data) == [*numbers[:-1], 50.0]
+
+
+def test_a_row_is_read_as_any_list():
+    p = nn.Parameter([[1.0, 2.0], [3.0, 4.0]])
+    assert isinstance(p[0], list) and is_list(p[0]) and shape(p) == (2, 2)
+    assert [v.data for v in p[0][::-1]] == [2.0, 1.0] and type(p[0][:]) is type(list(p[0])) is type(p[0] + p[1]) is list
+    for duplicate in (copy.copy, copy.deepcopy, through_pickle):
+        row = duplicate(p[0])
+        row[0] = "anything"
+        assert type(row) is list and p.data == [[1.0, 2.0], [3.0, 4.0]]
+    f = milligrad.compile(lambda row: milligrad.sum(row), backend="python")
+    assert f(p[0]) == f([1.0, 2.0]) == 3.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: exec("p.data += 1.0", {"p": p}),
+        lambda p: exec("p.data -= 0.1 * p.grad", {"p": p}),
+        lambda p: exec("p.data = p.data - 0.1 * p.grad", {"p": p}),
+        lambda p: exec("p.data *= 0.9", {"p": p}),
+        lambda p: exec("p.data /= 2", {"p": p}),
+        lambda p: exec("p.data += p.data", {"p": p}),
+        lambda p: exec("p.data[0] += [1.0]", {"p": p}),
+        lambda p: exec("p.data[0][0] = 5.0", {"p": p}),
+        lambda p: exec("p.grad[0][0] = 0.0", {"p": p}),
+        lambda p: exec("p.grad *= 0", {"p": p}),
+        lambda p: exec("p.data = 1.0", {"p": p}),
+        lambda p: exec("p.grad = 0", {"p": p}),
+        lambda p: exec("p.grad = None", {"p": p}),
+        lambda p: p.data + p.data,
+        lambda p: p.data - 0.1 * p.grad,
+        lambda p: 2 * p.data,
+        lambda p: p.data**2,
+        lambda p: -p.grad,
+    ],
+)
+def test_data_and_grad_are_read_only_and_no_arrays_and_name_what_is(change):
+    model = nn.Linear(2, 2)
+    before = model.state_dict()
+    with pytest.raises((TypeError, AttributeError), match=r"for v in model\.values\(\): v\.(data|grad)"):
+        change(model.weight)
+    assert model.state_dict() == before
+
+
+def test_what_these_errors_say_is_plain_gradient_descent():
+    model = Block()
+    milligrad.sum(model([1.0, 2.0])).backward()
+    expected = [v.data - 0.1 * v.grad for p in model.parameters() for v in p.values()]
+    for v in model.values():
+        v.data -= 0.1 * v.grad
+        v.grad = 0.0
+    assert [v.data for v in model.values()] == flatten([p.data for p in model.parameters()]) == expected
+    assert not any(flatten([p.grad for p in model.parameters()]))
+
+
+def test_the_values_of_a_module_are_each_once():
+    module = shared()
+    assert all(a is b for a, b in zip(module.values(), module.a.weight.values(), strict=True))
+    v = Value(1.0)
+    module.w, module.u = nn.Parameter([v, 2.0]), nn.Parameter([v])
+    assert len(list(module.values())) == 6
+
+
+def test_a_module_may_be_called_like_a_method():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.keys, self.values = nn.Linear(1, 1), nn.Linear(1, 2)
+
+    model = Attention()
+    assert len(model.values([1.0])) == 2 and names(model.named_children()) == ["keys", "values"]
+    assert len(list(nn.Sequential(model).values())) == 6
+    copied = copy.deepcopy(model)
+    assert copied.values is copied._modules["values"] is not model.values
+    model.values = nn.Linear(1, 3)
+    assert len(model.values([1.0])) == 3
+    del model.values
+    assert names(model.named_children()) == ["keys"] and len(list(model.values())) == 2
+
+
+def test_a_large_parameter_is_abbreviated_as_pytorch_does():
+    assert repr(nn.Parameter([float(i) for i in range(100)])).count(",") == 101
+    p = nn.Parameter([[1000 * i + j / 8 for j in range(64)] for i in range(32)])
+    lines = repr(p).splitlines()
+    assert lines[0] == "Parameter(shape=(32, 64), data=" and len(lines) == 8 and lines[4] == " …,"
+    assert lines[1] == "[[0, 0.125, 0.25, …, 7.625, 7.75, 7.875]," and lines[-1].endswith("3.101e+04]])")
+    assert repr(nn.Parameter(range(1000))) == "Parameter(shape=(1000,), data=[0, 1, 2, …, 997, 998, 999])"
+    deep = repr(nn.Parameter(full((9, 2, 7, 3), 1.0)))
+    assert deep.count("1") == 6 * 2 * 6 * 3 and deep.count("…") == 1 + 6 * 2 and deep.count("[") == deep.count("]")
 
 
 def test_the_repr_of_a_parameter_shows_shape_and_numbers():
@@ -459,10 +627,6 @@ def test_a_state_is_a_dict(state):
 # ── Copies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def through_pickle(x):
-    return pickle.loads(pickle.dumps(x))
-
-
 copies = pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
 
 
@@ -535,11 +699,3 @@ def test_modules_that_know_each_other_are_walked_once():
     parent.child = child
     child.parent = parent
     assert [name for name, _ in parent.named_parameters()] == ["child.weight", "child.bias"]
-
-
-def test_what_is_no_value_in_the_place_of_a_weight_is_named():
-    linear = nn.Linear(2, 1)
-    linear.weight[0][1] = 0.5
-    for f in (linear.zero_grad, linear.state_dict, linear.weight.numel):
-        with pytest.raises(TypeError, match=r"^parameter\[0\]\[1\]: expected a Value, got 0.5; assign to its data"):
-            f()
