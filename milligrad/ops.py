@@ -67,6 +67,8 @@ def _clamp(x: float, lo: float, hi: float) -> float:
 def _bce(x: float, y: float) -> float:
     if not 0 <= x <= 1:
         raise ValueError("x is no probability")
+    if y < 0 or y > 1:
+        raise ValueError("y is no probability")
     log_x = math.log(x) if x > 0 else BCE_FLOOR
     log_1_x = math.log1p(-x) if x < 1 else BCE_FLOOR
     return -(y * builtins.max(log_x, BCE_FLOOR) + (1 - y) * builtins.max(log_1_x, BCE_FLOOR))
@@ -180,7 +182,7 @@ sigmoid  = Op("sigmoid",  _sigmoid,    lambda z, x: (z * (1 - z),),    "sigmoid(
 softplus = Op("softplus", _softplus,   lambda z, x: (sigmoid(x),),     "softplus({})", "log(1 + exp(x)): a smooth relu.")
 erf      = Op("erf",      math.erf,    lambda z, x: (2 / math.sqrt(math.pi) * exp(-(x*x)),), "erf({})", "The error function of x.")
 bce      = Op("bce",      _bce,        _bce_partials,
-              "bce({}, {})", "-(y·ln x + (1-y)·ln(1-x)), each logarithm at least -100: the binary cross entropy.", "0 <= x <= 1")
+              "bce({}, {})", "-(y·ln x + (1-y)·ln(1-x)), each logarithm at least -100: the binary cross entropy.", "0 <= x <= 1 and 0 <= y <= 1")
 
 # ── Corners: a comparison counts as 0 or 1 ───────────────────────────────────────────────────────────────────────
 relu     = Op("relu",  lambda x: 0.0 if x <= 0 else x, lambda z, x: (1 - (z <= 0),), "relu({})", "x where it is positive, else 0.")
