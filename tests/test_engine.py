@@ -918,7 +918,7 @@ def test_grad_without_inputs_says_what_to_write():
 
 def test_a_row_and_the_method_that_it_is_are_shown_by_name():
     assert repr(Value(1.0).exp) == "<bound method exp of Value(data=1.0, grad=0.0)>"
-    for name in ("sin", "relu", "maximum", "where"):
+    for name in ("sin", "relu", "maximum", "clamp"):
         method = getattr(Value(1.0), name)
         assert method.__name__ == name and repr(method).startswith("<bound method ")
     assert mg.exp.__name__ == "exp" and repr(mg.exp) == "<op exp>"

@@ -312,9 +312,6 @@ class Optimizer:
         if not isinstance(saved, dict) or not {"params", *self.options} <= saved.keys():
             wanted = ", ".join(["params", *self.options])
             raise ValueError(f"{name}: expected a dict of {wanted}, got {_keys(saved)}")
-        unknown = [key for key in saved if key not in {"params", *self.options, *SCHEDULED, *group}]
-        if unknown:
-            raise ValueError(f"{name}: expected no other options than those of the group, got also {unknown!r:.60}")
         expected.saved(partial(_check_indices, start, len(group["params"])), saved["params"], f"{name}['params']")
         lr = expected.saved(real, saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where none starts
         for key, x in saved.items():
