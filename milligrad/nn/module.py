@@ -206,7 +206,18 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        return self.forward(*inputs, **options)
+        try:
+            return self.forward(*inputs, **options)
+        except (IndexError, TypeError, ValueError) as error:
+            self._tell_layer(error)
+            raise
+
+    def _tell_layer(self, error: Exception) -> None:
+        """Add to an error of a module below in which layer it was, by its path from here: "…, in layer 2 (Linear)"."""
+        layer, told = vars(error).setdefault("layer", (self, error.args))
+        for path, module in self.named_modules():
+            if module is layer and path and len(told) == 1:
+                error.args = (f"{told[0]}, in layer {path} ({type(layer).__name__})",)
 
     @property
     def training(self) -> bool:

@@ -453,6 +453,65 @@ def test_a_module_without_forward_says_so():
         nn.Module()([1.0])
 
 
+class Own(nn.Module):
+    """Layers at attributes, in a list and in a dict, which it calls in its own way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 3)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), nn.Sequential(nn.Linear(4, 1))])
+        self.heads = nn.ModuleDict({"a": nn.LayerNorm(5)})
+
+    def forward(self, x, way="list"):
+        x = self.first(x)
+        if way == "dict":
+            return self.heads["a"](x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+LAYERS = [
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(4, 1)), {}, "2 (Linear)"),
+    (lambda: nn.Sequential({"in": nn.Linear(2, 3), "out": nn.Linear(4, 1)}), {}, "out (Linear)"),
+    (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Linear(4, 1)))),
+        {},
+        "0.1.1 (Linear)",
+    ),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(4)), {}, "1 (LayerNorm)"),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.Conv2d(1, 1, 2)), {}, "1 (Conv2d)"),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.Embedding(4, 2)), {}, "1 (Embedding)"),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.GRU(4, 2)), {}, "1 (GRU)"),
+    (lambda: nn.Sequential(nn.Linear(3, 3)), {}, "0 (Linear)"),
+    (Own, {}, "blocks.1.0 (Linear)"),
+    (Own, {"way": "dict"}, "heads.a (LayerNorm)"),
+    (Own, {"wrong": 1}, None),
+    (lambda: nn.Sequential(Own()), {}, "0.blocks.1.0 (Linear)"),
+]
+
+
+@pytest.mark.parametrize("make, options, layer", LAYERS)
+def test_an_error_names_the_layer_it_was_in_by_its_path(make, options, layer):
+    for x in ([1.0, 2.0], [[1.0, 2.0]] * 3):
+        with pytest.raises((TypeError, ValueError)) as error:
+            make()(x, **options)
+        assert str(error.value).endswith(f", in layer {layer}") == (layer is not None)
+        assert str(error.value).count("in layer") == (layer is not None)
+
+
+def test_an_error_of_a_layer_alone_is_as_it_is_and_each_error_is_told_once():
+    layer = nn.Linear(2, 1)
+    with pytest.raises(ValueError, match=r"^input: expected 2 numbers \(in_features\), got 1$"):
+        layer([1.0])
+    model = nn.Sequential(layer)
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"^input: expected 2 numbers \(in_features\), got 1, in layer 0 \(Linear\)$"
+        ):
+            model([1.0])
+
+
 def test_calling_passes_everything_on_to_forward():
     class Adder(nn.Module):
         def forward(self, x, y, *, scale=1):
