@@ -17,6 +17,10 @@ from milligrad.nn import *  # noqa: F403
 from milligrad.nn import __all__ as _nn
 from milligrad.ops import *  # noqa: F403
 from milligrad.ops import __all__ as _ops
+from milligrad.ops import abs as abs
+from milligrad.ops import max as max
+from milligrad.ops import min as min
+from milligrad.ops import sum as sum
 from milligrad.optim import *  # noqa: F403
 from milligrad.optim import __all__ as _optim
 from milligrad.random import manual_seed
@@ -24,10 +28,12 @@ from milligrad.transforms import hessian, hvp, jacobian, jvp, value_and_grad
 from milligrad.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milligrad.compiler import compile
+    from milligrad.compiler import compile as compile
     from milligrad.trainer import Callback, Checkpoint, EarlyStopping, History, Trainer
 
 __version__ = "0.1.0"
+
+_PYTHONS = {"abs", "compile", "max", "min", "sum"}  # public, but `import *` leaves Python's own as they are
 
 __all__ = [
     "Callback",
@@ -38,7 +44,6 @@ __all__ = [
     "TraceError",
     "Trainer",
     "Value",
-    "compile",
     "data",
     "draw",
     "enable_grad",
@@ -59,7 +64,7 @@ __all__ = [
     "step_through",
     "transforms",
     "value_and_grad",
-    *_ops,
+    *[name for name in _ops if name not in _PYTHONS],
     *_nn,
     *_optim,
 ]
@@ -81,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PYTHONS})

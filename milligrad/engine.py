@@ -65,6 +65,7 @@ class Op:
     ) -> None:
         self.name, self.value, self.partials = name, value, partials
         self.form, self.domain, self.__doc__ = form, domain, sentence
+        self.__name__ = self.__qualname__ = name
 
     @overload
     def __call__(self, *inputs: float) -> float: ...  # type: ignore[overload-overlap]  # a float is a Number, too
@@ -899,7 +900,7 @@ def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float],
     return adjoint, error
 
 
-def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bool = True) -> Nested:
+def grad(output: Value, inputs: Nested = None, gradient: Number = 1.0, create_graph: bool = True) -> Nested:
     """∂output/∂x · `gradient` for each Value x of `inputs` (one Value, or a nested list of them), nested alike.
 
     The gradients are Values that can be differentiated again (one that depends on nothing, such as relu's, has the
@@ -908,8 +909,11 @@ def grad(output: Value, inputs: Nested, gradient: Number = 1.0, create_graph: bo
     what is no Value, ValueError for a constant among `inputs`.
     """
     if not isinstance(output, Value):
-        hint = " (milligrad.transforms.grad takes functions)" if callable(output) else ""
-        raise TypeError(f"output: expected a Value, got {type(output).__name__} {output!r:.60}{hint}")
+        hint = ": of a function write milligrad.transforms.grad(f)(x), of a Value grad(output, inputs)"
+        got = f"{type(output).__name__} {output!r:.60}{hint if callable(output) else ''}"
+        raise TypeError(f"output: expected a Value, got {got}")
+    if inputs is None:
+        raise TypeError("inputs: expected Values: write grad(output, inputs)")
     check_history(output)
     for path, x in leaves(inputs, "inputs"):
         if not isinstance(x, Value):

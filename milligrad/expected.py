@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from operator import index
 
 from milligrad import engine
-from milligrad.typing import Any
+from milligrad.nested import Nested, Shape, flatten, leaves, shape
+from milligrad.typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def check_is(x: object, kind: type, name: str) -> None:
@@ -45,6 +50,48 @@ def whole(x: Any, name: str) -> int:
         return index(x)
     except TypeError:
         raise _refusal(x, name, "a whole number") from None
+
+
+def finite(x: Any, name: str) -> float:
+    """A number as a float that is neither infinite nor NaN."""
+    z = engine.number(x, name)
+    if not math.isfinite(z):
+        raise ValueError(f"{name}: expected a finite number, got {z}")
+    return z
+
+
+def saved(check: Callable[[Any, str], T], x: Any, name: str) -> T:
+    """`check(x, name)` of an entry of a saved state; whatever it finds wrong with it is a ValueError that names it."""
+    try:
+        return check(x, name)
+    except RecursionError:
+        raise ValueError(f"{name}: expected nothing nested so deeply, got {type(x).__name__}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
+
+
+def loaded(load: Callable[[Any], None], state: Any, name: str) -> None:
+    """Load a part of a saved state by the `load_state_dict` of what it belongs to, whatever errors that raises."""
+    saved(lambda state, _: load(state), state, name)
+
+
+def entries(x: Any, names: Iterable[str], name: str) -> dict[str, Any]:
+    """`x`, which must be a dict with these keys and no others; else a ValueError."""
+    names = list(names)
+    if not isinstance(x, dict) or x.keys() != {*names}:
+        got = f"one of {', '.join(map(str, x)) or 'nothing':.200}" if isinstance(x, dict) else type(x).__name__
+        raise ValueError(f"{name}: expected a dict of {', '.join(names)}, got {got}")
+    return x
+
+
+def array(xs: Nested, own: Shape, name: str) -> list[float]:
+    """The finite numbers of `xs`, which has this shape, in one flat list."""
+    if shape(xs, name) != own:
+        raise ValueError(f"{name}: expected numbers of shape {own}, got shape {shape(xs, name)}")
+    try:
+        return [finite(x, name) for x in flatten(xs)]
+    except (TypeError, ValueError, OverflowError):
+        return [finite(x, path) for path, x in leaves(xs, name)]  # the same error, with the place in the list
 
 
 def string(s: Any, name: str) -> str:

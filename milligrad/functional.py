@@ -649,7 +649,8 @@ def smooth_l1_loss(input: Nested, target: Nested, reduction: str = "mean", beta:
 def binary_cross_entropy(input: Nested, target: Nested, weight: Nested = None, reduction: str = "mean") -> Any:
     """-(y·ln x + (1 - y)·ln(1 - x)) of each probability x, with each logarithm at least -100 as in PyTorch.
 
-    `weight` scales each element, and is broadcast to the shape of input.
+    Targets y are probabilities, too: others raise ValueError, as inputs do. `weight` scales each element, and is
+    broadcast to the shape of input.
     """
     return _pointwise(ops.bce, input, target, reduction, weight)
 

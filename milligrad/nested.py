@@ -7,6 +7,7 @@ anything; nothing here knows what a Value is. Ragged nesting is an error whereve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 from milligrad.typing import Any
 
@@ -19,9 +20,10 @@ def is_list(x: object) -> bool:
     kind = type(x)
     if kind is list or kind is tuple:
         return True
-    return _is_list_type(kind)
+    return _is_list_type(kind)  # type: ignore[arg-type]
 
 
+@lru_cache(maxsize=256)
 def _is_list_type(kind: type) -> bool:
     return hasattr(kind, "__len__") and hasattr(kind, "__getitem__") and not issubclass(kind, (str, bytes, dict))
 

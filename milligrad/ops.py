@@ -89,6 +89,8 @@ def _clamp(x: float, lo: float, hi: float) -> float:
 def _bce(x: float, y: float) -> float:
     if not 0 <= x <= 1:
         raise ValueError("x is no probability")
+    if y < 0 or y > 1:
+        raise ValueError("y is no probability")
     log_x = math.log(x) if x > 0 else BCE_FLOOR
     log_1_x = math.log1p(-x) if x < 1 else BCE_FLOOR
     return -(y * builtins.max(log_x, BCE_FLOOR) + (1 - y) * builtins.max(log_1_x, BCE_FLOOR))
@@ -271,7 +273,7 @@ log1mexp = Op("log1mexp", _log1mexp,   lambda z, x: (-exp(-x) / expm1(-x),),
 xlogy    = Op("xlogy",    _xlogy,      _xlogy_partials,
               "xlogy({}, {})", "x times log(y); 0 where x is 0.", "x == 0 or y > 0")
 bce      = Op("bce",      _bce,        _bce_partials,
-              "bce({}, {})", "-(y·ln x + (1-y)·ln(1-x)), each logarithm at least -100: the binary cross entropy.", "0 <= x <= 1")
+              "bce({}, {})", "-(y·ln x + (1-y)·ln(1-x)), each logarithm at least -100: the binary cross entropy.", "0 <= x <= 1 and 0 <= y <= 1")
 
 # ── Corners: a comparison counts as 0 or 1 ───────────────────────────────────────────────────────────────────────
 relu     = Op("relu",  lambda x: 0.0 if x <= 0 else x, lambda z, x: (1 - (z <= 0),), "relu({})", "x where it is positive, else 0.")
@@ -339,7 +341,7 @@ def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
             data = added(map(operator.mul, [x._data for x in row], reals), 0.0)
         except (AttributeError, TypeError):  # not all of the row are Values
             return dot(row, ys)
-        return node(dot, (*row, *ys), data)
+        return node(dot, tuple(list.copy(row) if isinstance(row, list) else row) + ys, data)  # in no time
 
     return [one(row) for row in rows]
 

@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from milligrad import expected, ops
 from milligrad import functional as F
-from milligrad import ops
 from milligrad.data.dataset import TensorDataset, source, whole
 from milligrad.data.loader import DataLoader
 from milligrad.data.rows import Rows
@@ -36,7 +36,7 @@ from milligrad.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
 from milligrad.nn.module import Module
 from milligrad.nn.utils import clip_grad_norm_, clip_grad_value_
 from milligrad.optim.lr_scheduler import ReduceLROnPlateau, Scheduler
-from milligrad.optim.optimizer import Optimizer, at_least_0, flag
+from milligrad.optim.optimizer import Optimizer, at_least_0, flag, real
 from milligrad.progress import progress as counted
 from milligrad.random import generator
 from milligrad.typing import TYPE_CHECKING, Any, TypeAlias
@@ -548,9 +548,11 @@ class EarlyStopping(_Watch):
 
     best_epoch: int | None
     _numbers: list[float] | None
+    _size: int | None = None  # how many numbers the optimizer changes, once that is known
 
     def on_fit_begin(self, trainer: Trainer, history: History) -> None:
         self._start()
+        self._size = len(_optimized(trainer.optimizer)) if trainer else None
 
     def on_epoch_end(self, trainer: Trainer, history: History) -> bool:
         if self.improved(history):
@@ -567,11 +569,28 @@ class EarlyStopping(_Watch):
                 v.data = x
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("best", "best_epoch", "wait", "stopped", "_numbers")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _EARLY_STOPPING}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, x in expected.entries(state, _EARLY_STOPPING, "state").items():
+            expected.saved(_EARLY_STOPPING[name], x, f"state[{name!r}]")
+        numbers = state["_numbers"]
+        if numbers is not None and self._size not in (None, len(numbers)):
+            raise ValueError(f"state['_numbers']: expected {self._size} numbers, got {len(numbers)}")
         self.__dict__.update(state)
+
+
+def _or_none(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    return lambda x, name: None if x is None else check(x, name)
+
+
+_EARLY_STOPPING: dict[str, Callable[[Any, str], Any]] = {
+    "best": _or_none(real),
+    "best_epoch": _or_none(lambda x, name: real(x, name) and expected.size(x, name)),
+    "wait": lambda x, name: real(x, name) and expected.size(x, name),
+    "stopped": flag,
+    "_numbers": _or_none(lambda xs, name: expected.array(xs, (len(xs),), name)),
+}
 
 
 class Checkpoint(_Watch):
@@ -611,7 +630,8 @@ class Checkpoint(_Watch):
         return {"best": self.best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.best = state["best"]
+        best = expected.entries(state, ["best"], "state")["best"]
+        self.best = expected.saved(_or_none(real), best, "state['best']")
 
 
 def _callbacks(callbacks: Any, columns: Sequence[str]) -> list[Callback]:
@@ -696,29 +716,54 @@ class _Run:
         """Go on from there. All is checked before anything changes, but for callbacks, which were just started."""
         if state is None:
             raise ValueError("resume: expected a checkpoint saved by or after fit, got one saved before any; use load")
-        if tuple(state["columns"]) != self.history.columns:
-            raise ValueError(
-                f"resume: expected a run that records {', '.join(self.history.columns)}, as this one would, "
-                f"got {', '.join(state['columns'])}"
-            )
-        saved, own = state["scheduler"], self.scheduler and type(self.scheduler).__name__
-        if (saved and saved[0]) != own:
-            raise ValueError(f"resume: expected a run with the scheduler {own}, got one with {saved and saved[0]}")
-        self._load_callbacks(state["callbacks"])
+        run = expected.entries(state, self.state_dict(), "run")
+        checks = {
+            "columns": self._check_columns,
+            "epochs": self._check_rows,
+            "batch_losses": lambda xs, name: [number(x, name) for x in _listed(xs, name)],
+            "order": _or_none(_check_random),
+            "random": _check_random,
+            "scheduler": self._check_scheduler,
+            "callbacks": lambda xs, name: [_check_kind(x, name) for x in _listed(xs, name)],
+        }
+        for name, check in checks.items():
+            expected.saved(check, run[name], f"run[{name!r}]")
+        self._load_callbacks(run["callbacks"])
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(saved[1])
-        self.history.epochs[:], self.history.batch_losses[:] = state["epochs"], state["batch_losses"]
-        self._load_random(state["order"], state["random"])
+            expected.loaded(self.scheduler.load_state_dict, run["scheduler"][1], "run['scheduler']")
+        self.history.epochs[:], self.history.batch_losses[:] = run["epochs"], run["batch_losses"]
+        self._load_random(run["order"], run["random"])
         self.mark()
+
+    def _check_columns(self, columns: Any, name: str) -> None:
+        if tuple(_listed(columns, name)) != self.history.columns:
+            raise ValueError(
+                f"{name}: expected a run that records {', '.join(self.history.columns)}, as this one would, "
+                f"got {', '.join(map(str, columns)):.200}"
+            )
+
+    def _check_rows(self, rows: Any, name: str) -> None:
+        for i, row in enumerate(_listed(rows, name)):
+            for column, x in expected.entries(row, self.history.columns, f"{name}[{i}]").items():
+                path = f"{name}[{i}][{column!r}]"
+                if column == "epoch" and x != i + 1:
+                    raise ValueError(f"{path}: expected {i + 1}, got {type(x).__name__}")
+                rates = x if column == "lr" and isinstance(x, list) and len(x) > 1 else [x]  # one for each group
+                for z in rates:
+                    expected.saved(number, z, path)  # which may be NaN
+
+    def _check_scheduler(self, saved: Any, name: str) -> None:
+        kind, own = saved and _check_kind(saved, name), self.scheduler and type(self.scheduler).__name__
+        if kind != own:
+            raise ValueError(f"{name}: expected a run with the scheduler {own}, got one with {kind}")
 
     def _load_callbacks(self, saved: list[Any]) -> None:
         """Each takes the first state of its own kind that is left; one that the run didn't have starts afresh."""
-        remaining = list(saved)
+        remaining = dict(enumerate(saved))
         for callback in self.callbacks:
-            kind = type(callback).__name__
-            i = next((i for i, (name, _) in enumerate(remaining) if name == kind), None)
+            i = next((i for i, (kind, _) in remaining.items() if kind == type(callback).__name__), None)
             if i is not None:
-                callback.load_state_dict(remaining.pop(i)[1])
+                expected.loaded(callback.load_state_dict, remaining.pop(i)[1], f"run['callbacks'][{i}]")
 
     def _load_random(self, own: Any, common: Any) -> None:
         generator().setstate(_random_state(common))
@@ -730,10 +775,34 @@ class _Run:
         self.feed.random = random
 
 
+def _listed(xs: Any, name: str) -> list[Any]:
+    if not isinstance(xs, list):
+        raise ValueError(f"{name}: expected a list, got {type(xs).__name__} {xs!r:.60}")
+    return xs
+
+
+def _check_kind(saved: Any, name: str) -> str:
+    """The kind of what was saved as [kind, state]."""
+    if len(_listed(saved, name)) != 2 or not isinstance(saved[0], str) or not isinstance(saved[1], dict):
+        raise ValueError(f"{name}: expected the name of a class and its state, got {saved!r:.60}")
+    return saved[0]
+
+
 def _random_state(saved: Any) -> tuple[Any, ...]:
     """What Random.getstate returned, once JSON has made lists of its tuples."""
     version, internal, gauss = saved
     return version, tuple(internal), gauss
+
+
+def _check_random(saved: Any, name: str) -> None:
+    """Raise an error for what is no state of Python's generator."""
+    from random import Random
+
+    version, internal, gauss = _random_state(saved)
+    if version != Random.VERSION or len(internal) != 625:
+        raise ValueError(f"{name}: expected what Random.getstate returns, got {saved!r:.60}")
+    Random().setstate((version, internal, gauss))
+    _or_none(expected.finite)(gauss, name)
 
 
 @contextmanager
@@ -1060,15 +1129,17 @@ class Trainer:
     def _load(self, saved: dict[str, Any], more: Callable[[], None]) -> None:
         """Take the numbers, then do `more`. If anything fails, all is as it was."""
         before, groups = _Snapshot(self.optimizer, self._parameters()), self.optimizer.param_groups[:]
+        resumed = self.optimizer.resumed
         try:
-            self.model.load_state_dict(saved["model"])
+            expected.loaded(self.model.load_state_dict, saved["model"], "model")
             if isinstance(self.loss_fn, Module):
-                self.loss_fn.load_state_dict(saved["loss_fn"] or {})
-            self.optimizer.load_state_dict(saved["optimizer"])
+                loss = {} if saved["loss_fn"] is None else saved["loss_fn"]
+                expected.loaded(self.loss_fn.load_state_dict, loss, "loss_fn")
+            expected.loaded(self.optimizer.load_state_dict, saved["optimizer"], "optimizer")
             more()
         except BaseException:
             before.restore()
-            self.optimizer.param_groups[:] = groups
+            self.optimizer.param_groups[:], self.optimizer.resumed = groups, resumed
             raise
 
     # What all of them need.
@@ -1286,8 +1357,8 @@ def _read(path: PathLike) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
         try:
             saved = json.load(file)
-        except ValueError:  # of JSON, or of UTF-8
+        except (ValueError, RecursionError):  # of JSON, or of UTF-8
             saved = None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise ValueError(f"{os.fspath(path)}: expected a file written by Trainer.save or Checkpoint, found another one")
-    return saved
+    return expected.entries(saved, ["format", "model", "loss_fn", "optimizer", "run"], os.fspath(path))

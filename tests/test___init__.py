@@ -1,5 +1,6 @@
 """The public names, pinned: a name is added or taken away on purpose, and the CHANGELOG says so."""
 
+import builtins
 import re
 import subprocess
 import sys
@@ -12,10 +13,10 @@ import milligrad
 ROOT = Path(__file__).parent.parent
 
 NAMES = """
-LOG_EPSILON TraceError Value
-Callback Checkpoint EarlyStopping History Trainer compile
-abs acos asin atan clamp cos cosh dot erf erfc exp expm1 log log1mexp log1p log_normal_cdf log_sigmoid logaddexp
-logsumexp max maximum mean min minimum normal_cdf prod relu sigmoid sin sinh softplus sqrt sum tan tanh where xlogy
+LOG_EPSILON GradientWarning TraceError Value
+Callback Checkpoint EarlyStopping History Trainer
+acos asin atan clamp cos cosh dot erf erfc exp expm1 log log1mexp log1p log_normal_cdf log_sigmoid logaddexp
+logsumexp maximum mean minimum normal_cdf prod relu sigmoid sin sinh softplus sqrt tan tanh where xlogy
 grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad value_and_grad
 data functional nn optim transforms
 draw explain record_lines step_through
@@ -24,12 +25,23 @@ L1Loss LSTM LayerNorm LeakyReLU Linear LogSoftmax MSELoss MaxPool2d Module Modul
 NLLLoss Parameter RMSNorm RNN ReLU Sequential SiLU Sigmoid SmoothL1Loss Softmax Softplus Tanh
 SGD Adagrad Adam AdamW Optimizer RMSprop lr_scheduler
 """
+NAMES_OF_PYTHONS_TOO = "abs compile max min sum"  # public, but not for `import *`
 
 
 def test_the_public_names_are_these_and_all_of_them_exist():
     assert sorted(milligrad.__all__) == sorted(NAMES.split())
     for name in milligrad.__all__:
         assert getattr(milligrad, name) is not None
+
+
+def test_a_star_imports_the_public_names_and_leaves_those_of_python():
+    pythons = set(NAMES_OF_PYTHONS_TOO.split())
+    assert {name for name in dir(milligrad) if name[0] != "_"} & set(dir(builtins)) == pythons
+    namespace = {}
+    exec("from milligrad import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(milligrad.__all__)
+    for name in pythons:
+        assert eval(name, namespace) is getattr(builtins, name) is not getattr(milligrad, name)
 
 
 def test_nn_and_optim_have_the_names_that_users_of_pytorch_look_for():

@@ -900,3 +900,25 @@ def test_the_place_of_code_without_a_file_is_its_number():
     with record_lines():
         exec(compile("\ny = x * x", "<typed in>", "exec"), names)
     assert place(names["y"]) == "<typed in>:2"
+
+
+@pytest.mark.parametrize("f", [lambda x: x, max, mg.sin, mg.Linear(1, 1), Value])
+@pytest.mark.parametrize("inputs", [(), (Value(1.0),)])
+def test_grad_of_a_function_says_what_to_write(f, inputs):
+    with pytest.raises(
+        TypeError, match=r"^output: expected a Value.*milligrad\.transforms\.grad\(f\).* grad\(output, inputs\)"
+    ):
+        mg.grad(f, *inputs)
+
+
+def test_grad_without_inputs_says_what_to_write():
+    with pytest.raises(TypeError, match=r"^inputs: expected Values: write grad\(output, inputs\)"):
+        mg.grad(Value(1.0) * 2)
+
+
+def test_a_row_and_the_method_that_it_is_are_shown_by_name():
+    assert repr(Value(1.0).exp) == "<bound method exp of Value(data=1.0, grad=0.0)>"
+    for name in ("sin", "relu", "maximum", "clamp"):
+        method = getattr(Value(1.0), name)
+        assert method.__name__ == name and repr(method).startswith("<bound method ")
+    assert mg.exp.__name__ == "exp" and repr(mg.exp) == "<op exp>"

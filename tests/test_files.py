@@ -1,8 +1,10 @@
 import errno
 import os
 import stat
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +123,36 @@ def test_threads_that_write_the_same_file_do_not_get_in_each_others_way(tmp_path
                 done.result()
             assert (tmp_path / "x").read_text() in contents
     assert os.listdir(tmp_path) == ["x"]
+
+
+WRITER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from milligrad.files import replace
+
+def wait(descriptor):
+    print("writing", flush=True)
+    time.sleep(60)
+
+os.fsync = wait
+replace(sys.argv[2], "unfinished")
+"""
+
+
+@posix
+def test_what_a_killed_process_leaves_is_taken_away_and_what_a_living_one_writes_is_not(tmp_path):
+    (tmp_path / "x").write_text("old")
+    (tmp_path / ".another.part").write_text("not ours")
+    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent.parent), str(tmp_path / "x")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        replace(tmp_path / "y", "new")
+        assert len(os.listdir(tmp_path)) == 4  # x, y, what is not ours, and the part
+        process.kill()
+    assert (tmp_path / "x").read_text() == "old" and len(os.listdir(tmp_path)) == 4
+    replace(tmp_path / "y", "newer")
+    assert sorted(os.listdir(tmp_path)) == [".another.part", "x", "y"]
+    assert (tmp_path / "y").read_text() == "newer" and (tmp_path / "x").read_text() == "old"
 
 
 @pytest.mark.parametrize("path", [None, 3, b"x.a", ["x.a"]])

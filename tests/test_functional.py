@@ -714,7 +714,10 @@ def test_reductions_are_none_their_sum_and_their_mean(name, size):
 @pointwise
 def test_pointwise_losses_agree_with_finite_differences(name):
     f = getattr(F, name)
-    inputs = [uniform(2, 2, low=0.2, high=0.8), [[0.9, 0.1], [1.9, 0.15]] if "cross" not in name else uniform(2, 2)]
+    inputs = [
+        uniform(2, 2, low=0.2, high=0.8),
+        [[0.9, 0.1], [1.9, 0.15]] if "cross" not in name else uniform(2, 2, low=0.2, high=0.8),
+    ]
     assert gradcheck(f, inputs, rtol=1e-5, atol=1e-8) and gradgradcheck(f, inputs, rtol=1e-5, atol=1e-7)
 
 

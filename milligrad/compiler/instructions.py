@@ -317,7 +317,7 @@ def _sigmoid(x: Num) -> Num:
 def _bce(x: Num, y: Num) -> Num:
     log_x, log_1_x = log(x), log1p(-x)
     z = y * select(log_x > BCE_FLOOR, log_x, BCE_FLOOR) + (1.0 - y) * select(log_1_x > BCE_FLOOR, log_1_x, BCE_FLOOR)
-    return select((x >= 0.0) & (x <= 1.0), -z, math.nan)
+    return select((x >= 0.0) & (x <= 1.0) & (y >= 0.0) & (y <= 1.0), -z, math.nan)
 
 
 def _xlogy(x: Num, y: Num) -> Num:

@@ -181,8 +181,8 @@ def undefined(subject: Subject) -> list[Finding]:
 def born_backward(subject: Subject) -> list[Finding]:
     """The first adjoints, from the loss back, that are no numbers although all before were."""
     bad = {x for x, g in subject.adjoint.items() if not math.isfinite(g)}
-    if not bad:
-        return []
+    if not any(not is_computed(x) for x in bad):
+        return []  # on the way a 0 took away what was infinite
     values, lines = [], []
     for z in reversed(subject.order):
         if not is_computed(z) or z in bad:

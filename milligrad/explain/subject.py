@@ -77,6 +77,8 @@ class Subject:
     def missing(self) -> list[tuple[Value, str]]:
         """The Values that have no derivative, and why, if backward would raise an error for one of them."""
         missing: list[tuple[Value, str]] = []
+        if not self.loss.requires_grad:
+            return missing
         known = adjoints([(self.loss, 1.0)], partials_as_numbers, wanted=())  # NaN where a derivative is missing
         if all(g == g for x, g in known.items() if not is_computed(x)):
             return missing
@@ -94,7 +96,7 @@ class Subject:
         """∂loss/∂x of each Value x; empty if the loss is a constant, or backward would raise an error."""
         if self.missing or not self.loss.requires_grad:
             return {}
-        return adjoints([(self.loss, 1.0)], partials_as_numbers)
+        return adjoints([(self.loss, 1.0)], partials_as_numbers, wanted=())
 
     @cached_property
     def flow(self) -> Flow:

@@ -149,8 +149,8 @@ class ModuleDict(Module):
         """The names."""
         return self._modules.keys()  # type: ignore[no-any-return]
 
-    def values(self) -> ValuesView[Module]:
-        """The modules."""
+    def values(self) -> ValuesView[Module]:  # type: ignore[override]
+        """The modules: here it is the dictionary's. The numbers are in `parameters()`."""
         return self._modules.values()  # type: ignore[no-any-return]
 
     def items(self) -> ItemsView[str, Module]:

@@ -77,7 +77,7 @@ class BCELoss(_Loss):
         self.weight = weight
 
     def forward(self, input: Nested, target: Nested) -> Any:
-        """Input (probabilities) and target of one shape."""
+        """Input and target of one shape, all probabilities: ValueError for what is not in [0, 1]."""
         return F.binary_cross_entropy(input, target, self.weight, self.reduction)
 
 

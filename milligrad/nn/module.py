@@ -6,19 +6,95 @@ defined here, and nothing here computes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 
+from milligrad import expected
 from milligrad.engine import Value, number, setting, tracer
-from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape, unflatten
+from milligrad.nested import Nested, Shape, flatten, is_list, shape, unflatten
+from milligrad.places import warn
 from milligrad.typing import Any, Self
 
 
-class Parameter(list[Any]):
+def _refusing(name: str) -> Callable[..., Any]:
+    """The method `name` of a list, as it is of one that stays as it is."""
+
+    def method(self: _Fixed, *args: Any, **options: Any) -> Any:
+        raise TypeError(self.refusal(name, *args))
+
+    return method
+
+
+class _Fixed(list[Any]):
+    """A list that stays as it is.
+
+    where:  how it is reached from the Parameter that it is a row of: "[0][2]"
+    """
+
+    __slots__ = ("where",)
+    where: str
+
+    append, clear, extend, insert = map(_refusing, ("append", "clear", "extend", "insert"))
+    pop, remove, reverse, sort = map(_refusing, ("pop", "remove", "reverse", "sort"))
+    __setitem__, __delitem__ = _refusing("="), _refusing("del")
+    __iadd__, __imul__ = _refusing("+="), _refusing("*=")
+
+    @classmethod
+    def of(cls, f: Callable[[Any], Any], x: Nested, where: str = "") -> Self:
+        """`f` of each number of the nested list `x`, nested alike."""
+        nests = len(x) and is_list(x[0])
+        fixed = cls([cls.of(f, row, f"{where}[{i}]") for i, row in enumerate(x)] if nests else map(f, x))
+        fixed.where = where
+        return fixed
+
+    def refusal(self, name: str, *args: Any) -> str:
+        """What to write instead."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # a copy is a list as any other
+
+
+class _Row(_Fixed):
+    """Values of a Parameter: with another one in it, whoever knows them (an optimizer, compiled code) would not see."""
+
+    __slots__ = ()
+
+    def refusal(self, name: str, *args: Any) -> str:
+        index, x = args if name == "=" and isinstance(args[0], int) else (0, "x")
+        place, row = f"w{self.where}[{index}]", self[:1]
+        while row and isinstance(row[0], list):
+            place, row, x = f"{place}[0]", row[0], "x"
+        x = number(x) if isinstance(x, Value) else x
+        return (
+            f"a Parameter keeps the Values it was made of, in their places ({name} would change that). To change a "
+            f"number, assign to its data, {place}.data = {x!s:.20}; to change all of them, w.copy_(numbers)"
+        )
+
+
+class _Numbers(_Fixed):
+    """The `data` or the `grad` of a Parameter: to change what is read would change a copy. It is no array, either."""
+
+    __slots__ = ()
+
+    __add__, __sub__, __mul__, __truediv__ = map(_refusing, "+-*/")
+    __radd__, __rsub__, __rmul__, __rtruediv__ = map(_refusing, "+-*/")
+    __isub__, __itruediv__, __neg__, __pow__ = map(_refusing, ("-=", "/=", "-", "**"))
+
+    def refusal(self, name: str, *args: Any) -> str:
+        return f"data and grad of a Parameter are copies, in lists, and {name} changes no Parameter: {_EACH}"
+
+
+_EACH = "write `for v in model.values(): v.data -= lr * v.grad`, or parameter.copy_(numbers) to set all"
+
+
+class Parameter(_Row):
     """Numbers that are learned: a nested list of Values, so that `weight[i]` is the i-th row of a matrix.
 
     Made from a nested list of numbers, each of which becomes a Value, or of Values, which are kept as they are, with
     their own `requires_grad`. Raises ValueError if it is ragged or holds a Value that was computed. To change a number,
-    assign to the Value's data: `weight[0][1].data = 0.5`.
+    assign to the Value's data: `weight[0][1].data = 0.5`; the lists themselves stay as they are.
     """
 
     shape: Shape
@@ -35,31 +111,37 @@ class Parameter(list[Any]):
                 raise ValueError(f"data: expected numbers or leaf Values, got {x!r}, which was computed from others")
             return x
 
-        super().__init__(elementwise(leaf, data))
-        self.shape = size
+        super().__init__(_Row.of(leaf, data))
+        self.where, self.shape = "", size
 
     def values(self) -> list[Value]:
-        """All its Values in one flat list, row by row. Raises TypeError if somebody put something else in a place."""
-        values = flatten(self)
-        if not {*map(type, values)} <= {Value}:
-            for path, p in leaves(self):
-                if not isinstance(p, Value):
-                    raise TypeError(f"parameter{path}: expected a Value, got {p!r:.60}; assign to its data instead")
-        return values
+        """All its Values in one flat list, row by row."""
+        return flatten(self)
 
     def numel(self) -> int:
         """How many numbers it holds."""
-        return len(self.values())
+        return math.prod(self.shape)
 
     @property
     def data(self) -> Nested:
-        """Its numbers: nested lists of floats."""
-        return unflatten([p.data for p in self.values()], self.shape)
+        """Its numbers: nested lists of floats, to be read."""
+        return _Numbers.of(attrgetter("data"), self)
+
+    @data.setter
+    def data(self, numbers: Any) -> None:
+        raise AttributeError(f"the data of a Parameter is that of its Values: {_EACH}")
 
     @property
     def grad(self) -> Nested:
-        """The gradients of its numbers: nested lists of floats."""
-        return unflatten([p.grad for p in self.values()], self.shape)
+        """The gradients of its numbers: nested lists of floats, to be read."""
+        return _Numbers.of(attrgetter("grad"), self)
+
+    @grad.setter
+    def grad(self, numbers: Any) -> None:
+        raise AttributeError(
+            "the grad of a Parameter is that of its Values: write `parameter.zero_grad()`, or "
+            "`for v in model.values(): v.grad = 0.0`"
+        )
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -94,7 +176,18 @@ class Parameter(list[Any]):
         return Parameter, (list(self),)
 
     def __repr__(self) -> str:
-        return f"Parameter(shape={self.shape}, data={self.data})"
+        data = repr(self.data) if self.numel() <= 100 else "\n" * (len(self.shape) > 1) + _abbreviated(self.data)
+        return f"Parameter(shape={self.shape}, data={data})"
+
+
+def _abbreviated(x: Nested, indent: str = "") -> str:
+    """As PyTorch shows what is large: three of a kind from either end, with four digits, a line for each row."""
+    if not is_list(x):
+        return f"{x:.4g}"
+    shown = [_abbreviated(row, f"{indent} ") for row in (x if len(x) <= 6 else [*x[:3], *x[-3:]])]
+    if len(x) > 6:
+        shown.insert(3, "…")
+    return "[" + (f",\n{indent} " if is_list(x[0]) else ", ").join(shown) + "]"
 
 
 class Module:
@@ -115,7 +208,18 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if trace := tracer():
             trace.modules[self] = None
-        return self.forward(*inputs, **options)
+        try:
+            return self.forward(*inputs, **options)
+        except (IndexError, TypeError, ValueError) as error:
+            self._tell_layer(error)
+            raise
+
+    def _tell_layer(self, error: Exception) -> None:
+        """Add to an error of a module below in which layer it was, by its path from here: "…, in layer 2 (Linear)"."""
+        layer, told = vars(error).setdefault("layer", (self, error.args))
+        for path, module in self.named_modules():
+            if module is layer and path and len(told) == 1:
+                error.args = (f"{told[0]}, in layer {path} ({type(layer).__name__})",)
 
     @property
     def training(self) -> bool:
@@ -137,6 +241,8 @@ class Module:
         elif isinstance(value, Module) or name in self.__dict__.get("_modules", ()):
             kind, table = Module, self._modules
         else:
+            if isinstance(value, _CONTAINERS):
+                self._warn_of_hidden(name, value)
             return object.__setattr__(self, name, value)
         if not isinstance(value, kind | None):  # None: registered, and absent
             raise TypeError(f"{name}: expected a {kind.__name__} or None, got {type(value).__name__} {value!r:.60}")
@@ -144,7 +250,22 @@ class Module:
             self._modules.pop(name, None)
         self.__dict__.pop(name, None)
         table[name] = value
+        if hasattr(type(self), name):  # `self.values = Linear(…)`, as attention is often written: not the method
+            self.__dict__[name] = value
         return None
+
+    def _warn_of_hidden(self, name: str, container: Any) -> None:
+        """What stands in a plain list or dict is not found, unless it is an attribute, too: nothing would train it."""
+        known = {*map(id, self.modules()), *map(id, self.parameters())} if "_modules" in self.__dict__ else set()
+        hidden = [x for x in _registrable(container) if id(x) not in known]
+        if hidden:
+            listed = "a ModuleDict" if isinstance(container, dict) else "a ModuleList"
+            warn(
+                f"{type(self).__name__}.{name}: {type(hidden[0]).__name__} in a plain {type(container).__name__} is "
+                "not registered: parameters() and state_dict() leave it out, so it is neither trained nor saved. "
+                f"Use {listed if isinstance(hidden[0], Module) else 'register_parameter for each Parameter'}",
+                UserWarning,
+            )
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_modules"):
@@ -158,6 +279,7 @@ class Module:
         for table in (self._parameters, self._modules):
             if name in table:
                 del table[name]
+                self.__dict__.pop(name, None)
                 return
         object.__delattr__(self, name)
 
@@ -237,6 +359,10 @@ class Module:
         """Every Parameter of this module and (`recurse`) of those below, each once."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
+    def values(self) -> Iterator[Value]:
+        """Every single number that learns or could, each once: the Values of all parameters."""
+        return iter(dict.fromkeys(v for parameter in self.parameters() for v in parameter.values()))
+
     # Changing all of it.
 
     def apply(self, f: Callable[[Module], Any]) -> Self:
@@ -273,13 +399,16 @@ class Module:
 
     def state_dict(self) -> dict[str, Nested]:
         """The numbers of every parameter under its path, as nested lists of floats (JSON can hold it)."""
-        return {path: parameter.data for path, parameter in self._all_names()}
+        return {
+            path: unflatten([p.data for p in parameter.values()], parameter.shape)
+            for path, parameter in self._all_names()
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Nested], strict: bool = True) -> None:
         """Take over the numbers of `state_dict`.
 
         All is checked before anything changes: missing and unexpected keys (if `strict`), wrong shapes, entries
-        that are no numbers. Raises ValueError with the whole list.
+        that are no numbers, or not finite. Raises ValueError with the whole list.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a dict of nested lists, got {type(state_dict).__name__}")
@@ -307,12 +436,31 @@ class Module:
         return f"{type(self).__name__}(" + "\n".join(["", *lines]).replace("\n", "\n  ") + "\n)"
 
 
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
+def _registrable(container: Any) -> list[Module | Parameter]:
+    """The Modules and Parameters in a plain container, at any depth."""
+    found: list[Module | Parameter] = []
+    seen: set[int] = set()
+    waiting = [container]
+    while waiting:
+        x = waiting.pop()
+        if id(x) not in seen:
+            seen.add(id(x))
+            inside = list(x.values() if isinstance(x, dict) else x)
+            if any(issubclass(kind, (Module, *_CONTAINERS)) for kind in {*map(type, inside)}):  # most hold numbers
+                found += [y for y in inside if isinstance(y, (Module, Parameter))]
+                waiting += [y for y in inside if isinstance(y, _CONTAINERS) and not isinstance(y, Parameter)]
+    return found
+
+
 def _misfit(path: str, parameter: Parameter, data: Nested) -> Iterable[str]:
     """What keeps `data` from being the numbers of `parameter`."""
     try:
         if shape(data, path) != parameter.shape:
             yield f"wrong shape: {path} is {parameter.shape}, not {shape(data, path)}"
         else:
-            elementwise(number, data)
-    except (TypeError, ValueError, OverflowError) as error:
+            expected.saved(lambda data, path: expected.array(data, parameter.shape, path), data, path)
+    except (ValueError, RecursionError) as error:
         yield f"unusable: {path}: {error}"

@@ -28,7 +28,8 @@ def clip_grad_norm_(
     """Scale all gradients so that the norm of all of them together is at most `max_norm`; returns the norm before.
 
     `norm_type` p is the p-norm (Σ|g|^p)^(1/p), inf the largest |g|. Pascanu et al. 2013, algorithm 1; as in PyTorch
-    the factor is max_norm / (norm + 1e-6). Raises ValueError for a norm that is not finite, if asked to.
+    the factor is max_norm / (norm + 1e-6), and gradients whose powers overflow (squares do beyond 1e154) have the norm
+    inf and become 0. Raises ValueError for a norm that is not finite, if asked to.
     """
     values = _values(parameters)
     bound, p = number(max_norm, "max_norm"), number(norm_type, "norm_type")
@@ -46,10 +47,16 @@ def clip_grad_norm_(
 
 
 def _p_norm(sizes: list[float], p: float) -> float:
+    """(Σ size^p)^(1/p), of which no power vanishes; where one is beyond the floats the norm is inf, as in PyTorch."""
     largest = ops.max([0.0, *sizes])
-    if math.isinf(p) or largest in (0.0, math.inf):
+    if math.isinf(p) or len(sizes) == 1 or largest in (0.0, math.inf):
         return float(largest)
-    return float(largest * ops.added([(size / largest) ** p for size in sizes]) ** (1 / p))  # no power overflows
+    norm = float(largest * ops.added([(size / largest) ** p for size in sizes]) ** (1 / p))
+    try:
+        math.pow(norm, p)
+    except OverflowError:
+        return math.inf
+    return norm
 
 
 def clip_grad_value_(parameters: Iterable[Any] | Value, clip_value: float) -> None:

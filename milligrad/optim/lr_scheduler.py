@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
+from milligrad import expected
 from milligrad.engine import number
 from milligrad.nested import is_list
 from milligrad.optim.optimizer import Group, Optimizer, at_least_0, below_1, flag, real
@@ -57,20 +59,22 @@ class Scheduler:
         """Go on from what `state_dict` returned: take its progress.
 
         The scheduler is made with the same arguments as the saved one. Raises ValueError if it was not, or if names
-        or numbers do not fit, TypeError for what is no number, and then changes nothing.
+        or numbers do not fit, and then changes nothing. Load the optimizer's state, too, before or after: a
+        scheduler that was made for an optimizer already loaded takes back what it wrote to the groups when it was made.
         """
         own = self.state_dict()
         if not isinstance(state_dict, dict) or state_dict.keys() != own.keys():
             got = ", ".join(map(str, state_dict)) if isinstance(state_dict, dict) else type(state_dict).__name__
             raise ValueError(f"state_dict: expected a dict of {', '.join(own)}, got {got}")
         for name in own.keys() - {*self.progress}:
-            if state_dict[name] != own[name]:
-                raise ValueError(
-                    f"state_dict[{name!r}]: expected {own[name]!r:.60}, with which this scheduler was made, "
-                    f"got {state_dict[name]!r:.60}"
-                )
-        progress = {name: _like(own[name], state_dict[name], f"state_dict[{name!r}]") for name in self.progress}
+            expected.saved(partial(_check_same, own[name]), state_dict[name], f"state_dict[{name!r}]")
+        progress = {
+            name: expected.saved(partial(_like, own[name]), state_dict[name], f"state_dict[{name!r}]")
+            for name in self.progress
+        }
         self.__dict__.update(progress)
+        for group, before in zip(self.optimizer.param_groups, self.optimizer.resumed or ()):
+            group.update(before)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={x!r}" for name, x in self.state_dict().items() if name[0] != "_")
@@ -100,6 +104,8 @@ class LRScheduler(Scheduler):
         self.last_epoch = _whole(last_epoch, "last_epoch", at_least=-1)
         groups = self.optimizer.param_groups
         before = [dict(group) for group in groups]
+        if self.optimizer.resumed == []:
+            self.optimizer.resumed = [{key: x for key, x in group.items() if key != "params"} for group in groups]
         try:
             for i, (group, new) in enumerate(zip(groups, settings)):
                 if last_epoch < 0:
@@ -139,6 +145,7 @@ class LRScheduler(Scheduler):
     def step(self) -> None:
         """Go to the next epoch: write its rates to the optimizer's groups."""
         self._advance(self.get_lr)
+        self.optimizer.resumed = None
 
     def _advance(self, get_lr: Callable[[], list[float]]) -> None:
         self.last_epoch += 1
@@ -391,8 +398,8 @@ class ReduceLROnPlateau(Scheduler):
     """lr ← lr · factor when a metric has not improved for more than `patience` steps.
 
     mode:            "min" if the metric shall become small, "max" if it shall become large.
-    threshold:       what counts as better than the best so far: in `threshold_mode` "rel" by this share of it, in
-                     "abs" by this much.
+    threshold:       what counts as better than the best so far: in `threshold_mode` "rel" by this share of its size (of
+                     a best that is negative, too), in "abs" by this much.
     cooldown:        for how many steps after a reduction none is counted as bad.
     min_lr:          no rate goes below it; a number, or a list of one for each group.
     eps:             a reduction by no more than this is left out.
@@ -434,7 +441,9 @@ class ReduceLROnPlateau(Scheduler):
         """Whether `metric` improves on the best so far by more than the threshold."""
         sign = -1 if self.mode == "min" else 1
         margin = sign * self.threshold
-        return sign * metric > sign * (self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin)
+        if self.threshold_mode == "abs" or math.isinf(self.best):
+            return sign * metric > sign * (self.best + margin)
+        return sign * metric > sign * self.best * (1 + margin * math.copysign(1.0, self.best))
 
     def step(self, metrics: Any) -> None:
         """Take note of the metric of one more epoch, a number or a Value, and reduce the rates if it is time."""
@@ -523,10 +532,18 @@ def _share(start: float, now: float, end: float) -> float:
     return (now - start) / (end - start) if end != start else 1.0
 
 
+def _check_same(own: Any, x: Any, name: str) -> None:
+    if x != own:
+        raise ValueError(f"{name}: expected {own!r:.60}, with which this scheduler was made, got {x!r:.60}")
+
+
 def _like(own: Any, x: Any, name: str) -> Any:
-    """`x` as what `own` is: a list of as many numbers, a count from 0, or a number."""
+    """`x` as what `own` is: a list of as many rates, a count from 0, or a number, which may be infinite."""
     if isinstance(own, list):
         if not is_list(x) or len(x) != len(own):
             raise ValueError(f"{name}: expected a list of {len(own)} numbers, got {x!r:.60}")
-        return [number(item, f"{name}[{i}]") for i, item in enumerate(x)]
-    return _whole(x, name, at_least=0) if isinstance(own, int) else number(x, name)
+        return [expected.finite(item, f"{name}[{i}]") for i, item in enumerate(x)]
+    if isinstance(own, int):
+        number(x, name)  # no float counts further
+        return _whole(x, name, at_least=0)
+    return real(x, name)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 
+from milligrad import expected
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import Nested, Shape, flatten, is_list, leaves, shape, unflatten
 from milligrad.typing import Any, ClassVar, TypeAlias
@@ -21,6 +22,9 @@ from milligrad.typing import Any, ClassVar, TypeAlias
 Rule: TypeAlias = Callable[..., tuple[Any, ...]]  # (p, g, *state) → (p, *state)
 Group: TypeAlias = dict[str, Any]
 Check: TypeAlias = Callable[[Any, str], Any]  # (option, its name) → the option, or an error that says what it must be
+
+FRESH = object()  # the state of a parameter whose rule has remembered nothing yet
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")  # what schedulers add to a group
 
 
 # Checks of single options. NaN is no number here. Each raises ValueError, or TypeError for what is of another kind.
@@ -60,6 +64,16 @@ def flag(x: object, name: str) -> bool:
     if is_list(x) or x not in (True, False):
         raise TypeError(f"{name}: expected True or False, got {type(x).__name__} {x!r:.60}")
     return bool(x)
+
+
+def _check_finite(x: Any, name: str) -> None:
+    for path, z in leaves(x, name):
+        expected.finite(z, path)
+
+
+def _check_indices(start: int, n: int, xs: Any, name: str) -> None:
+    if not is_list(xs) or list(xs) != list(range(start, start + n)):
+        raise ValueError(f"{name}: expected a list of {n} indices, got {xs!r:.60}: they count on from {start}")
 
 
 class Slot:
@@ -110,17 +124,18 @@ class Slot:
 
     def checked(self, saved: Any, initial: Mapping[str, float], name: str) -> tuple[int, dict[str, list[float]]]:
         """`saved` as (step, state), after a check that it fits this parameter. Changes nothing."""
+        if saved is FRESH:
+            return 0, {}
         if not isinstance(saved, dict) or not {"step", *initial} <= saved.keys():
             raise ValueError(f"{name}: expected a dict of {', '.join(['step', *initial])}, got {_keys(saved)}")
-        step = at_least_0(saved["step"], f"{name}['step']")
+        step = expected.saved(at_least_0, saved["step"], f"{name}['step']")
         if step % 1 != 0:
             raise ValueError(f"{name}['step']: expected a whole number, got {step}")
-        return int(step), {key: self._column(xs, f"{name}[{key!r}]") for key, xs in saved.items() if key != "step"}
+        columns = {key: (xs, f"{name}[{key!r:.60}]") for key, xs in saved.items() if key != "step"}
+        return int(step), {key: expected.saved(self._column, *column) for key, column in columns.items()}
 
     def _column(self, xs: Nested, name: str) -> list[float]:
-        if shape(xs, name) != self.shape:
-            raise ValueError(f"{name}: expected numbers of shape {self.shape}, got shape {shape(xs, name)}")
-        return [number(x, name) for x in flatten(xs)]
+        return expected.array(xs, self.shape, name)
 
 
 class Optimizer:
@@ -145,6 +160,7 @@ class Optimizer:
     """
 
     options: ClassVar[dict[str, Check]]
+    resumed: list[Group] | None = None  # [] when loaded, then the groups as they were before a scheduler was made
 
     @staticmethod
     def initial_state(*args: Any, **options: Any) -> dict[str, float]:
@@ -271,12 +287,13 @@ class Optimizer:
         The optimizer has the same parameters in the same groups. Raises ValueError if number, size or names do not
         fit, and then changes nothing.
         """
-        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+        if not isinstance(state_dict, dict) or state_dict.keys() != {"state", "param_groups"}:
             raise ValueError(f"state_dict: expected a dict of state and param_groups, got {_keys(state_dict)}")
         saved_groups, saved_state = state_dict["param_groups"], state_dict["state"]
         groups = self._checked_groups(saved_groups)
         states = self._checked_states(saved_groups, groups, saved_state)
         self.param_groups[:] = groups
+        self.resumed = []
         for slot, (step, state) in states:
             slot.step, slot.state = step, state
 
@@ -284,18 +301,25 @@ class Optimizer:
         if not is_list(saved) or len(saved) != len(self.param_groups):
             got = f"{len(saved)} groups" if is_list(saved) else f"{type(saved).__name__}"
             raise ValueError(f"param_groups: expected a list of {len(self.param_groups)} groups, got {got}")
-        pairs = enumerate(zip(saved, self.param_groups))
-        return [self._checked_group(new, group, f"param_groups[{i}]") for i, (new, group) in pairs]
+        groups: list[Group] = []
+        start = 0
+        for i, (new, group) in enumerate(zip(saved, self.param_groups)):
+            groups.append(self._checked_group(new, group, start, f"param_groups[{i}]"))
+            start += len(group["params"])
+        return groups
 
-    def _checked_group(self, saved: Any, group: Group, name: str) -> Group:
+    def _checked_group(self, saved: Any, group: Group, start: int, name: str) -> Group:
         if not isinstance(saved, dict) or not {"params", *self.options} <= saved.keys():
             wanted = ", ".join(["params", *self.options])
             raise ValueError(f"{name}: expected a dict of {wanted}, got {_keys(saved)}")
-        n, ids = len(group["params"]), saved["params"]
-        if not is_list(ids) or len(ids) != n:
-            raise ValueError(f"{name}['params']: expected a list of {n} indices, got {ids!r:.60}")
-        lr = real(saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where no optimizer starts
-        return {**saved, **self._checked({**saved, "lr": max(lr, 0.0)}, name), "lr": lr, "params": group["params"]}
+        expected.saved(partial(_check_indices, start, len(group["params"])), saved["params"], f"{name}['params']")
+        lr = expected.saved(real, saved["lr"], f"{name}['lr']")  # schedules may lead it below 0, where none starts
+        for key, x in saved.items():
+            if key in self.options or key in SCHEDULED:
+                check = _check_finite if key in self.options else expected.finite
+                expected.saved(check, x, f"{name}[{key!r}]")
+        checked = expected.saved(self._checked, {**saved, "lr": max(lr, 0.0)}, name)
+        return {**saved, **checked, "lr": lr, "params": group["params"]}
 
     def _checked_states(
         self, saved_groups: Any, groups: list[Group], saved: Any
@@ -308,9 +332,8 @@ class Optimizer:
         for saved_group, group, slots in zip(saved_groups, groups, self.slots):
             initial = self.initial_state(**self._options(group))
             for i, slot in zip(saved_group["params"], slots):
-                state = remaining.pop(str(i), None)
-                fresh: tuple[int, dict[str, list[float]]] = (0, {})
-                states.append((slot, slot.checked(state, initial, f"state[{i}]") if state else fresh))
+                state = remaining.pop(str(i), FRESH)
+                states.append((slot, slot.checked(state, initial, f"state[{i}]")))
         if remaining:
             raise ValueError(f"state: expected indices that param_groups lists, got also {', '.join(remaining)}")
         return states

@@ -1,6 +1,7 @@
 """The loss modules: each is its function with options, and refuses an unknown reduction when it is made."""
 
 import math
+from importlib.util import find_spec
 
 import pytest
 
@@ -156,3 +157,20 @@ def test_what_class_losses_refuse(loss):
 def test_weights_of_elements_must_broadcast(loss):
     with pytest.raises(ValueError, match=r"^weight of shape \(3,\) does not broadcast to the shape \(2, 2\)"):
         loss(weight=[1.0] * 3)(P, Q)
+
+
+@pytest.mark.parametrize("y", [3, -1, 1.0000001, -1e-300, math.inf])
+def test_a_target_of_bce_that_is_no_probability_is_refused_eagerly_and_compiled(y):
+    with pytest.raises(ValueError, match=rf"^bce of p = 0.2, {float(y)}: expected 0 <= x <= 1 and 0 <= y <= 1"):
+        nn.BCELoss()([Value(0.2, name="p")], [y])
+    for backend in ["python", *["llvm"] * (find_spec("llvmlite") is not None)]:
+        f = milligrad.compile(nn.BCELoss(), backend=backend)
+        assert f([0.2], [1.0]) == pytest.approx(-math.log(0.2))
+        with pytest.raises((ValueError, ArithmeticError)):
+            f([0.2], [y])
+
+
+@pytest.mark.parametrize("y", [3, -1])
+def test_a_target_of_bce_with_logits_may_be_any_number_as_in_pytorch(y):
+    expected = y * math.log1p(math.exp(-0.2)) + (1 - y) * math.log1p(math.exp(0.2))
+    assert nn.BCEWithLogitsLoss()([0.2], [y]) == pytest.approx(expected, rel=1e-14)

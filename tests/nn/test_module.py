@@ -2,14 +2,16 @@
 
 import copy
 import json
+import linecache
 import math
 import pickle
+import re
 
 import pytest
 
 import milligrad
 from milligrad import Value, nn
-from milligrad.nested import elementwise, flatten
+from milligrad.nested import elementwise, flatten, full, is_list, shape, unflatten
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,10 @@ PATHS = ["scale", "first.weight", "first.bias", "second.1.weight"]
 
 def names(pairs):
     return [name for name, _ in pairs]
+
+
+def through_pickle(x):
+    return pickle.loads(pickle.dumps(x))
 
 
 # ── Parameter ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,6 +127,169 @@ def test_parameters_are_compared_and_hashed_by_identity():
     assert len({p, q, p}) == 2
 
 
+def assign(x, *path):
+    def change(p):
+        *where, last = path
+        for i in where:
+            p = p[i]
+        p[last] = x
+
+    return change
+
+
+def remove(p):
+    del p[0][0]
+
+
+def add(p):
+    p[0][0] += 1
+
+
+def rows(change):
+    """The same to the Parameter and to one of its rows."""
+    return [change, lambda p: change(p[0])]
+
+
+@pytest.mark.parametrize(
+    "change, instead",
+    [
+        (assign(5, 0, 0), r"w\[0\]\[0\]\.data = 5;"),
+        (assign(-0.5, 1, 0), r"w\[1\]\[0\]\.data = -0\.5;"),
+        (assign(5, -1, -1), r"w\[1\]\[-1\]\.data = 5;"),
+        (assign(Value(2.0), 0, 1), r"w\[0\]\[1\]\.data = 2\.0;"),
+        (assign([1.0, 2.0], 1), r"w\[1\]\[0\]\.data = x;"),
+        (assign([1.0, 2.0], 1, slice(0, 2)), r"w\[1\]\[0\]\.data = x;"),
+        (assign([], slice(None)), r"w\[0\]\[0\]\.data = x;"),
+        (add, r"w\[0\]\[0\]\.data = 2\.0;"),
+        (remove, r"w\[0\]\[0\]\.data = x;"),
+        *[
+            (change, r"w\[0\]\[0\]\.data = x;")
+            for one in [
+                lambda row: row.append(Value(1.0)),
+                lambda row: row.extend([Value(1.0)]),
+                lambda row: row.insert(0, Value(1.0)),
+                lambda row: row.pop(),
+                lambda row: row.remove(row[0]),
+                lambda row: row.clear(),
+                lambda row: row.reverse(),
+                lambda row: row.sort(key=id),
+                lambda row: row.__iadd__([Value(1.0)]),
+                lambda row: row.__imul__(2),
+            ]
+            for change in rows(one)
+        ],
+    ],
+)
+def test_a_parameter_and_its_rows_refuse_to_be_changed_and_say_what_to_write(change, instead):
+    p = nn.Parameter([[1.0, 2.0], [3.0, 4.0]])
+    values = p.values()
+    with pytest.raises(TypeError, match=rf"^a Parameter keeps the Values .*{instead} to change all of them, w\.copy_"):
+        change(p)
+    assert all(a is b for a, b in zip(p.values(), values, strict=True)) and p.data == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_what_the_refusal_says_works_at_any_depth():
+    for depth in range(1, 6):
+        w = x = nn.Parameter(nested := unflatten(range(2**depth), (2,) * depth))
+        for _ in range(depth - 1):
+            x = x[1]
+        with pytest.raises(TypeError) as error:
+            x[1] = 50.0
+        exec(re.search(r"data, (w\S+ = \S+);", str(error.value))[1])
+        numbers = flatten(nested)
+        assert flatten(w.data) == [*numbers[:-1], 50.0]
+
+
+def test_a_row_is_read_as_any_list():
+    p = nn.Parameter([[1.0, 2.0], [3.0, 4.0]])
+    assert isinstance(p[0], list) and is_list(p[0]) and shape(p) == (2, 2)
+    assert [v.data for v in p[0][::-1]] == [2.0, 1.0] and type(p[0][:]) is type(list(p[0])) is type(p[0] + p[1]) is list
+    for duplicate in (copy.copy, copy.deepcopy, through_pickle):
+        row = duplicate(p[0])
+        row[0] = "anything"
+        assert type(row) is list and p.data == [[1.0, 2.0], [3.0, 4.0]]
+    f = milligrad.compile(lambda row: milligrad.sum(row), backend="python")
+    assert f.value(p[0]).data == f([1.0, 2.0]) == 3.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: exec("p.data += 1.0", {"p": p}),
+        lambda p: exec("p.data -= 0.1 * p.grad", {"p": p}),
+        lambda p: exec("p.data = p.data - 0.1 * p.grad", {"p": p}),
+        lambda p: exec("p.data *= 0.9", {"p": p}),
+        lambda p: exec("p.data /= 2", {"p": p}),
+        lambda p: exec("p.data += p.data", {"p": p}),
+        lambda p: exec("p.data[0] += [1.0]", {"p": p}),
+        lambda p: exec("p.data[0][0] = 5.0", {"p": p}),
+        lambda p: exec("p.grad[0][0] = 0.0", {"p": p}),
+        lambda p: exec("p.grad *= 0", {"p": p}),
+        lambda p: exec("p.data = 1.0", {"p": p}),
+        lambda p: exec("p.grad = 0", {"p": p}),
+        lambda p: exec("p.grad = None", {"p": p}),
+        lambda p: p.data + p.data,
+        lambda p: p.data - 0.1 * p.grad,
+        lambda p: 2 * p.data,
+        lambda p: p.data**2,
+        lambda p: -p.grad,
+    ],
+)
+def test_data_and_grad_are_read_only_and_no_arrays_and_name_what_is(change):
+    model = nn.Linear(2, 2)
+    before = model.state_dict()
+    with pytest.raises((TypeError, AttributeError), match=r"for v in model\.values\(\): v\.(data|grad)"):
+        change(model.weight)
+    assert model.state_dict() == before
+
+
+def test_what_these_errors_say_is_plain_gradient_descent():
+    model = Block()
+    milligrad.sum(model([1.0, 2.0])).backward()
+    expected = [v.data - 0.1 * v.grad for p in model.parameters() for v in p.values()]
+    for v in model.values():
+        v.data -= 0.1 * v.grad
+        v.grad = 0.0
+    assert [v.data for v in model.values()] == flatten([p.data for p in model.parameters()]) == expected
+    assert not any(flatten([p.grad for p in model.parameters()]))
+
+
+def test_the_values_of_a_module_are_each_once():
+    module = shared()
+    assert all(a is b for a, b in zip(module.values(), module.a.weight.values(), strict=True))
+    v = Value(1.0)
+    module.w, module.u = nn.Parameter([v, 2.0]), nn.Parameter([v])
+    assert len(list(module.values())) == 6
+
+
+def test_a_module_may_be_called_like_a_method():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.keys, self.values = nn.Linear(1, 1), nn.Linear(1, 2)
+
+    model = Attention()
+    assert len(model.values([1.0])) == 2 and names(model.named_children()) == ["keys", "values"]
+    assert len(list(nn.Sequential(model).values())) == 6
+    copied = copy.deepcopy(model)
+    assert copied.values is copied._modules["values"] is not model.values
+    model.values = nn.Linear(1, 3)
+    assert len(model.values([1.0])) == 3
+    del model.values
+    assert names(model.named_children()) == ["keys"] and len(list(model.values())) == 2
+
+
+def test_a_large_parameter_is_abbreviated_as_pytorch_does():
+    assert repr(nn.Parameter([float(i) for i in range(100)])).count(",") == 101
+    p = nn.Parameter([[1000 * i + j / 8 for j in range(64)] for i in range(32)])
+    lines = repr(p).splitlines()
+    assert lines[0] == "Parameter(shape=(32, 64), data=" and len(lines) == 8 and lines[4] == " …,"
+    assert lines[1] == "[[0, 0.125, 0.25, …, 7.625, 7.75, 7.875]," and lines[-1].endswith("3.101e+04]])")
+    assert repr(nn.Parameter(range(1000))) == "Parameter(shape=(1000,), data=[0, 1, 2, …, 997, 998, 999])"
+    deep = repr(nn.Parameter(full((9, 2, 7, 3), 1.0)))
+    assert deep.count("1") == 6 * 2 * 6 * 3 and deep.count("…") == 1 + 6 * 2 and deep.count("[") == deep.count("]")
+
+
 def test_the_repr_of_a_parameter_shows_shape_and_numbers():
     assert repr(nn.Parameter([[1, 2]])) == "Parameter(shape=(1, 2), data=[[1.0, 2.0]])"
 
@@ -150,10 +319,51 @@ def test_parameters_and_modules_are_registered_under_their_names():
     assert {"first", "scale", "second", "forward"} <= set(dir(block))
 
 
-def test_a_plain_list_is_an_ordinary_attribute():
-    module = nn.Module()
-    module.width, module.layers = 3, [nn.Linear(1, 1)]
-    assert module.width == 3 and not list(module.parameters()) and len(list(module.modules())) == 1
+class Named(list):
+    """A list of one's own kind."""
+
+
+def loop():
+    """A list that holds itself, and a layer."""
+    layers = [nn.Linear(1, 1)]
+    layers.append(layers)
+    return layers
+
+
+HIDDEN = [
+    ([nn.Linear(1, 1)], "Linear in a plain list", "ModuleList"),
+    ((nn.ReLU(), nn.Linear(1, 1)), "ReLU in a plain tuple", "ModuleList"),
+    ([1, "a", None, nn.Linear(1, 1)], "Linear in a plain list", "ModuleList"),
+    ({"a": nn.Linear(1, 1)}, "Linear in a plain dict", "ModuleDict"),
+    ({nn.Linear(1, 1)}, "Linear in a plain set", "ModuleList"),
+    ([[1.0], [[nn.Linear(1, 1)]]], "Linear in a plain list", "ModuleList"),
+    ({"a": [(nn.Linear(1, 1),)]}, "Linear in a plain dict", "ModuleDict"),
+    ([{"a": nn.Linear(1, 1)}], "Linear in a plain list", "ModuleList"),
+    (Named([nn.Linear(1, 1)]), "Linear in a plain Named", "ModuleList"),
+    (loop(), "Linear in a plain list", "ModuleList"),
+    ([nn.Parameter([1.0])], "Parameter in a plain list", "register_parameter"),
+    ({"w": [nn.Parameter([1.0])]}, "Parameter in a plain dict", "register_parameter"),
+]
+
+
+@pytest.mark.parametrize("value, what, instead", HIDDEN, ids=lambda x: x if isinstance(x, str) else "")
+def test_what_a_plain_list_or_dict_hides_is_warned_of_in_the_line_that_sets_it(value, what, instead):
+    module = Block()
+    with pytest.warns(UserWarning) as told:
+        module.layers = value
+    [warning] = told
+    message, line = str(warning.message), linecache.getline(warning.filename, warning.lineno)
+    assert message.startswith(f"Block.layers: {what} is not registered") and instead in message
+    assert (warning.filename, line.strip()) == (__file__, "module.layers = value")
+    assert module.layers is value and names(module.named_parameters()) == PATHS
+
+
+def test_a_plain_list_of_anything_else_and_of_what_is_an_attribute_is_an_ordinary_attribute():
+    module = Block()
+    module.sizes, module.data, module.table = [1, 2], [[1.0], [Value(2.0)]], {"a": (1, [None])}
+    module.order, module.by_name = [module.second, [module.first]], {"scale": module.scale, "deep": module.second[1]}
+    module.list, module.dict = nn.ModuleList([nn.ReLU()]), nn.ModuleDict({"a": nn.ReLU()})
+    assert module.sizes == [1, 2] and names(module.named_parameters()) == PATHS
 
 
 def test_replacing_keeps_the_place_and_forgets_the_old_one():
@@ -241,6 +451,65 @@ def test_forgetting_super_init_is_told():
 def test_a_module_without_forward_says_so():
     with pytest.raises(NotImplementedError, match=r"^Module does not define forward"):
         nn.Module()([1.0])
+
+
+class Own(nn.Module):
+    """Layers at attributes, in a list and in a dict, which it calls in its own way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 3)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), nn.Sequential(nn.Linear(4, 1))])
+        self.heads = nn.ModuleDict({"a": nn.LayerNorm(5)})
+
+    def forward(self, x, way="list"):
+        x = self.first(x)
+        if way == "dict":
+            return self.heads["a"](x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+LAYERS = [
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(4, 1)), {}, "2 (Linear)"),
+    (lambda: nn.Sequential({"in": nn.Linear(2, 3), "out": nn.Linear(4, 1)}), {}, "out (Linear)"),
+    (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Linear(4, 1)))),
+        {},
+        "0.1.1 (Linear)",
+    ),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(4)), {}, "1 (LayerNorm)"),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.Conv2d(1, 1, 2)), {}, "1 (Conv2d)"),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.Embedding(4, 2)), {}, "1 (Embedding)"),
+    (lambda: nn.Sequential(nn.Linear(2, 3), nn.GRU(4, 2)), {}, "1 (GRU)"),
+    (lambda: nn.Sequential(nn.Linear(3, 3)), {}, "0 (Linear)"),
+    (Own, {}, "blocks.1.0 (Linear)"),
+    (Own, {"way": "dict"}, "heads.a (LayerNorm)"),
+    (Own, {"wrong": 1}, None),
+    (lambda: nn.Sequential(Own()), {}, "0.blocks.1.0 (Linear)"),
+]
+
+
+@pytest.mark.parametrize("make, options, layer", LAYERS)
+def test_an_error_names_the_layer_it_was_in_by_its_path(make, options, layer):
+    for x in ([1.0, 2.0], [[1.0, 2.0]] * 3):
+        with pytest.raises((TypeError, ValueError)) as error:
+            make()(x, **options)
+        assert str(error.value).endswith(f", in layer {layer}") == (layer is not None)
+        assert str(error.value).count("in layer") == (layer is not None)
+
+
+def test_an_error_of_a_layer_alone_is_as_it_is_and_each_error_is_told_once():
+    layer = nn.Linear(2, 1)
+    with pytest.raises(ValueError, match=r"^input: expected 2 numbers \(in_features\), got 1$"):
+        layer([1.0])
+    model = nn.Sequential(layer)
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"^input: expected 2 numbers \(in_features\), got 1, in layer 0 \(Linear\)$"
+        ):
+            model([1.0])
 
 
 def test_calling_passes_everything_on_to_forward():
@@ -417,10 +686,6 @@ def test_a_state_is_a_dict(state):
 # ── Copies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def through_pickle(x):
-    return pickle.loads(pickle.dumps(x))
-
-
 copies = pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
 
 
@@ -475,11 +740,17 @@ def test_the_repr_is_a_tree():
     assert repr(nn.Module()) == "Module()"
 
 
-def test_numbers_that_are_not_finite_are_saved_as_they_are():
+@pytest.mark.parametrize("x", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_not_finite_are_saved_as_they_are_and_not_loaded(x):
     p = nn.Module()
-    p.w = nn.Parameter([0.0, 0.0])
-    p.load_state_dict({"w": [math.inf, math.nan]})
-    assert p.w.data[0] == math.inf and math.isnan(p.w.data[1])
+    p.w = nn.Parameter([[0.0, 1.0]])
+    p.w[0][1].data = x
+    state = p.state_dict()
+    assert repr(state) == f"{{'w': [[0.0, {x}]]}}"
+    p.w[0][1].data = 1.0
+    with pytest.raises(ValueError, match=rf"unusable: w: w\[0\]\[1\]: expected a finite number, got {x}"):
+        p.load_state_dict(state)
+    assert p.w.data == [[0.0, 1.0]]
 
 
 def test_modules_that_know_each_other_are_walked_once():
@@ -487,11 +758,3 @@ def test_modules_that_know_each_other_are_walked_once():
     parent.child = child
     child.parent = parent
     assert [name for name, _ in parent.named_parameters()] == ["child.weight", "child.bias"]
-
-
-def test_what_is_no_value_in_the_place_of_a_weight_is_named():
-    linear = nn.Linear(2, 1)
-    linear.weight[0][1] = 0.5
-    for f in (linear.zero_grad, linear.state_dict, linear.weight.numel):
-        with pytest.raises(TypeError, match=r"^parameter\[0\]\[1\]: expected a Value, got 0.5; assign to its data"):
-            f()

@@ -53,8 +53,22 @@ def test_the_direction_stays_and_the_norm_is_never_above_the_bound(gs, bound):
     assert grads(values) == pytest.approx([g * factor for g in gs], rel=1e-12)
 
 
-def test_no_square_overflows_or_vanishes():
-    assert clip_grad_norm_(with_grads(3e200, -4e200), 1e300) == pytest.approx(5e200, rel=1e-14)
+@pytest.mark.parametrize("gs, p", [((3e200, -4e200), 2), ((1e154, 1e154), 2), ((3e153, 4e153), 3), ((1e308, 1e308), 1)])
+def test_a_norm_whose_powers_overflow_is_infinite_and_leaves_gradients_of_0(gs, p):
+    values = with_grads(*gs)
+    assert clip_grad_norm_(values, 1.0, norm_type=p) == math.inf and grads(values) == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"^the norm of the gradients is inf: no scaling makes it 1.0"):
+        clip_grad_norm_(with_grads(*gs), 1.0, norm_type=p, error_if_nonfinite=True)
+
+
+def test_a_norm_just_below_and_that_of_a_single_number_is_exact():
+    assert clip_grad_norm_(with_grads(3e153, 4e153), 1.0) == pytest.approx(5e153, rel=1e-14)
+    assert clip_grad_norm_(with_grads(3e200, -4e200), 1e300, norm_type=1) == 7e200
+    values = with_grads(-1e200)
+    assert clip_grad_norm_(values, 2.0) == 1e200 and grads(values) == [-2.0]
+
+
+def test_no_square_vanishes():
     assert clip_grad_norm_(with_grads(3e-200, -4e-200), 1.0) == pytest.approx(5e-200, rel=1e-14, abs=0)
 
 

@@ -134,6 +134,30 @@ def test_a_plateau_waits_reduces_and_cools_down():
     assert scheduler.get_last_lr() == [0.2]
 
 
+@pytest.mark.parametrize("mode, sign", [("min", -1), ("max", 1)])
+@pytest.mark.parametrize("best", [-100.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 100.0, math.inf, -math.inf])
+@pytest.mark.parametrize("threshold", [0.1, 0.0, 1.0])
+def test_relative_to_the_best_is_by_a_share_of_its_size_whatever_its_sign(mode, sign, best, threshold):
+    scheduler = ReduceLROnPlateau(one_group(), mode=mode, threshold=threshold)
+    scheduler.best = best
+    if math.isinf(best):
+        assert [scheduler.is_better(x) for x in (-1e9, 0.0, 1e9)] == [sign * best < 0] * 3
+    else:
+        least = threshold * abs(best)  # by how much it must be better
+        steps = [-2.0, -1.0, -0.1, 0.0, 0.5, 0.99, 1.01, 2.0]
+        assert [scheduler.is_better(best + sign * least * s) for s in steps] == [s > 1 and least > 0 for s in steps]
+        assert not scheduler.is_better(best) and scheduler.is_better(best + sign * (least + 1e-3))
+    assert not scheduler.is_better(math.nan)
+
+
+@pytest.mark.parametrize("start", [-1.0, 1.0])
+def test_a_metric_that_becomes_worse_reduces_the_rate_whatever_its_sign(start):
+    scheduler = ReduceLROnPlateau(one_group(), patience=2, factor=0.5)
+    for i in range(4):
+        scheduler.step(start + 1e-5 * i)
+    assert scheduler.get_last_lr() == [0.5] and scheduler.best == start
+
+
 # ── What all share ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -150,6 +174,56 @@ def test_a_saved_scheduler_goes_on_to_the_bit_also_through_json(kind, arguments)
     assert resumed.get_last_lr() == scheduler.get_last_lr() and resumed.state_dict() == scheduler.state_dict()
     assert rates(resumed, 14) == rates(scheduler, 14)
     assert again.state_dict() == optimizer.state_dict()
+
+
+TOGETHER = [*[[one] for one in EVERY], [EVERY[4], EVERY[1]], [EVERY[6], EVERY[3]], [EVERY[0], EVERY[5], EVERY[4]]]
+
+
+@pytest.mark.parametrize("kinds", TOGETHER, ids=lambda kinds: " ".join(kind.__name__ for kind, _ in kinds))
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_nothing_of_a_loaded_optimizer_is_lost_in_whichever_order_things_are_made_and_loaded(kinds, by_hand):
+    optimizer = two_groups(momentum=0.9)
+    schedulers = [kind(optimizer, **arguments) for kind, arguments in kinds]
+    for scheduler in schedulers * 4:
+        scheduler.step()
+    if by_hand:
+        optimizer.param_groups[0]["lr"] = 0.123
+    saved, groups = [scheduler.state_dict() for scheduler in schedulers], optimizer.state_dict()
+    runs = []
+    for order in (
+        "make load both",
+        "make load reversed both",
+        "load make both",
+        "load make reversed both",
+        "make both load",
+    ):
+        again, made = two_groups(momentum=0.5), []
+        for word in order.split():
+            if word == "load":
+                again.load_state_dict(groups)
+            elif word == "make":
+                made = [kind(again, **arguments) for kind, arguments in kinds]
+            elif word == "both":
+                pairs = list(zip(made, saved))
+                for scheduler, state in pairs[::-1] if "reversed" in order else pairs:
+                    scheduler.load_state_dict(state)
+        assert again.state_dict() == optimizer.state_dict(), order
+        runs.append((made, again))
+    for _ in range(5):
+        for scheduler in [s for made, _ in [(schedulers, optimizer), *runs] for s in made]:
+            scheduler.step()
+        assert all(again.state_dict() == optimizer.state_dict() for _, again in runs)
+
+
+def test_a_new_scheduler_for_a_loaded_optimizer_starts_afresh_and_is_loaded_later_without_a_change_of_rate():
+    optimizer = one_group(lr=0.5)
+    optimizer.load_state_dict(optimizer.state_dict())
+    scheduler = LinearLR(optimizer, start_factor=0.5, total_iters=4)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    scheduler.step()
+    state = scheduler.state_dict()
+    scheduler.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 0.3125
 
 
 def test_a_saved_plateau_goes_on_also_through_json():
@@ -221,7 +295,7 @@ def test_what_no_scheduler_can_have_saved_is_refused(name, wrong):
 
 
 @pytest.mark.parametrize("name, wrong, error", [
-    ("best", "low", TypeError), ("num_bad_epochs", -1, ValueError), ("cooldown_counter", 0.5, ValueError),
+    ("best", "low", ValueError), ("num_bad_epochs", -1, ValueError), ("cooldown_counter", 0.5, ValueError),
 ])  # fmt: skip
 def test_the_progress_of_a_plateau_is_a_number_and_counts(name, wrong, error):
     scheduler = ReduceLROnPlateau(one_group())

@@ -392,13 +392,13 @@ def test_a_state_dict_that_does_not_fit_is_refused_and_changes_nothing(change, m
     assert optimizer.state_dict() == before
 
 
-def test_what_is_no_number_in_a_state_is_a_type_error():
+def test_what_is_no_number_in_a_state_is_a_value_error_with_its_place():
     params = parameters()
     optimizer = Adam(params)
     train(optimizer, params, 1)
     wrong = optimizer.state_dict()
     wrong["state"][1]["exp_avg"][0] = "a"
-    with pytest.raises(TypeError, match=r"state\[1\]\['exp_avg'\]: expected a real number"):
+    with pytest.raises(ValueError, match=r"state\[1\]\['exp_avg'\]\[0\]: expected a real number"):
         optimizer.load_state_dict(wrong)
     with pytest.raises(ValueError, match="state_dict: expected a dict of state and param_groups, got NoneType"):
         optimizer.load_state_dict(None)

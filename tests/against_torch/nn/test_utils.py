@@ -55,6 +55,17 @@ def test_a_norm_that_is_not_finite_does_the_same(bad, norm_type, place):
     same(ours, theirs)
 
 
+@pytest.mark.parametrize("norm_type", [1, 2, 3, math.inf])
+@pytest.mark.parametrize("size", [1e50, 1e102, 1e103, 1e153, 1e154, 1e200, 1e307])
+@pytest.mark.parametrize("many", [True, False])
+def test_a_norm_beyond_what_powers_can_hold_is_clipped_alike(size, norm_type, many):
+    ours, theirs = both([size * (1 + i / 13) if many or i == 12 else 0.0 for i in range(13)])
+    norm = nn.utils.clip_grad_norm_(ours, 1.0, norm_type)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 1.0, norm_type)
+    assert norm == pytest.approx(expected.item(), rel=1e-9)
+    same(ours, theirs)
+
+
 @settings(max_examples=50, deadline=None)
 @given(gradients, st.sampled_from([0.0, 0.5, 3.0, math.inf]))
 def test_values_are_clipped_alike(grads, clip_value):
