@@ -153,7 +153,7 @@ class CompiledSession:
         """A step on a ready-made batch of any shape; returns (loss, right)."""
         numbers_x: list[Any] = []
         numbers_y: list[Any] = []
-        sx, sy = structure(xb, numbers_x), structure(yb, numbers_y)
+        sx, sy = structure(xb, numbers_x, bools=True), structure(yb, numbers_y, bools=True)
         whole = self._codes.get(("whole", True, sx.key, sy.key, self._fixed()))
         if whole is not None:  # which is what most steps of ready-made batches need
             return self._stepped(whole, numbers_x, numbers_y)
@@ -196,18 +196,20 @@ class CompiledSession:
         """The predictions as nested lists of floats; batch_size None says that x is one ready-made batch."""
         if batch_size is None:
             return self._predict_whole(x)
+        sx = _shape(x[0])
+        key = ("predict", sx.key, self._fixed())
         try:
-            code = self._code(("predict", _shape(x[0]).key, self._fixed()), lambda: Predict(self, _shape(x[0])))
+            code = self._code(key, lambda: Predict(self, sx))
             for n in _lengths(len(x), batch_size):
-                self._code(("predict", _shape(x[0]).key, self._fixed(), n), partial(code.prove, n))
+                self._code((*key, n), partial(code.prove, n))
+            return code.run(self, x)  # type: ignore[no-any-return]
         except NotSeparable:
             batches = [[x[i] for i in range(k, min(k + batch_size, len(x)))] for k in range(0, len(x), batch_size)]
             return [prediction for xb in batches for prediction in self._predict_whole(xb)]
-        return code.run(self, x)  # type: ignore[no-any-return]
 
     def _predict_whole(self, xb: Any) -> list[Any]:
         numbers: list[Any] = []
-        shape = structure(xb, numbers)
+        shape = structure(xb, numbers, bools=True)
         code = self._code(
             ("predict whole", shape.key, self._fixed()), lambda: WholePrediction(self, shape, len(numbers))
         )
@@ -242,6 +244,8 @@ class CompiledSession:
             traced = self._code(key, lambda: Separated(self, sx, sy, train))
             for length in _lengths(n, batch_size):
                 self._code((*key, length), partial(traced.prove, length))
+            if keep:
+                self.data(x), self.data(y)
         except NotSeparable:
             return None
         threads = self.threads if train and self.backend == "llvm" and batch_size >= self.threads else 1
@@ -250,7 +254,7 @@ class CompiledSession:
     def _whole(self, xb: Any, yb: Any, train: bool) -> tuple[Whole, list[Any], list[Any]]:
         numbers_x: list[Any] = []
         numbers_y: list[Any] = []
-        sx, sy = structure(xb, numbers_x), structure(yb, numbers_y)
+        sx, sy = structure(xb, numbers_x, bools=True), structure(yb, numbers_y, bools=True)
         key = ("whole", train, sx.key, sy.key, self._fixed())
         code = self._code(key, lambda: Whole(self, sx, len(numbers_x), sy, len(numbers_y), train))
         return code, numbers_x, numbers_y
@@ -282,7 +286,7 @@ def _finite(totals: Sequence[float]) -> tuple[float, float]:
 
 
 def _shape(x: Any) -> Structure:
-    return structure(x, []) if is_list(x) else NUMBER
+    return structure(x, [], bools=True)
 
 
 def _are_samples(s: Structure) -> bool:
@@ -300,13 +304,16 @@ def _rows(x: Any, memory: Memory) -> Any:
     flat = getattr(x, "buffer", None)
     if flat is not None and memory.typecode and memoryview(flat).format == memory.typecode:
         return flat
-    if memory.typecode and is_list(x[0]) and not any(is_list(number) for number in x[0]):
+    one_kind = len(set(map(type, x))) == 1
+    if memory.typecode and one_kind and is_list(x[0]) and not any(is_list(number) for number in x[0]):
         return memory.new(list(chain.from_iterable(x)))
-    rows = []
+    rows, keys = [], set()
     for sample in x:
         numbers: list[Any] = []
-        structure(sample, numbers)
+        keys.add(structure(sample, numbers, bools=True).key)
         rows.append([float(number) for number in numbers])
+    if len(keys) > 1:
+        raise NotSeparable("samples that are nested in different ways")
     if not memory.typecode:
         return rows
     buffer = memory.new([])
@@ -385,11 +392,13 @@ class Samples:
         return Traced(batch, *_taken_apart(prediction, n), loss, right)
 
     def most(self, two: Traced) -> int:
-        """For how many samples the model is traced at most: 3, if it consists of layers that are known to be alike."""
-        if two.nesting and all(map(_is_ours, self.session.model.modules())):
-            return 3
-        if not two.nesting and self.sy:
-            return sys.maxsize  # there are no predictions to be given to the loss alone
+        """For how many samples the model is asked at most; 0 if it consists of layers that are known to map samples."""
+        try:
+            two.each()
+        except NotSeparable:
+            return sys.maxsize  # there are no predictions that could be given to the loss alone
+        if all(map(_is_ours, self.session.model.modules())):
+            return 0
         return max(3, 2 * TRACED // (1 + sum([len(inputs_of(z)) for z in two.batch.trace.tape])))
 
 
@@ -437,7 +446,9 @@ class Separated:
         self.clock = Clock()
         with collector_paused(), self.clock("trace"), enable_grad():
             self.samples = Samples(session, sx, sy)
-            self.formula = Formula(self.samples.traced(2), self.samples.traced(3))
+            two = self.samples.traced(2)
+            self.most = self.samples.most(two)
+            self.formula = Formula(two, self.samples.traced(3))
             self.loss_alone: Formula | None = None
             self.batch, self.n = self.formula.two.batch, [self.formula.n]
             self.trace = self.batch.trace
@@ -454,13 +465,11 @@ class Separated:
     def prove(self, n: int) -> bool:
         """Raise NotSeparable if a batch of n is another function: by its trace, or by that of its loss alone."""
         with collector_paused(), self.clock("trace"), enable_grad():
-            samples, two = self.samples, self.formula.two
-            whole = min(n, samples.most(two))
-            if whole not in (2, 3):
+            samples, two, whole = self.samples, self.formula.two, min(n, self.most)
+            if whole not in (0, 2, 3):
                 self.formula.check(samples.traced(whole))
-            if whole < n:
+            if whole < n not in (2, 3):
                 if self.loss_alone is None:
-                    two.each()
                     self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
                 self.loss_alone.check(samples.traced(n, two.nesting))
         return True
@@ -726,7 +735,7 @@ class Predict:
             two = self.samples.traced(2)
             numbers = two.each()
             self.forms, self.most = [*map(two.batch.form_of, numbers)], self.samples.most(two)
-        self.nesting, self.proved, trace = two.nesting or NUMBER, {2}, two.batch.trace
+        self.nesting, self.proved, trace = two.nesting or NUMBER, {0, 2}, two.batch.trace
         if trace.random:
             raise NotSeparable("a prediction that draws random numbers, batch by batch")
         xs = trace.inputs["x0"]
