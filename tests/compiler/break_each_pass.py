@@ -112,7 +112,7 @@ FAULTS = {
         "the gradients of two batches may end elsewhere": ("if z2.requires_grad is not z.requires_grad:", "if False:"),
         "an exponent stays a constant": ("OF_TWO.get(z2.op, z2.op) if depends else z2.op", "z2.op"),
         "every batch is one of three": ("_constant(z2, z, many.n, n)", "_constant(z2, z, 3, n)"),
-        "forget the other terms": ("for (a, b), (c, d) in zip(rest2, rest3):", "for (a, b), (c, d) in []:"),
+        "forget the other terms": ("for (a, b), (c, d) in zip(rest2, rest):", "for (a, b), (c, d) in []:"),
         "forget the second factor": ("xs, ys = zip(*own2[0])\n        result = z2.record(total, (*xs, *ys))", "xs, ys = zip(*own2[0])\n        result = z2.record(total, (*xs, *[1.0] * len(xs)))"),
         "results of samples may depend on others": ("or any([batch.mask_of(x) & ~(1 << s) for s, x in enumerate(values)])", ""),
         "results of samples may differ": ("if len({batch.form_of(x) for x in values}) > 1:", "if False:"),

@@ -280,7 +280,15 @@ def test_where_a_gradient_ends_it_ends_in_the_loop_too(w):
         lambda xs, mean: ops.sum([mean, *[model(x, w).detach() for x in xs]]),
     ):
         check(lambda xs, f=f: f(xs, ops.mean([model(x, w) ** 2 for x in xs])), 2, w)
-    refuse(lambda xs: ops.sum([w[0] * x[0] if i else (w[0] * x[0]).detach() for i, x in enumerate(xs)]))
+    refuse(lambda xs: ops.sum([+(w[0] * x[0]) if i else (w[0] * x[0]).detach() for i, x in enumerate(xs)]))
+
+
+def test_a_gradient_that_ends_for_some_lengths_only_is_noticed(w):
+    def f(xs):
+        mean = ops.mean([w[0] * x[0] for x in xs])
+        return w[1] * (mean.detach() if len(xs) == 4 else +mean)
+
+    assert [holds(f, n) for n in (1, 4, 5)] == [True, False, True]
 
 
 def test_a_power_that_depends_on_the_length(w):
