@@ -468,7 +468,7 @@ class Separated:
             samples, two, whole = self.samples, self.formula.two, min(n, self.most)
             if whole not in (0, 2, 3):
                 self.formula.check(samples.traced(whole))
-            if whole < n not in (2, 3):
+            if whole < n and n not in (2, 3):
                 if self.loss_alone is None:
                     self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
                 self.loss_alone.check(samples.traced(n, two.nesting))

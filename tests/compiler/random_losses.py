@@ -6,8 +6,9 @@ A loss is Python code, written by chance out of what losses are made of: terms o
 in slices, in pairs, weighted by position; the length of the batch in every arithmetic; parameters inside and outside;
 functions, products and quotients of all that; parts without a gradient. So is a model: layers alone, a user's `forward`
 that maps samples, one that mixes them or counts them. `failure` trains it by a Trainer on every backend, with batches
-of several lengths, a smaller last one, and ready-made ones, then judges and predicts; it is "" if all numbers are the
-eager engine's, "refused" if there was a TraceError. The run prints every program that fails, and exits with 1.
+of several lengths, a smaller last one, and ready-made ones, between which options, numbers and what is frozen change,
+then judges and predicts; it is "" if all numbers are the eager engine's, "refused" if there was a TraceError. The run
+prints every program that fails, and exits with 1.
 """
 
 from __future__ import annotations
@@ -161,10 +162,11 @@ class Example:
         self.batch_size, self.lengths = r.choice(LENGTHS), r.sample(LENGTHS, 2)
         self.x = [[r.gauss(0, 1), r.gauss(0, 1)] for _ in range(SAMPLES)]
         self.y = [float(r.choice((-1, 1, 0))) for _ in range(SAMPLES)]
+        self.changes = r.choices(list(CHANGES), [8, 1, 1, 1, 1, 1, 1], k=4)  # most of them compile anew
         self.seed = seed
 
     def __str__(self) -> str:
-        text = f"seed {self.seed}, batches of {self.batch_size}, then {self.lengths}"
+        text = f"seed {self.seed}, batches of {self.batch_size}, then {self.lengths}, between: {self.changes}"
         return f"{text}\nmodel: {self.model or 'layers'}\nloss:  {self.loss}"
 
     def numbers(self, backend: str) -> list[float]:
@@ -179,8 +181,9 @@ class Example:
         )
         history = trainer.fit(self.x, self.y, epochs=2, batch_size=self.batch_size, shuffle=False, progress=False)
         found = [*history.loss]
-        for n in self.lengths * 2:
+        for n, change in zip(self.lengths * 2, self.changes):
             found.append(trainer.step(self.x[:n], self.y[:n]))
+            CHANGES[change](trainer.optimizer.param_groups[0], loss.w)
         for n in self.lengths:
             found.append(trainer.evaluate(self.x, self.y, batch_size=n).loss)
             found += flatten(trainer.predict(self.x, batch_size=n))
@@ -215,6 +218,17 @@ class Example:
         model = Model() if body else nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
         layer = model.layer if body else model[0]
         return model, Loss([v for row in layer.weight for v in row])
+
+
+CHANGES = {  # between two steps, of the optimizer's group and the loss's parameters
+    "nothing": lambda group, w: None,
+    "rate": lambda group, w: group.update(lr=group["lr"] / 2),
+    "rate 0": lambda group, w: group.update(lr=0.0),
+    "momentum": lambda group, w: group.update(momentum=0.9 - group["momentum"]),
+    "decay": lambda group, w: group.update(weight_decay=0.1),
+    "number": lambda group, w: setattr(w[1], "data", 0.7 - w[1].data),
+    "frozen": lambda group, w: setattr(w[0], "requires_grad", not w[0].requires_grad),
+}
 
 
 def _either(many, few):

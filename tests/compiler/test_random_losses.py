@@ -10,7 +10,7 @@ import pytest
 from milligrad.compiler.run import _has_llvmlite
 from tests.compiler.random_losses import Example, failure
 
-COUNT = int(os.environ.get("MILLIGRAD_RANDOM_LOSSES", "60"))
+COUNT = int(os.environ.get("MILLIGRAD_RANDOM_LOSSES", "50"))
 BLOCKS = 10
 
 
