@@ -325,7 +325,7 @@ def _rows(x: Any, memory: Memory) -> Any:
 # What is traced.
 
 
-TRACED = 1_000_000  # inputs of all nodes of a model, for as many samples as it is traced for at most: this takes 1 s
+TRACED = 2_000_000  # inputs of all nodes of a model, for as many samples as it is traced for at most: this takes 1 s
 
 
 class Traced(NamedTuple):
@@ -450,6 +450,7 @@ class Separated:
             self.most = self.samples.most(two)
             self.formula = Formula(two, self.samples.traced(3))
             self.loss_alone: Formula | None = None
+            self.proved = {0, 2, 3}
             self.batch, self.n = self.formula.two.batch, [self.formula.n]
             self.trace = self.batch.trace
             with self.trace.running():
@@ -466,8 +467,9 @@ class Separated:
         """Raise NotSeparable if a batch of n is another function: by its trace, or by that of its loss alone."""
         with collector_paused(), self.clock("trace"), enable_grad():
             samples, two, whole = self.samples, self.formula.two, min(n, self.most)
-            if whole not in (0, 2, 3):
+            if whole not in self.proved:
                 self.formula.check(samples.traced(whole))
+                self.proved.add(whole)
             if whole < n and n not in (2, 3):
                 if self.loss_alone is None:
                     self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
