@@ -637,17 +637,38 @@ def test_samples_of_a_data_set_that_are_nested_in_different_ways(backend):
         assert s.evaluate(x, y, 2) == about(e.evaluate(x, y, 2)) and s.predict(x, 2) == about(e.predict(x, 2))
 
 
-def test_random_numbers_that_are_not_drawn_sample_by_sample(backend):
-    class Backwards(ByHand):
-        def forward(self, xb):
-            return F.dropout(self.layers(xb)[::-1], 0.5)[::-1]
+DRAWING = {
+    "layer by layer": lambda self, xb: F.dropout(self.layers(F.dropout(xb, 0.3)), 0.5),
+    "twice for each sample": lambda self, xb: [F.dropout(self.layers([F.dropout(x, 0.3)])[0], 0.5) for x in xb],
+    "the last sample first": lambda self, xb: F.dropout(self.layers(xb)[::-1], 0.5)[::-1],
+    "number by number": lambda self, xb: [*zip(*[F.dropout(c, 0.5) for c in zip(*self.layers(xb))])],
+    "once for all samples": lambda self, xb: (
+        lambda kept: [[z * k for z, k in zip(row, kept)] for row in self.layers(xb)]
+    )(F.dropout([1.0, 1.0], 0.5)),
+    "for nothing": lambda self, xb: (F.dropout(xb, 0.5), self.layers(xb))[1],
+    "for half of the samples": lambda self, xb: (lambda h: F.dropout(h[: len(h) // 2], 0.5) + h[len(h) // 2 :])(
+        self.layers(xb)
+    ),
+    "by the length": lambda self, xb: F.dropout(self.layers(xb), 0.5 if len(xb) > 3 else 0.1),
+}
 
-    manual_seed(5)
-    s = session(backend, Backwards(), loss_fn=F_mse, correct=None)
-    s.load()
-    found = s.epoch(X, T, range(11), 4)
-    manual_seed(5)
-    assert found == about(session("eager", Backwards(), loss_fn=F_mse, correct=None).epoch(X, T, range(11), 4))
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_random_numbers_are_drawn_in_the_order_of_the_eager_engine(name):
+    class Drawing(ByHand):
+        def forward(self, xb):
+            return DRAWING[name](self, xb)
+
+    for n in (1, 3, 4):
+        results = []
+        for b in ("python", "eager"):
+            s = session(b, Drawing(), loss_fn=F_mse, correct=None)
+            s.load()
+            manual_seed(5)
+            results.append([*s.epoch(X, T, range(11), n), *s.evaluate(X, T, n), *flatten(s.predict(X, n))])
+            s.store()
+            results[-1] += [*everything(s), generator().random()]
+        assert results[0] == about(results[1])
 
 
 # ── What is not finite ───────────────────────────────────────────────────────────────────────────────────────────
