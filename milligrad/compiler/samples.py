@@ -9,13 +9,13 @@ one sample and n. If not (a batch normalization), `NotSeparable` is raised, and 
 
 Nothing is concluded for a third length: the formula holds for n samples if it is the one found from two and n.
 
-    mask   of a node: bit s is set if it depends on the sample s
+    owner  of a node: the number of the sample that it belongs to, NONE or SEVERAL
     form   a number for each node, equal for nodes that are equal but for the sample that they belong to
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from milligrad import ops
@@ -24,6 +24,7 @@ from milligrad.engine import Value, adjoints, partials_as_values
 
 PAIRED = (ops.dot,)  # sums of products, whose inputs are all x, then all y
 ADDITIVE = (ops.add, ops.sum, *PAIRED)
+NONE, SEVERAL = -1, -2  # the owners that are no samples
 OF_TWO = {ops.power: ops.pow, ops.exponential: ops.pow}  # what a row for a constant is if it depends on n
 
 
@@ -42,26 +43,22 @@ class Batch:
         self.trace, self.n = trace, len(samples)
         self._forms = forms
         self.separated: dict[tuple[int, int], Any] = {}  # what `separated` found for a node of two samples and one of n
-        self.mask: list[int] = []
+        self.owner: list[int] = []
         self.form: list[int] = []
         self._inputs = {x: (s, k) for s, xs in enumerate(samples) for k, x in enumerate(xs)}
         self._assign_draws()
-        self.mask_of(None)
+        self.owner_of(None)
 
-    def mask_of(self, x: Any) -> int:
-        """The mask of x: a Symbol, or a number or Value, which belong to none."""
-        mask = self.mask
-        for z in self.trace.tape[len(mask) :]:
+    def owner_of(self, x: Any) -> int:
+        """The owner of x: a Symbol, or a number or Value, which belong to none."""
+        owner = self.owner
+        for z in self.trace.tape[len(owner) :]:
             if z.op is None:
-                s, _ = self._inputs.get(z, (None, None))
-                mask.append(0 if s is None else 1 << s)
+                s, _ = self._inputs.get(z, (NONE, None))
+                owner.append(s)
             else:
-                m = 0
-                for y in inputs_of(z):
-                    if type(y) is Symbol:
-                        m |= mask[y.number]
-                mask.append(0 if z.op is total else m)
-        return mask[x.number] if type(x) is Symbol else 0
+                owner.append(NONE if z.op is total else _joined([owner[y.number] for y in _symbols(z)]))
+        return owner[x.number] if type(x) is Symbol else NONE
 
     def form_of(self, x: Any) -> int:
         """The form of x."""
@@ -85,34 +82,39 @@ class Batch:
         self.draws: list[tuple[int, int]] = []
         if not self.trace.random:
             return
-        mask: list[int] = []
+        owners: list[int] = []
         roots: list[set[Symbol]] = []  # the random numbers behind a node that belongs to no sample yet
-        owner: dict[Symbol, int] = {}
+        found: dict[Symbol, int] = {}  # the owner of each random number
         for z in self.trace.tape:
             if z.op is None:
-                s, _ = self._inputs.get(z, (None, None))
-                mask.append(0 if s is None else 1 << s)
-                roots.append({z} if s is None else set())
-                continue
-            m: int = 0
-            r: set[Symbol] = set()
-            for x in inputs_of(z):
-                if type(x) is Symbol:
-                    m |= mask[x.number]
-                    r |= roots[x.number]
-            if m:
-                for x in r:
-                    owner[x] = owner.get(x, 0) | m
-            mask.append(m)
-            roots.append(set() if m else r)
+                s, _ = self._inputs.get(z, (NONE, None))
+                r = {z} if s == NONE else set()
+            else:
+                s = _joined([owners[y.number] for y in _symbols(z)])
+                r = set().union(*[roots[y.number] for y in _symbols(z)])
+                if s != NONE:
+                    found.update((x, _joined([found.get(x, NONE), s])) for x in r)
+                    r = set()
+            owners.append(s)
+            roots.append(r)
         count = [0] * self.n
         for x in self.trace.random:
-            s = owner.get(x, 0).bit_length() - 1
-            if s < 0 or owner[x] != 1 << s:
+            s = found.get(x, NONE)
+            if s < 0:
                 raise NotSeparable("a random number belongs to no one sample")
             self.draws.append((s, count[s]))
             self._inputs[x] = (s, -1 - count[s])
             count[s] += 1
+
+
+def _symbols(z: Symbol) -> list[Symbol]:
+    return [x for x in inputs_of(z) if type(x) is Symbol]
+
+
+def _joined(owners: Iterable[int]) -> int:
+    """The owner of what belongs to all of these."""
+    of_samples = {s for s in owners if s != NONE}
+    return of_samples.pop() if len(of_samples) == 1 else SEVERAL if of_samples else NONE
 
 
 def separated(two: Batch, many: Batch, z2: Any, z: Any, n: Symbol) -> Any:
@@ -124,7 +126,7 @@ def separated(two: Batch, many: Batch, z2: Any, z: Any, n: Symbol) -> Any:
         return _constant(z2, z, many.n, n)
     if type(z2) is not Symbol or type(z) is not Symbol:
         raise NotSeparable("a node that depends on the batch's length")
-    if not two.mask_of(z2) and not many.mask_of(z) and two.form_of(z2) == many.form_of(z):
+    if two.owner_of(z2) == many.owner_of(z) == NONE and two.form_of(z2) == many.form_of(z):
         return z2
     pair = z2.number, z.number
     if pair not in many.separated:
@@ -148,7 +150,7 @@ def _separated(two: Batch, many: Batch, z2: Symbol, z: Symbol, n: Symbol) -> Sym
 
 def same(batch: Batch, values: Sequence[Any]) -> Any:
     """The first of values, one of each sample, that are the same function of each sample alone."""
-    if len(values) != batch.n or any([batch.mask_of(x) & ~(1 << s) for s, x in enumerate(values)]):
+    if len(values) != batch.n or any([batch.owner_of(x) not in (s, NONE) for s, x in enumerate(values)]):
         raise NotSeparable("the result for one sample depends on others")
     if len({batch.form_of(x) for x in values}) > 1:
         raise NotSeparable("the result for one sample is not that for another")
@@ -208,11 +210,10 @@ def _terms(batch: Batch, z: Symbol, wanted: list[tuple[int, int]] | None = None)
     known = None if wanted is None else set(wanted)
     while stack:
         x, y = stack.pop()
-        mask = batch.mask_of(x) | batch.mask_of(y)
-        of_one = mask and not mask & (mask - 1)
-        if of_one and (known is None or (batch.form_of(x), batch.form_of(y)) in known):
-            own[mask.bit_length() - 1].append((x, y))
-        elif mask and type(y) is float and y == 1.0 and x.op in ADDITIVE and (x is z or not _is_cut(x)):
+        s = _joined([batch.owner_of(x), batch.owner_of(y)])
+        if s >= 0 and (known is None or (batch.form_of(x), batch.form_of(y)) in known):
+            own[s].append((x, y))
+        elif s != NONE and type(y) is float and y == 1.0 and x.op in ADDITIVE and (x is z or not _is_cut(x)):
             stack += reversed(_pairs(x))
         elif not (type(x) is type(y) is float and x == 0.0):  # which is how Python's `sum` starts
             rest.append((x, y))

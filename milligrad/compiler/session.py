@@ -20,7 +20,7 @@ from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.reroll import Layout, reroll
 from milligrad.compiler.run import Clock, Memory, build, check_dtype, choose, collector_paused
-from milligrad.compiler.samples import Batch, NotSeparable, gradients, same, separated
+from milligrad.compiler.samples import NONE, Batch, NotSeparable, gradients, same, separated
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.split import Threads
 from milligrad.compiler.structure import NUMBER, Structure, nested, structure
@@ -458,7 +458,7 @@ class Separated:
                 self.outputs = [loss * self.formula.n, right]
                 if train:
                     wrt = [v for p in session.parameters for v in p.values]
-                    self.outputs += gradients(loss, wrt, lambda x: bool(self.batch.mask_of(x)))
+                    self.outputs += gradients(loss, wrt, lambda x: self.batch.owner_of(x) != NONE)
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
         self.random = [x for x, (s, _) in zip(self.trace.random, self.batch.draws) if s == 0]
         self.draws = _blocks(self.batch.draws)

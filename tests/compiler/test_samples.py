@@ -15,7 +15,7 @@ from milligrad import random as source
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, interpret
 from milligrad.compiler.reroll import Layout, reroll
-from milligrad.compiler.samples import Batch, NotSeparable, gradients, same, separated
+from milligrad.compiler.samples import NONE, SEVERAL, Batch, NotSeparable, gradients, same, separated
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed, total
 from milligrad.engine import Value, no_grad
@@ -81,7 +81,7 @@ def run(f, width, parameters, samples, draws=None):
     """[f, *∂f/∂parameters] of the samples by the loop over samples, through all passes."""
     two, z, n = separate(f, width)
     with two.trace.running():
-        outputs = [z, *gradients(z, parameters, lambda x: bool(two.mask_of(x)))]
+        outputs = [z, *gradients(z, parameters, lambda x: two.owner_of(x) != NONE)]
     tape = two.trace.tape
     others = captured(tape, needed(tape, outputs), outputs)
     first = [x for x, (s, _) in zip(two.trace.random, two.draws) if s == 0]
@@ -224,14 +224,14 @@ def test_a_node_that_samples_and_the_regulariser_share(w):
 def test_the_sums_over_samples_for_a_shared_node_are_made_at_that_node(w):
     two, z, _ = separate(lambda xs: ops.sum([ops.sin(2 * w[0] * x[0]) for x in xs]), 1)
     with two.trace.running():
-        (g,) = gradients(z, w[:1], lambda x: bool(two.mask_of(x)))
+        (g,) = gradients(z, w[:1], lambda x: two.owner_of(x) != NONE)
     over, factor = inputs_of(g)
     assert g.op is ops.mul and over.op is total and factor == 2.0
 
 
 def test_what_a_loss_does_not_depend_on_has_the_derivative_zero(w):
     two, z, _ = separate(lambda xs: ops.mean([w[0] * x[0] for x in xs]), 1)
-    assert gradients(z, w, lambda x: bool(two.mask_of(x)))[1:] == [0.0] * 3
+    assert gradients(z, w, lambda x: two.owner_of(x) != NONE)[1:] == [0.0] * 3
     assert gradients(3.0, w, bool) == [0.0] * 4
 
 
@@ -470,5 +470,5 @@ def test_the_form_of_a_node_is_that_of_its_formula_but_for_the_sample():
         lambda xs: [[ops.sin(x[0] * v) for x in xs] for v in (2.0, 3.0, xs[0][1])], 2, 2, {}
     )
     assert batch.form_of(a) == batch.form_of(b) != batch.form_of(c) == batch.form_of(d)
-    assert (batch.mask_of(a), batch.mask_of(b), batch.mask_of(e), batch.mask_of(g)) == (1, 2, 1, 3)
-    assert batch.mask_of(2.0) == batch.mask_of(Value(1.0)) == 0
+    assert [batch.owner_of(x) for x in (a, b, e, g)] == [0, 1, 0, SEVERAL]
+    assert batch.owner_of(2.0) == batch.owner_of(Value(1.0)) == NONE
