@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -237,19 +237,30 @@ class CompiledSession:
 
     def _loop(self, x: Any, y: Any, n: int, batch_size: int, train: bool, keep: bool = True) -> Any:
         """The program that loops over samples like x[0], y[0], n of them in batches; None if there is none."""
-        sx, sy = _shape(x[0]), _shape(y[0])
-        capacity = batch_size
+        sx, sy, lengths = _shape(x[0]), _shape(y[0]), _lengths(n, batch_size)
         key = ("loop", train, sx.key, sy.key, self._fixed())
+        all_of_it = (*key, batch_size, lengths)
         try:
-            traced = self._code(key, lambda: Separated(self, sx, sy, train))
-            for length in _lengths(n, batch_size):
-                self._code((*key, length), partial(traced.prove, length))
-            if keep:
+            if all_of_it not in self._codes:
+                self._codes[all_of_it] = self._proved_loop(key, sx, sy, batch_size, lengths, train)
+            if keep and self._codes[all_of_it]:
                 self.data(x), self.data(y)
         except NotSeparable:
             return None
+        return self._codes[all_of_it]
+
+    def _proved_loop(
+        self, key: Any, sx: Structure, sy: Structure, batch_size: int, lengths: Iterable[int], train: bool
+    ) -> Any:
+        """The same, for the first time."""
+        try:
+            traced = self._code(key, lambda: Separated(self, sx, sy, train))
+            for n in lengths:
+                self._code((*key, n), partial(traced.prove, n))
+        except NotSeparable:
+            return None
         threads = self.threads if train and self.backend == "llvm" and batch_size >= self.threads else 1
-        return self._code((*key, capacity, threads), lambda: Loops(self, traced, capacity, train, threads))
+        return self._code((*key, batch_size, threads), lambda: Loops(self, traced, batch_size, train, threads))
 
     def _whole(self, xb: Any, yb: Any, train: bool) -> tuple[Whole, list[Any], list[Any]]:
         numbers_x: list[Any] = []
@@ -286,7 +297,7 @@ def _finite(totals: Sequence[float]) -> tuple[float, float]:
 
 
 def _shape(x: Any) -> Structure:
-    return structure(x, [], bools=True)
+    return NUMBER if type(x) is int or type(x) is float else structure(x, [], bools=True)
 
 
 def _are_samples(s: Structure) -> bool:
@@ -294,9 +305,10 @@ def _are_samples(s: Structure) -> bool:
     return s.kind == "numbers" or (s.kind == "list" and len({part.key for part in s.parts}) == 1)
 
 
-def _lengths(n: int, batch_size: int) -> set[int]:
+def _lengths(n: int, batch_size: int) -> tuple[int, ...]:
     """How many samples the batches of n samples have: all but the last one have `batch_size`."""
-    return {min(n, batch_size), n % batch_size or batch_size} if n else set()
+    last = n % batch_size
+    return (batch_size, last) if last and n > batch_size else (last or batch_size,)
 
 
 def _rows(x: Any, memory: Memory) -> Any:
