@@ -114,6 +114,7 @@ class _EagerSession:
     def batch(self, xb: Nested, yb: Nested) -> tuple[float, float]:
         prediction = self.model(xb)
         loss = self.loss_fn(prediction, yb)
+        result = loss.data, self._right(prediction, yb)  # before the step: they may be parameters themselves
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip_grad_norm is not None:
@@ -121,7 +122,7 @@ class _EagerSession:
         if self.clip_grad_value is not None:
             clip_grad_value_(_optimized(self.optimizer), self.clip_grad_value)
         self.optimizer.step()
-        return loss.data, self._right(prediction, yb)
+        return result
 
     def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
         return _totals(self.batch, x, y, order, batch_size)

@@ -1,26 +1,31 @@
 """From a function of a batch to a loop over samples, by proof.
 
-A function is traced on a batch of two samples and on one of three. Each node of the two graphs belongs to one sample,
-to none, or to several. Where a node that belongs to several adds up one term of each sample, and these terms are the
-same graph but for the sample's own inputs, it is a sum over samples, whatever their number; and a constant that is 2
-in one graph and 3 in the other (or 1/2 and 1/3) is the number of samples n (or 1/n). If everything that belongs to
-several samples is made of such sums, the function of any batch is known from that of one sample. If not (a batch
-normalization), `NotSeparable` is raised, and the batch has to be traced whole.
+A function is traced on a batch of two samples and on one of another length. Each node of the two graphs belongs to one
+sample, to none, or to several. Where a node that belongs to several adds up one term of each sample, and these terms
+are the same graph but for the sample's own inputs, it is a sum over samples; and a constant c that is the same in both
+graphs is c, one that is as many times larger as the batch is, is c·n, one that is as many times smaller, c/n, for n
+samples. If everything that belongs to several samples is made of such sums, both batches are known from one formula of
+one sample and n. If not (a batch normalization), `NotSeparable` is raised, and the batch has to be traced whole.
 
-    mask   of a node: bit s is set if it depends on the sample s
+Nothing is concluded for a third length: the formula holds for n samples if it is the one found from two and n.
+
+    owner  of a node: the number of the sample that it belongs to, NONE or SEVERAL
     form   a number for each node, equal for nodes that are equal but for the sample that they belong to
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.trace import Symbol, Trace, inputs_of, total
 from milligrad.engine import Value, adjoints, partials_as_values, product
 
-ADDITIVE = (ops.add, ops.sum, ops.dot, ops.chain)
+PAIRED = (ops.dot, ops.chain)  # sums of products, whose inputs are all x, then all y
+ADDITIVE = (ops.add, ops.sum, *PAIRED)
+NONE, SEVERAL = -1, -2  # the owners that are no samples
+OF_TWO = {ops.power: ops.pow, ops.exponential: ops.pow}  # what a row for a constant is if it depends on n
 
 
 class NotSeparable(Exception):
@@ -37,27 +42,23 @@ class Batch:
     def __init__(self, trace: Trace, samples: Sequence[Sequence[Symbol]], forms: dict[Any, int]) -> None:
         self.trace, self.n = trace, len(samples)
         self._forms = forms
-        self.separated: dict[tuple[int, int], Any] = {}  # what `separated` found for a pair of nodes used twice
-        self.mask: list[int] = []
+        self.separated: dict[tuple[int, int], Any] = {}  # what `separated` found for a node of two samples and one of n
+        self.owner: list[int] = []
         self.form: list[int] = []
         self._inputs = {x: (s, k) for s, xs in enumerate(samples) for k, x in enumerate(xs)}
         self._assign_draws()
-        self.mask_of(None)
+        self.owner_of(None)
 
-    def mask_of(self, x: Any) -> int:
-        """The mask of x: a Symbol, or a number or Value, which belong to none."""
-        mask = self.mask
-        for z in self.trace.tape[len(mask) :]:
+    def owner_of(self, x: Any) -> int:
+        """The owner of x: a Symbol, or a number or Value, which belong to none."""
+        owner = self.owner
+        for z in self.trace.tape[len(owner) :]:
             if z.op is None:
-                s, _ = self._inputs.get(z, (None, None))
-                mask.append(0 if s is None else 1 << s)
+                s, _ = self._inputs.get(z, (NONE, None))
+                owner.append(s)
             else:
-                m = 0
-                for y in inputs_of(z):
-                    if type(y) is Symbol:
-                        m |= mask[y.number]
-                mask.append(0 if z.op is total else m)
-        return mask[x.number] if type(x) is Symbol else 0
+                owner.append(NONE if z.op is total else _joined([owner[y.number] for y in _symbols(z)]))
+        return owner[x.number] if type(x) is Symbol else NONE
 
     def form_of(self, x: Any) -> int:
         """The form of x."""
@@ -68,7 +69,7 @@ class Batch:
                 form.append(self._form(("input", k) if s is not None else z))
             else:
                 xs = [form[y.number] if type(y) is Symbol else self._form(y) for y in inputs_of(z)]
-                form.append(self._form((z.op, *xs)))
+                form.append(self._form((z.op, z.requires_grad, *xs)))
         return form[x.number] if type(x) is Symbol else self._form(x)
 
     def _form(self, key: Any) -> int:
@@ -81,129 +82,154 @@ class Batch:
         self.draws: list[tuple[int, int]] = []
         if not self.trace.random:
             return
-        mask: list[int] = []
+        owners: list[int] = []
         roots: list[set[Symbol]] = []  # the random numbers behind a node that belongs to no sample yet
-        owner: dict[Symbol, int] = {}
+        found: dict[Symbol, int] = {}  # the owner of each random number
         for z in self.trace.tape:
             if z.op is None:
-                s, _ = self._inputs.get(z, (None, None))
-                mask.append(0 if s is None else 1 << s)
-                roots.append({z} if s is None else set())
-                continue
-            m: int = 0
-            r: set[Symbol] = set()
-            for x in inputs_of(z):
-                if type(x) is Symbol:
-                    m |= mask[x.number]
-                    r |= roots[x.number]
-            if m:
-                for x in r:
-                    owner[x] = owner.get(x, 0) | m
-            mask.append(m)
-            roots.append(set() if m else r)
+                s, _ = self._inputs.get(z, (NONE, None))
+                r = {z} if s == NONE else set()
+            else:
+                s = _joined([owners[y.number] for y in _symbols(z)])
+                r = set().union(*[roots[y.number] for y in _symbols(z)])
+                if s != NONE:
+                    found.update((x, _joined([found.get(x, NONE), s])) for x in r)
+                    r = set()
+            owners.append(s)
+            roots.append(r)
         count = [0] * self.n
         for x in self.trace.random:
-            s = owner.get(x, 0).bit_length() - 1
-            if s < 0 or owner[x] != 1 << s:
+            s = found.get(x, NONE)
+            if s < 0:
                 raise NotSeparable("a random number belongs to no one sample")
             self.draws.append((s, count[s]))
             self._inputs[x] = (s, -1 - count[s])
             count[s] += 1
 
 
-def separated(two: Batch, three: Batch, z2: Any, z3: Any, n: Symbol) -> Any:
-    """The number z of a batch, traced for two and three samples, as a Symbol of the trace `two` for n of them.
+def _symbols(z: Symbol) -> list[Symbol]:
+    return [x for x in inputs_of(z) if type(x) is Symbol]
 
-    Sums over samples are nodes of the op `total` of the first sample's terms.
+
+def _joined(owners: Iterable[int]) -> int:
+    """The owner of what belongs to all of these."""
+    of_samples = {s for s in owners if s != NONE}
+    return of_samples.pop() if len(of_samples) == 1 else SEVERAL if of_samples else NONE
+
+
+def separated(two: Batch, many: Batch, z2: Any, z: Any, n: Symbol) -> Any:
+    """The number z of a batch of n, as a Symbol of the trace `two`, from its traces z2 for two samples and z for many.
+
+    Sums over samples are nodes of the op `total` of the first sample's terms. The trace `two` has to be running.
     """
-    if type(z2) is not Symbol and type(z3) is not Symbol:
-        return _constant(z2, z3, n)
-    if type(z2) is not Symbol or type(z3) is not Symbol:
+    if type(z2) is not Symbol and type(z) is not Symbol:
+        return _constant(z2, z, many.n, n)
+    if type(z2) is not Symbol or type(z) is not Symbol:
         raise NotSeparable("a node that depends on the batch's length")
-    if not two.mask_of(z2) and not three.mask_of(z3) and two.form_of(z2) == three.form_of(z3):
+    if two.owner_of(z2) == many.owner_of(z) == NONE and two.form_of(z2) == many.form_of(z):
         return z2
-    pair = z2.number, z3.number
-    if pair not in two.separated:
-        two.separated[pair] = _separated(two, three, z2, z3, n)
-    return two.separated[pair]
+    pair = z2.number, z.number
+    if pair not in many.separated:
+        many.separated[pair] = found = _separated(two, many, z2, z, n)
+        found.requires_grad = z2.requires_grad  # which may end here, by `detach` or `no_grad`
+    return many.separated[pair]
 
 
-def _separated(two: Batch, three: Batch, z2: Symbol, z3: Symbol, n: Symbol) -> Any:
-    if z2.op in ADDITIVE and z3.op in ADDITIVE:
-        return _sum(two, three, z2, z3, n)
-    x2, x3 = inputs_of(z2), inputs_of(z3)
-    if z2.op is not z3.op or z2.op is None or len(x2) != len(x3):
+def _separated(two: Batch, many: Batch, z2: Symbol, z: Symbol, n: Symbol) -> Symbol:
+    if z2.requires_grad is not z.requires_grad:
+        raise NotSeparable("a node with a gradient for some lengths of the batch")
+    if z2.op in ADDITIVE and z.op in ADDITIVE:
+        return _sum(two, many, z2, z, n)
+    x2, x = inputs_of(z2), inputs_of(z)
+    if z2.op is not z.op or z2.op is None or len(x2) != len(x):
         raise NotSeparable("a node that is no sum over samples")
-    return z2.record(z2.op, tuple([separated(two, three, a, b, n) for a, b in zip(x2, x3)]))
+    inputs = tuple([separated(two, many, a, b, n) for a, b in zip(x2, x)])
+    depends = any([type(a) is float and type(b) is not float for a, b in zip(x2, inputs)])
+    return z2.record(OF_TWO.get(z2.op, z2.op) if depends else z2.op, inputs)
 
 
-def same(two: Batch, values: Sequence[Any]) -> Any:
-    """The value of the first sample, of values of two samples that are the same function of each sample alone."""
-    a, b = values
-    if two.mask_of(a) & ~1 or two.mask_of(b) & ~2 or two.form_of(a) != two.form_of(b):
+def same(batch: Batch, values: Sequence[Any]) -> Any:
+    """The first of values, one of each sample, that are the same function of each sample alone."""
+    if len(values) != batch.n or any([batch.owner_of(x) not in (s, NONE) for s, x in enumerate(values)]):
         raise NotSeparable("the result for one sample depends on others")
-    return a
+    if len({batch.form_of(x) for x in values}) > 1:
+        raise NotSeparable("the result for one sample is not that for another")
+    return values[0]
 
 
-def _constant(x2: Any, x3: Any, n: Symbol) -> Any:
-    if x2 is x3 or (type(x2) is float and x2 == x3):
+def _constant(x2: Any, x: Any, length: int, n: Symbol) -> Any:
+    if x2 is x or (type(x2) is float and x2 == x):
         return x2
-    if type(x2) is float and type(x3) is float:
-        if x2 * 3 == x3 * 2:
+    if type(x2) is float and type(x) is float:
+        if abs(x2 * length - x * 2) <= 1e-15 * abs(x * 2):
             return n * (x2 / 2)
-        if abs(x2 * 2 - x3 * 3) <= 1e-15 * abs(x2):
+        if abs(x2 * 2 - x * length) <= 1e-15 * abs(x2 * 2):
             return (x2 * 2) / n
     raise NotSeparable("a constant that depends on the batch's length")
 
 
-def _sum(two: Batch, three: Batch, z2: Symbol, z3: Symbol, n: Symbol) -> Any:
+def _sum(two: Batch, many: Batch, z2: Symbol, z: Symbol, n: Symbol) -> Symbol:
     """A sum: the terms of one sample over all samples, and the terms that belong to none or to several."""
     own2, rest2 = _terms(two, z2)
-    own3, rest3 = _terms(three, z3)
-    forms = {tuple([(two.form_of(x), two.form_of(y)) for x, y in terms]) for terms in own2}
-    forms |= {tuple([(three.form_of(x), three.form_of(y)) for x, y in terms]) for terms in own3}
-    if len(forms) > 1 or len(rest2) != len(rest3):
+    wanted = _forms(two, own2[-1])  # what stands before the first sample's may have become part of it
+    if _forms(two, own2[0]) != wanted:
+        own2, rest2 = _terms(two, z2, wanted)
+    own, rest = _terms(many, z, wanted)
+    if any([_forms(two, terms) != wanted for terms in own2]) or any([_forms(many, terms) != wanted for terms in own]):
         raise NotSeparable("a sum with other terms for one sample than for another")
+    if len(rest2) != len(rest):
+        raise NotSeparable("a sum with other terms for one length of the batch than for another")
     result: Any = 0.0
-    if own2[0]:
+    if wanted:
         xs, ys = zip(*own2[0])
         result = z2.record(total, (*xs, *ys))
-    for (a, b), (c, d) in zip(rest2, rest3):
-        if a is z2 or c is z3:
+    for (a, b), (c, d) in zip(rest2, rest):
+        if a is z2 or c is z:
             raise NotSeparable("a sum over samples of nothing")
-        result = result + separated(two, three, a, c, n) * separated(two, three, b, d, n)
-    return result
+        result = result + separated(two, many, a, c, n) * separated(two, many, b, d, n)
+    return result if type(result) is Symbol else z2.record(ops.identity, (result,))
 
 
-def _terms(batch: Batch, z: Symbol) -> tuple[list[list[tuple[Any, Any]]], list[tuple[Any, Any]]]:
-    """The terms (factor, factor) of a sum that belong to each sample, and the others."""
-    own: list[list[tuple[Any, Any]]] = [[] for _ in range(batch.n)]
-    rest: list[tuple[Any, Any]] = []
-    stack: list[tuple[Any, Any]] = [(z, 1.0)]
+Terms = list[tuple[Any, Any]]  # (factor, factor), …
+
+
+def _forms(batch: Batch, terms: Terms) -> list[tuple[int, int]]:
+    return [(batch.form_of(x), batch.form_of(y)) for x, y in terms]
+
+
+def _terms(batch: Batch, z: Symbol, wanted: list[tuple[int, int]] | None = None) -> tuple[list[Terms], Terms]:
+    """The terms of a sum that belong to each sample, and the others.
+
+    Sums within the sum are taken apart, those of one sample only if their forms are not `wanted`: the only sample of
+    a batch of one has everything.
+    """
+    own: list[Terms] = [[] for _ in range(batch.n)]
+    rest: Terms = []
+    stack: Terms = [(z, 1.0)]
+    known = None if wanted is None else set(wanted)
     while stack:
         x, y = stack.pop()
-        mask = batch.mask_of(x) | batch.mask_of(y)
-        if mask and not mask & (mask - 1):
-            own[mask.bit_length() - 1].append((_without_zero(x), y))
-        elif mask and type(y) is float and y == 1.0 and x.op in ADDITIVE:
-            xs = inputs_of(x)
-            ones = [1.0] * len(xs)
-            pairs = (
-                list(zip(xs[: len(xs) // 2], xs[len(xs) // 2 :]))
-                if x.op in (ops.dot, ops.chain)
-                else list(zip(xs, ones))
-            )
-            stack += reversed(pairs)
-        else:
+        s = _joined([batch.owner_of(x), batch.owner_of(y)])
+        if s >= 0 and (known is None or (batch.form_of(x), batch.form_of(y)) in known):
+            own[s].append((x, y))
+        elif s != NONE and type(y) is float and y == 1.0 and x.op in ADDITIVE and (x is z or not _is_cut(x)):
+            stack += reversed(_pairs(x))
+        elif not (type(x) is type(y) is float and x == 0.0):  # which is how Python's `sum` starts
             rest.append((x, y))
     return own, rest
 
 
-def _without_zero(x: Any) -> Any:
-    """x of 0 + x, which is how Python's `sum` starts."""
-    if type(x) is Symbol and x.op is ops.add and type(x.x) is float and x.x == 0.0:
-        return x.y
-    return x
+def _pairs(z: Symbol) -> Terms:
+    """The terms that a sum adds up itself."""
+    xs = inputs_of(z)
+    if z.op in PAIRED:
+        return list(zip(xs[: len(xs) // 2], xs[len(xs) // 2 :]))
+    return [(x, 1.0) for x in xs]
+
+
+def _is_cut(z: Symbol) -> bool:
+    """Whether no gradient goes through z, though its inputs have one: it was computed in `no_grad`."""
+    return not z.requires_grad and any([type(x) is not float and x.requires_grad for x in inputs_of(z)])
 
 
 def gradients(loss: Any, wrt: Sequence[Value], varies: Callable[[Any], bool]) -> list[Any]:

@@ -9,20 +9,22 @@ one call; else there is a program for each shape of a batch. It knows nothing of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from milligrad import ops
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.reroll import Layout, reroll
 from milligrad.compiler.run import Clock, Memory, build, check_dtype, choose, collector_paused
-from milligrad.compiler.samples import Batch, NotSeparable, gradients, same, separated
+from milligrad.compiler.samples import NONE, Batch, NotSeparable, gradients, same, separated
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.split import Threads
 from milligrad.compiler.structure import NUMBER, Structure, nested, structure
-from milligrad.compiler.trace import Symbol, Trace, captured, needed, total
+from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed, total
 from milligrad.compiler.update import Parameters, Update, arrangement, learning
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import is_list
@@ -126,8 +128,12 @@ class CompiledSession:
 
     def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
         """A step for each batch of the samples order[0], order[1], …; returns (Σ loss · n, Σ right)."""
-        code = self._loop(x, y, batch_size, train=True)
+        code = self._loop(x, y, len(order), batch_size, train=True)
         if code is None:
+            full = len(order) - len(order) % batch_size
+            if 0 < full < len(order):  # it may be the smaller last batch alone that is no loop
+                parts = [self.epoch(x, y, part, batch_size) for part in (order[:full], order[full:])]
+                return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
             return self._one_by_one(x, y, order, batch_size)
         totals = code.run(self, x, y, order, batch_size, self._steps)
         self._steps += -(-len(order) // batch_size)
@@ -145,11 +151,14 @@ class CompiledSession:
 
     def batch(self, xb: Any, yb: Any) -> tuple[float, float]:
         """A step on a ready-made batch of any shape; returns (loss, right)."""
-        whole, numbers_x, numbers_y = self._known_whole(xb, yb)
-        if whole is not None:
+        numbers_x: list[Any] = []
+        numbers_y: list[Any] = []
+        sx, sy = structure(xb, numbers_x, bools=True), structure(yb, numbers_y, bools=True)
+        whole = self._codes.get(("whole", True, sx.key, sy.key, self._fixed()))
+        if whole is not None:  # which is what most steps of ready-made batches need
             return self._stepped(whole, numbers_x, numbers_y)
-        if is_list(xb) and is_list(yb) and len(xb) == len(yb) > 0:
-            code = self._loop(xb, yb, len(xb), train=True, keep=False)
+        if _are_samples(sx) and _are_samples(sy) and len(xb) == len(yb):
+            code = self._loop(xb, yb, len(xb), len(xb), train=True, keep=False)
             if code is not None:
                 total, right = _finite(code.run(self, xb, yb, range(len(xb)), len(xb), self._steps, keep=False))
                 self._steps += 1
@@ -172,7 +181,7 @@ class CompiledSession:
             whole, numbers_x, numbers_y = self._whole(x, y, train=False)
             loss, right = _finite(whole.run(self, numbers_x, numbers_y, 0))
             return loss * (len(y) if is_list(y) else 1), right
-        code = self._loop(x, y, batch_size, train=False)
+        code = self._loop(x, y, len(x), batch_size, train=False)
         if code is not None:
             return _finite(code.run(self, x, y, range(len(x)), batch_size, 0))
         total = right = 0.0
@@ -187,16 +196,20 @@ class CompiledSession:
         """The predictions as nested lists of floats; batch_size None says that x is one ready-made batch."""
         if batch_size is None:
             return self._predict_whole(x)
+        sx = _shape(x[0])
+        key = ("predict", sx.key, self._fixed())
         try:
-            code = self._code(("predict", _shape(x[0]).key, self._fixed()), lambda: Predict(self, _shape(x[0])))
+            code = self._code(key, lambda: Predict(self, sx))
+            for n in _lengths(len(x), batch_size):
+                self._code((*key, n), partial(code.prove, n))
+            return code.run(self, x)  # type: ignore[no-any-return]
         except NotSeparable:
             batches = [[x[i] for i in range(k, min(k + batch_size, len(x)))] for k in range(0, len(x), batch_size)]
             return [prediction for xb in batches for prediction in self._predict_whole(xb)]
-        return code.run(self, x)  # type: ignore[no-any-return]
 
     def _predict_whole(self, xb: Any) -> list[Any]:
         numbers: list[Any] = []
-        shape = structure(xb, numbers)
+        shape = structure(xb, numbers, bools=True)
         code = self._code(
             ("predict whole", shape.key, self._fixed()), lambda: WholePrediction(self, shape, len(numbers))
         )
@@ -219,35 +232,43 @@ class CompiledSession:
             if not isinstance(code, NotSeparable):
                 self._seen.append(code)
         if isinstance(code, NotSeparable):
-            raise code
+            raise code.with_traceback(None)  # which would grow with every call, and keep the traces alive
         return code
 
-    def _loop(self, x: Any, y: Any, batch_size: int, train: bool, keep: bool = True) -> Any:
-        """The program that loops over samples like x[0], y[0]; None if there is none."""
-        sx, sy = _shape(x[0]), _shape(y[0])
-        capacity = batch_size
+    def _loop(self, x: Any, y: Any, n: int, batch_size: int, train: bool, keep: bool = True) -> Any:
+        """The program that loops over samples like x[0], y[0], n of them in batches; None if there is none."""
+        sx, sy, lengths = _shape(x[0]), _shape(y[0]), _lengths(n, batch_size)
         key = ("loop", train, sx.key, sy.key, self._fixed())
+        all_of_it = (*key, batch_size, lengths)
+        try:
+            if all_of_it not in self._codes:
+                self._codes[all_of_it] = self._proved_loop(key, sx, sy, batch_size, lengths, train)
+            if keep and self._codes[all_of_it]:
+                self.data(x), self.data(y)
+        except NotSeparable:
+            return None
+        return self._codes[all_of_it]
+
+    def _proved_loop(
+        self, key: Any, sx: Structure, sy: Structure, batch_size: int, lengths: Iterable[int], train: bool
+    ) -> Any:
+        """The same, for the first time."""
         try:
             traced = self._code(key, lambda: Separated(self, sx, sy, train))
+            for n in lengths:
+                self._code((*key, n), partial(traced.prove, n))
         except NotSeparable:
             return None
         threads = self.threads if train and self.backend == "llvm" and batch_size >= self.threads else 1
-        return self._code((*key, capacity, threads), lambda: Loops(self, traced, capacity, train, threads))
+        return self._code((*key, batch_size, threads), lambda: Loops(self, traced, batch_size, train, threads))
 
     def _whole(self, xb: Any, yb: Any, train: bool) -> tuple[Whole, list[Any], list[Any]]:
         numbers_x: list[Any] = []
         numbers_y: list[Any] = []
-        sx, sy = structure(xb, numbers_x), structure(yb, numbers_y)
+        sx, sy = structure(xb, numbers_x, bools=True), structure(yb, numbers_y, bools=True)
         key = ("whole", train, sx.key, sy.key, self._fixed())
         code = self._code(key, lambda: Whole(self, sx, len(numbers_x), sy, len(numbers_y), train))
         return code, numbers_x, numbers_y
-
-    def _known_whole(self, xb: Any, yb: Any) -> tuple[Whole | None, list[Any], list[Any]]:
-        """The program for a batch of this shape if there is one: what most steps of ready-made batches need."""
-        numbers_x: list[Any] = []
-        numbers_y: list[Any] = []
-        sx, sy = structure(xb, numbers_x), structure(yb, numbers_y)
-        return self._codes.get(("whole", True, sx.key, sy.key, self._fixed())), numbers_x, numbers_y
 
     def data(self, x: Any, keep: bool = True) -> Any:
         """All numbers of the data set x: rows of floats for python, one flat array for llvm."""
@@ -276,7 +297,18 @@ def _finite(totals: Sequence[float]) -> tuple[float, float]:
 
 
 def _shape(x: Any) -> Structure:
-    return structure(x, []) if is_list(x) else NUMBER
+    return NUMBER if type(x) is int or type(x) is float else structure(x, [], bools=True)
+
+
+def _are_samples(s: Structure) -> bool:
+    """Whether a batch of that structure is a list of samples of one structure."""
+    return s.kind == "numbers" or (s.kind == "list" and len({part.key for part in s.parts}) == 1)
+
+
+def _lengths(n: int, batch_size: int) -> tuple[int, ...]:
+    """How many samples the batches of n samples have: all but the last one have `batch_size`."""
+    last = n % batch_size
+    return (batch_size, last) if last and n > batch_size else (last or batch_size,)
 
 
 def _rows(x: Any, memory: Memory) -> Any:
@@ -284,13 +316,16 @@ def _rows(x: Any, memory: Memory) -> Any:
     flat = getattr(x, "buffer", None)
     if flat is not None and memory.typecode and memoryview(flat).format == memory.typecode:
         return flat
-    if memory.typecode and is_list(x[0]) and not any(is_list(number) for number in x[0]):
+    one_kind = len(set(map(type, x))) == 1
+    if memory.typecode and one_kind and is_list(x[0]) and not any(is_list(number) for number in x[0]):
         return memory.new(list(chain.from_iterable(x)))
-    rows = []
+    rows, keys = [], set()
     for sample in x:
         numbers: list[Any] = []
-        structure(sample, numbers)
+        keys.add(structure(sample, numbers, bools=True).key)
         rows.append([number(x) for x in numbers])
+    if len(keys) > 1:
+        raise NotSeparable("samples that are nested in different ways")
     if not memory.typecode:
         return rows
     buffer = memory.new([])
@@ -302,54 +337,160 @@ def _rows(x: Any, memory: Memory) -> Any:
 # What is traced.
 
 
+TRACED = 2_000_000  # inputs of all nodes of a model, for as many samples as it is traced for at most: this takes 1 s
+
+
+class Traced(NamedTuple):
+    """What came of a batch.
+
+    predictions:  the numbers of each prediction, and `nesting`, the structure of them all; None if there is not one
+                  for each sample
+    right:        what is right of each sample, if that is asked
+    """
+
+    batch: Batch
+    predictions: list[list[Any]]
+    nesting: Structure | None
+    loss: Any
+    right: list[Any]
+
+    def each(self) -> list[Any]:
+        """The numbers of the first prediction, if the others are the same functions of their samples."""
+        if self.nesting is None:
+            raise NotSeparable("the model returns no list of a prediction for each sample")
+        return [same(self.batch, column) for column in zip(*self.predictions)]
+
+
+class Samples:
+    """Traces of batches of any number of samples of one structure, with forms in common; sy None asks for no loss."""
+
+    def __init__(self, session: CompiledSession, sx: Structure, sy: Structure | None) -> None:
+        self.session, self.sx, self.sy = session, sx, sy
+        self.forms: dict[Any, int] = {}
+
+    def traced(self, n: int, given: Structure | None = None) -> Traced:
+        """A batch of n. With `given`, the structure of a prediction, predictions are inputs: it is the loss alone."""
+        try:
+            return self._traced(n, given)
+        except NotSeparable:
+            raise
+        except Exception as error:  # the user's own, which may be about a length that never comes
+            reason = f"a batch of {n} raises {type(error).__name__}: {error}"
+        raise NotSeparable(reason)  # out here, without the error, whose traceback would keep the trace alive
+
+    def _traced(self, n: int, given: Structure | None) -> Traced:
+        session, trace = self.session, Trace()
+        sx = given or self.sx
+        xs = [trace.input(f"x{s}", _size(sx)) for s in range(n)]
+        ys = [trace.input(f"y{s}", _size(self.sy) if self.sy else 0) for s in range(n)]
+        loss, right = None, []
+        with trace.running():
+            prediction = [nested(sx, iter(x)) for x in xs]
+            if given:
+                for number in chain.from_iterable(xs):
+                    number.requires_grad = True
+            else:
+                prediction = session.model(prediction)
+            if self.sy:
+                yb = [nested(self.sy, iter(y)) for y in ys]
+                loss = session.loss_fn(prediction, yb)
+                if not isinstance(loss, Value):
+                    raise NotSeparable("the loss is no number that was computed from the model")
+                if session.correct:
+                    right = [session.correct(p, y) for p, y in zip(prediction, yb, strict=True)]
+        batch = Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], self.forms)
+        if batch.draws != _drawing_order(_blocks(batch.draws), n):
+            raise NotSeparable("random numbers that are not drawn in the order of the samples")
+        return Traced(batch, *_taken_apart(prediction, n), loss, right)
+
+    def most(self, two: Traced) -> int:
+        """For how many samples the model is asked at most; 0 if it consists of layers that are known to map samples."""
+        try:
+            two.each()
+        except NotSeparable:
+            return sys.maxsize  # there are no predictions that could be given to the loss alone
+        if all(map(_is_ours, self.session.model.modules())):
+            return 0
+        return max(3, 2 * TRACED // (1 + sum([len(inputs_of(z)) for z in two.batch.trace.tape])))
+
+
+def _is_ours(module: Any) -> bool:
+    return type(module).__module__.partition(".")[0] == "milligrad" and "forward" not in vars(module)
+
+
+def _taken_apart(prediction: Any, n: int) -> tuple[list[list[Any]], Structure | None]:
+    """The numbers of each sample's prediction, and the structure of them all."""
+    if not is_list(prediction) or len(prediction) != n:
+        return [], None
+    numbers: list[list[Any]] = [[] for _ in range(n)]
+    nestings = [structure(p, mine, outputs=True) for p, mine in zip(prediction, numbers)]
+    return (numbers, nestings[0]) if len({nesting.key for nesting in nestings}) == 1 else ([], None)
+
+
+class Formula:
+    """The loss of a batch of any length, and what is right of a sample, found from batches of two and of three."""
+
+    def __init__(self, two: Traced, three: Traced) -> None:
+        self.two = two
+        (self.n,) = two.batch.trace.input("count", 1)
+        self.loss, self.right = self._found(three)
+
+    def _found(self, many: Traced) -> tuple[Any, Any]:
+        two = self.two
+        with two.batch.trace.running():
+            loss = separated(two.batch, many.batch, two.loss, many.loss, self.n)
+        right = same(two.batch, two.right) if two.right else 0.0
+        if two.right and many.batch.form_of(same(many.batch, many.right)) != two.batch.form_of(right):
+            raise NotSeparable("what is right of a sample depends on the batch's length")
+        return loss, right
+
+    def check(self, many: Traced) -> None:
+        """Raise NotSeparable if another formula is found from batches of two and of many."""
+        form_of = self.two.batch.form_of
+        if form_of(self._found(many)[0]) != form_of(self.loss):
+            raise NotSeparable(f"a batch of {many.batch.n} is another function than one of two or three")
+
+
 class Separated:
     """The loss, what is right, and the gradient, of a batch of any length, in terms of one sample."""
 
     def __init__(self, session: CompiledSession, sx: Structure, sy: Structure, train: bool) -> None:
         self.clock = Clock()
         with collector_paused(), self.clock("trace"), enable_grad():
-            forms: dict[Any, int] = {}
-            results = [_traced_batch(session, sx, sy, n, forms) for n in (2, 3)]
-            (two, loss2, right2), (three, loss3, _) = results
-            self.trace = two.trace
-            self.n = self.trace.input("count", 1)
-            loss = separated(two, three, loss2, loss3, self.n[0])
-            right = _over_samples(same(two, right2), two) if session.correct else 0.0
-            outputs = [loss * self.n[0], right]
-            if train:
-                wrt = [v for p in session.parameters for v in p.values]
-                with self.trace.running():
-                    outputs += gradients(loss, wrt, lambda x: bool(two.mask_of(x)))
-        self.outputs, self.batch = outputs, two
+            self.samples = Samples(session, sx, sy)
+            two = self.samples.traced(2)
+            self.most = self.samples.most(two)
+            self.formula = Formula(two, self.samples.traced(3))
+            self.loss_alone: Formula | None = None
+            self.proved = {0, 2, 3}
+            self.batch, self.n = self.formula.two.batch, [self.formula.n]
+            self.trace = self.batch.trace
+            with self.trace.running():
+                loss, right = self.formula.loss, _over_samples(self.formula.right, self.formula.n)
+                self.outputs = [loss * self.formula.n, right]
+                if train:
+                    wrt = [v for p in session.parameters for v in p.values]
+                    self.outputs += gradients(loss, wrt, lambda x: self.batch.owner_of(x) != NONE)
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
-        self.random = [x for x, (s, _) in zip(self.trace.random, two.draws) if s == 0]
-        self.draws = _blocks(two.draws)
+        self.random = [x for x, (s, _) in zip(self.trace.random, self.batch.draws) if s == 0]
+        self.draws = _blocks(self.batch.draws)
+
+    def prove(self, n: int) -> bool:
+        """Raise NotSeparable if a batch of n is another function: by its trace, or by that of its loss alone."""
+        with collector_paused(), self.clock("trace"), enable_grad():
+            samples, two, whole = self.samples, self.formula.two, min(n, self.most)
+            if whole not in self.proved:
+                self.formula.check(samples.traced(whole))
+                self.proved.add(whole)
+            if whole < n and n not in (2, 3):
+                if self.loss_alone is None:
+                    self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
+                self.loss_alone.check(samples.traced(n, two.nesting))
+        return True
 
 
-def _traced_batch(
-    session: CompiledSession, sx: Structure, sy: Structure, n: int, forms: dict[Any, int]
-) -> tuple[Batch, Any, list[Any]]:
-    """(the trace, the loss of n samples, what is right of each)."""
-    trace = Trace()
-    xs = [trace.input(f"x{s}", _size(sx)) for s in range(n)]
-    ys = [trace.input(f"y{s}", _size(sy)) for s in range(n)]
-    with trace.running():
-        xb = [nested(sx, iter(x)) for x in xs]
-        yb = [nested(sy, iter(y)) for y in ys]
-        prediction = session.model(xb)
-        loss = session.loss_fn(prediction, yb)
-        if not isinstance(loss, Value):
-            raise NotSeparable("the loss is no number that was computed from the model")
-        right: list[Any] = []
-        if session.correct:
-            right = [session.correct(p, y) for p, y in zip(prediction, yb, strict=True)]
-    return Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], forms), loss, right
-
-
-def _over_samples(x: Any, batch: Batch) -> Any:
-    if type(x) is Symbol:
-        return x.record(total, (x, 1.0))
-    return batch.trace.inputs["count"][0] * x
+def _over_samples(x: Any, n: Symbol) -> Any:
+    return x.record(total, (x, 1.0)) if type(x) is Symbol else n * x
 
 
 def _size(s: Structure) -> int:
@@ -375,6 +516,12 @@ def _blocks(draws: list[tuple[int, int]]) -> list[int]:
                 blocks.append(1)
         before = s
     return blocks
+
+
+def _drawing_order(blocks: list[int], n: int) -> list[tuple[int, int]]:
+    """(sample, k) in the order in which n samples draw so many numbers at a time."""
+    first = [sum(blocks[:i]) for i in range(len(blocks))]
+    return [(s, k + i) for k, block in zip(first, blocks) for s in range(n) for i in range(block)]
 
 
 # What is compiled.
@@ -596,30 +743,23 @@ class Predict:
     """A program that predicts sample by sample."""
 
     def __init__(self, session: CompiledSession, sx: Structure) -> None:
-        forms: dict[Any, int] = {}
         self.clock = Clock()
-        with collector_paused(), self.clock("trace"):
-            trace = Trace()
-            xs = [trace.input(f"x{s}", _size(sx)) for s in range(2)]
-            with trace.running():
-                predictions = session.model([nested(sx, iter(x)) for x in xs])
-            if not is_list(predictions) or len(predictions) != 2:
-                raise NotSeparable("the model returns no list of a prediction for each sample")
-            if trace.random:
-                raise NotSeparable("a prediction that draws random numbers, batch by batch")
-            batch = Batch(trace, xs, forms)
-            outputs: tuple[list[Any], list[Any]] = ([], [])
-            self.returned, _ = [structure(p, out, outputs=True) for p, out in zip(predictions, outputs)]
-            if len(outputs[0]) != len(outputs[1]):
-                raise NotSeparable("predictions of different shapes")
-            numbers = [same(batch, pair) for pair in zip(*outputs)]
-        self.x = Array("x", len(xs[0]), "input", True)
+        with collector_paused(), self.clock("trace"), enable_grad():
+            self.samples = Samples(session, sx, None)
+            two = self.samples.traced(2)
+            numbers = two.each()
+            self.forms, self.most = [*map(two.batch.form_of, numbers)], self.samples.most(two)
+        self.nesting, self.proved, trace = two.nesting or NUMBER, {0, 2}, two.batch.trace
+        if trace.random:
+            raise NotSeparable("a prediction that draws random numbers, batch by batch")
+        xs = trace.inputs["x0"]
+        self.x = Array("x", len(xs), "input", True)
         self.result = Array("prediction", len(numbers), "output", True)
         program, self.others, self.captured = _program(
             session,
             trace.tape,
             numbers,
-            [Layout(self.x, xs[0])],
+            [Layout(self.x, xs)],
             [Layout(self.result, range(len(numbers)))],
             self.clock,
         )
@@ -627,6 +767,17 @@ class Predict:
         self.code = build(self.program, session.backend, PREDICT_ROWS, session.dtype)
         self.buffers = {**session.buffers, self.captured: session.memory.zeros(self.captured.size)}
         session.memory.bind(self.code, self.program, self.buffers)
+
+    def prove(self, n: int) -> bool:
+        """Raise NotSeparable if a sample among n is predicted otherwise than one of two."""
+        whole = min(n, self.most)
+        if whole not in self.proved:
+            with collector_paused(), self.clock("trace"), enable_grad():
+                many = self.samples.traced(whole)
+                if [*map(many.batch.form_of, many.each())] != self.forms or many.nesting.key != self.nesting.key:  # type: ignore[union-attr]
+                    raise NotSeparable("predictions that depend on the batch's length")
+            self.proved.add(whole)
+        return True
 
     def run(self, session: CompiledSession, x: Sequence[Any]) -> list[Any]:
         """The predictions, nested."""
@@ -638,7 +789,7 @@ class Predict:
         data = {self.x: rows if session.memory.typecode else [v for row in rows for v in row]}
         self.code.rows(data if self.x in self.program.arrays else {}, {self.result: results}, n)
         flat = list(results)
-        return [nested(self.returned, iter(flat[i * m : (i + 1) * m])) for i in range(n)]
+        return [nested(self.nesting, iter(flat[i * m : (i + 1) * m])) for i in range(n)]
 
 
 class WholePrediction:

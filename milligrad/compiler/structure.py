@@ -30,8 +30,8 @@ NUMBER = Structure("number", None, "n")
 _QUICK = {float, int}
 
 
-def structure(x: Any, numbers: list[Any], outputs: bool = False) -> Structure:
-    """The structure of x; its numbers (floats, ints, Values …) are appended to `numbers`, in order."""
+def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = False) -> Structure:
+    """The structure of x; its numbers (floats, ints, Values …; with `bools` True and False, too) go to `numbers`."""
     kind = type(x)
     if kind is float or isinstance(x, Value):
         numbers.append(x)
@@ -40,15 +40,15 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False) -> Structure:
         numbers.extend(map(float, x))
         return Structure("numbers", len(x), len(x))
     if isinstance(x, dict):
-        parts = [structure(part, numbers, outputs) for part in x.values()]
+        parts = [structure(part, numbers, outputs, bools) for part in x.values()]
         return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
     if is_list(x):
-        parts = [structure(part, numbers, outputs) for part in x]
+        parts = [structure(part, numbers, outputs, bools) for part in x]
         if parts and not isinstance(x, tuple) and all([part is NUMBER for part in parts]):
             return Structure("numbers", len(parts), len(parts))
         name = "tuple" if isinstance(x, tuple) else "list"
         return Structure(name, parts, (name, tuple([p.key for p in parts])))
-    if (kind is not bool and hasattr(kind, "__float__")) or kind is complex:
+    if ((bools or kind is not bool) and hasattr(kind, "__float__")) or kind is complex:
         numbers.append(number(x, "output" if outputs else "argument"))
         return NUMBER
     return Structure("fixed", x, ("fixed", _hashable(x)))

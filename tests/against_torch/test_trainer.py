@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from milligrad import functional as F
-from milligrad import manual_seed, nn, optim
+from milligrad import manual_seed, nn, ops, optim
 from milligrad.optim import lr_scheduler
 from milligrad.trainer import Trainer
 
@@ -161,3 +161,49 @@ def test_steps_on_sequences_of_many_lengths_are_pytorchs(backend):
     assert history.batch_losses == pytest.approx(losses, rel=1e-10)
     for name, now in theirs.state_dict().items():
         torch.testing.assert_close(tensors(model.state_dict()[name]), now, rtol=1e-10, atol=1e-12)
+
+
+LOSSES = {  # of the mean of squares, that of the absolute errors, three parameters of the loss and the outputs
+    "a square": lambda f, mse, mae, w, p: (w[0] + mse) ** 2,
+    "learned uncertainties": lambda f, mse, mae, w, p: mse * f.exp(-w[0]) + w[0] + mae * f.exp(-w[1]) + w[1],
+    "a function of both": lambda f, mse, mae, w, p: f.exp(mse * 0.1 + w[0]) / (w[1] + mae) + w[2] * w[0],
+    "detached": lambda f, mse, mae, w, p: mse / (1 + mse.detach()) + w[0] * (mae * w[0]).detach(),
+    "a function of the length": lambda f, mse, mae, w, p: mse * w[0] * (len(p) // 2 + 1) + f.tanh(mae) ** len(p),
+    "some of the samples": lambda f, mse, mae, w, p: mse * w[0] + p[-1][0] * w[1] + p[:3][0][1] * min(len(p), 3),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_with_parameters_beside_the_mean_are_pytorchs(backend, name):
+    class Loss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter([0.5, 0.9, 0.7])
+
+        def forward(self, p, t):
+            differences = [a - b for row, target in zip(p, t) for a, b in zip(row, target)]
+            mse, mae = ops.mean([d * d for d in differences]), ops.mean([abs(d) for d in differences])
+            return LOSSES[name](ops, mse, mae, self.w, p)
+
+    model, theirs = networks(2)
+    loss_fn, w = Loss(), torch.tensor([0.5, 0.9, 0.7], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([*theirs.parameters(), w], lr=0.002, momentum=0.5)
+    trainer = Trainer(
+        model, loss_fn, optim.SGD([*model.parameters(), loss_fn.w], lr=0.002, momentum=0.5), backend=backend
+    )
+    for batch_size in (1, 4):
+        losses = []
+        for k in range(0, len(X), batch_size):
+            x, y = tensors(X[k : k + batch_size]), tensors(sums(X[k : k + batch_size]))
+            p = theirs(x)
+            loss = LOSSES[name](torch, ((p - y) ** 2).mean(), (p - y).abs().mean(), w, p)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item() * len(x))
+        history = trainer.fit(X, sums(X), batch_size=batch_size, shuffle=False, progress=False)
+        assert history.loss == pytest.approx([sum(losses) / len(X)], rel=1e-9)
+    for key, now in theirs.state_dict().items():
+        torch.testing.assert_close(tensors(model.state_dict()[key]), now, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(tensors([v.data for v in loss_fn.w]), w.detach(), rtol=1e-9, atol=1e-11)

@@ -1,7 +1,8 @@
 """A function of a batch as a loop over samples: what is found, what is refused, and both against the eager engine.
 
-`Separated(f, width)` is f of a batch, found from batches of two and three samples; called with a batch of any length it
-gives [f, ∂f/∂parameters], which `check` compares with the eager engine on that batch.
+`separate(f, width)` is f of a batch, found from batches of two and three samples; `run` it with a batch of any length
+for [f, ∂f/∂parameters], which `check` compares with the eager engine on that batch. `holds(f, n)` says whether what was
+found is proved for a batch of n.
 """
 
 import random
@@ -14,10 +15,10 @@ from milligrad import random as source
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, interpret
 from milligrad.compiler.reroll import Layout, reroll
-from milligrad.compiler.samples import Batch, NotSeparable, gradients, same, separated
+from milligrad.compiler.samples import NONE, SEVERAL, Batch, NotSeparable, gradients, same, separated
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed, total
-from milligrad.engine import Value
+from milligrad.engine import Value, no_grad
 from tests.compiler.graphs import assert_close
 
 
@@ -37,6 +38,19 @@ def separate(f, width):
     (n,) = two.trace.input("count", 1)
     with two.trace.running():
         return two, separated(two, three, z2, z3, n), n
+
+
+def holds(f, n, width=1):
+    """Whether the f found from batches of two and three is the one found from batches of two and n."""
+    forms = {}
+    (two, z2), (three, z3), (many, z) = (traced(f, k, width, forms) for k in (2, 3, n))
+    (count,) = two.trace.input("count", 1)
+    with two.trace.running():
+        expected = separated(two, three, z2, z3, count)
+        try:
+            return two.form_of(separated(two, many, z2, z, count)) == two.form_of(expected)
+        except NotSeparable:
+            return False
 
 
 def refuse(f, width=1):
@@ -67,7 +81,7 @@ def run(f, width, parameters, samples, draws=None):
     """[f, *∂f/∂parameters] of the samples by the loop over samples, through all passes."""
     two, z, n = separate(f, width)
     with two.trace.running():
-        outputs = [z, *gradients(z, parameters, lambda x: bool(two.mask_of(x)))]
+        outputs = [z, *gradients(z, parameters, lambda x: two.owner_of(x) != NONE)]
     tape = two.trace.tape
     others = captured(tape, needed(tape, outputs), outputs)
     first = [x for x, (s, _) in zip(two.trace.random, two.draws) if s == 0]
@@ -210,14 +224,14 @@ def test_a_node_that_samples_and_the_regulariser_share(w):
 def test_the_sums_over_samples_for_a_shared_node_are_made_at_that_node(w):
     two, z, _ = separate(lambda xs: ops.sum([ops.sin(2 * w[0] * x[0]) for x in xs]), 1)
     with two.trace.running():
-        (g,) = gradients(z, w[:1], lambda x: bool(two.mask_of(x)))
+        (g,) = gradients(z, w[:1], lambda x: two.owner_of(x) != NONE)
     over, factor = inputs_of(g)
     assert g.op is ops.mul and over.op is total and factor == 2.0
 
 
 def test_what_a_loss_does_not_depend_on_has_the_derivative_zero(w):
     two, z, _ = separate(lambda xs: ops.mean([w[0] * x[0] for x in xs]), 1)
-    assert gradients(z, w, lambda x: bool(two.mask_of(x)))[1:] == [0.0] * 3
+    assert gradients(z, w, lambda x: two.owner_of(x) != NONE)[1:] == [0.0] * 3
     assert gradients(3.0, w, bool) == [0.0] * 4
 
 
@@ -230,6 +244,94 @@ def test_a_node_used_twice_is_taken_apart_once(w):
 
     two, _, _ = separate(f, 1)
     assert len(two.trace.tape) < 100
+
+
+def test_parameters_beside_a_mean_are_live_and_get_their_gradient(w):
+    def mean(xs):
+        return ops.mean([model(x, w) ** 2 for x in xs])
+
+    for f in (
+        lambda xs: (w[0] + mean(xs)) ** 2,
+        lambda xs: mean(xs) * ops.exp(-w[1]) + w[1],
+        lambda xs: ops.exp(mean(xs) + w[2]),
+        lambda xs: w[0] * w[1] / (1 + mean(xs)) + ops.sum([w[3], mean(xs), w[3] * w[3]]),
+        lambda xs: ops.dot([w[0], mean(xs)], [mean(xs), w[1]]) + w[0],
+        lambda xs: +w[0] if xs else None,
+    ):
+        check(f, 2, w)
+
+
+def test_a_sum_that_starts_with_a_parameter(w):
+    check(lambda xs: sum([model(x, w) for x in xs], w[0]), 2, w)
+    check(lambda xs: sum([model(x, w) for x in xs], ops.exp(w[0]) * w[1]) / len(xs), 2, w)
+    assert found(lambda xs: sum([ops.sin(x[0]) for x in xs], w[0]), 1, w=w[0]) == "add(Σ(sin(x)), mul(w, 1.0))"
+
+
+def test_where_a_gradient_ends_it_ends_in_the_loop_too(w):
+    def unseen(f):
+        with no_grad():
+            return f()
+
+    for f in (
+        lambda xs, mean: mean / mean.detach(),
+        lambda xs, mean: mean * (mean * w[0]).detach() + w[0],
+        lambda xs, mean: mean + unseen(lambda: ops.sum([model(x, w) for x in xs])),
+        lambda xs, mean: ops.sum([mean, unseen(lambda: ops.sum([mean, *[model(x, w) for x in xs]]))]),
+        lambda xs, mean: ops.sum([mean, *[model(x, w).detach() for x in xs]]),
+    ):
+        check(lambda xs, f=f: f(xs, ops.mean([model(x, w) ** 2 for x in xs])), 2, w)
+    refuse(lambda xs: ops.sum([+(w[0] * x[0]) if i else (w[0] * x[0]).detach() for i, x in enumerate(xs)]))
+
+
+def test_a_gradient_that_ends_for_some_lengths_only_is_noticed(w):
+    def f(xs):
+        mean = ops.mean([w[0] * x[0] for x in xs])
+        return w[1] * (mean.detach() if len(xs) == 4 else +mean)
+
+    assert [holds(f, n) for n in (1, 4, 5)] == [True, False, True]
+
+
+def test_a_power_that_depends_on_the_length(w):
+    check(lambda xs: ops.mean([model(x, w) ** 2 + 1 for x in xs]) ** len(xs), 2, w)
+    check(lambda xs: len(xs) ** ops.mean([model(x, w) ** 2 + 1 for x in xs]), 2, w)
+
+
+# Other lengths.
+
+LENGTHS = (1, 4, 5, 7, 12)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda xs: ops.mean([x[0] for x in xs]),
+        lambda xs: sum(x[0] for x in xs) * (0.3 / len(xs)),
+        lambda xs: ops.sum([ops.sum([x[0], ops.sin(x[0])]) for x in xs]) ** 2 * len(xs),
+        lambda xs: ops.dot([x[0] for x in xs], [x[0] for x in xs]) / (0.7 * len(xs)),
+        lambda xs: ops.sum([term for x in xs for term in (x[0], ops.sin(x[0]))]) + ops.exp(sum(x[0] for x in xs)),
+        lambda xs: ops.mean([x[0] for x in xs[::-1]]),
+    ],
+)
+def test_what_is_proved_for_other_lengths(f):
+    assert [n for n in LENGTHS if holds(f, n)] == [*LENGTHS]
+
+
+@pytest.mark.parametrize(
+    ("f", "where"),
+    [
+        (lambda xs: ops.sum([x[0] for x in xs]) * (len(xs) // 2), []),
+        (lambda xs: ops.sum([x[0] for x in xs]) * min(len(xs), 3), [1]),
+        (lambda xs: ops.sum([x[0] for x in xs]) * min(len(xs), 5), [1, 4, 5]),
+        (lambda xs: ops.sum([x[0] for x in xs]) * (2 if len(xs) == 7 else 1), [1, 4, 5, 12]),
+        (lambda xs: ops.sum([x[0] for x in xs[:4]]), [1, 4]),
+        (lambda xs: ops.sum([x[0] * (1 if i < 5 else 2) for i, x in enumerate(xs)]), [1, 4, 5]),
+        (lambda xs: ops.sum([x[0] for x in xs]) / (1 if len(xs) == 1 else 3 * len(xs)), [4, 5, 7, 12]),
+        (lambda xs: ops.sum([x[0] for x in xs]) if len(xs) < 12 else ops.prod([x[0] for x in xs]), [1, 4, 5, 7]),
+        (lambda xs: ops.sum([xs[min(i, 3)][0] for i in range(len(xs))]), [1, 4]),
+    ],
+)
+def test_what_is_proved_for_some_lengths_only(f, where):
+    assert [n for n in LENGTHS if holds(f, n)] == where
 
 
 # Random numbers.
@@ -368,5 +470,5 @@ def test_the_form_of_a_node_is_that_of_its_formula_but_for_the_sample():
         lambda xs: [[ops.sin(x[0] * v) for x in xs] for v in (2.0, 3.0, xs[0][1])], 2, 2, {}
     )
     assert batch.form_of(a) == batch.form_of(b) != batch.form_of(c) == batch.form_of(d)
-    assert (batch.mask_of(a), batch.mask_of(b), batch.mask_of(e), batch.mask_of(g)) == (1, 2, 1, 3)
-    assert batch.mask_of(2.0) == batch.mask_of(Value(1.0)) == 0
+    assert [batch.owner_of(x) for x in (a, b, e, g)] == [0, 1, 0, SEVERAL]
+    assert batch.owner_of(2.0) == batch.owner_of(Value(1.0)) == NONE

@@ -3,11 +3,13 @@
 import math
 import random
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
 from milligrad import Value, manual_seed, nn, ops, optim
 from milligrad import functional as F
+from milligrad.compiler import session as module
 from milligrad.compiler.run import _has_llvmlite
 from milligrad.compiler.session import CompiledSession, Loops, Predict, Whole, WholePrediction
 from milligrad.nested import flatten
@@ -342,6 +344,331 @@ def test_ready_made_batches_of_any_length_and_without_a_batch_dimension(backend)
     one.load()
     assert one.batch(X[0], Y[0]) == about(eager_one.batch(X[0], Y[0]))
     assert one.evaluate(X[0], Y[0], None) == about(eager_one.evaluate(X[0], Y[0], None))
+
+
+# ── Losses that are more than a mean over samples ────────────────────────────────────────────────────────────────
+
+
+class Weighted(nn.Module):
+    """A loss with parameters w of its own, and all else that a formula may need."""
+
+    def __init__(self, formula, model):
+        super().__init__()
+        self.w = nn.Parameter([0.5, -0.3, 0.7])
+        self.formula, self._shared = formula, [v for p in model.parameters() for v in p.values()]
+
+    def forward(self, p, t):
+        mse = ops.mean([(a[0] - b) ** 2 for a, b in zip(p, t)])
+        mae = ops.mean([abs(a[1] - b) for a, b in zip(p, t)])
+        return self.formula(mse, mae, self.w, self._shared, p, t)
+
+
+BESIDE_A_MEAN = {
+    "a sum squared": lambda mse, mae, w, shared, p, t: (w[0] + mse) ** 2,
+    "a learned uncertainty": lambda mse, mae, w, shared, p, t: mse * ops.exp(-w[0]) + w[0],
+    "two uncertainties": lambda mse, mae, w, shared, p, t: mse * ops.exp(-w[0]) + w[0] + mae * ops.exp(-w[1]) + w[1],
+    "an exponential": lambda mse, mae, w, shared, p, t: ops.exp(mse * 0.1 + w[0]),
+    "a product": lambda mse, mae, w, shared, p, t: mse * w[0] * (mae + w[1]),
+    "a quotient": lambda mse, mae, w, shared, p, t: mse / (w[0] + mae) + w[2] / (1 + mse),
+    "a power": lambda mse, mae, w, shared, p, t: (mse + 1) ** w[0],
+    "functions of functions": lambda mse, mae, w, shared, p, t: ops.log(1 + ops.softplus(mse - w[0]) * ops.tanh(w[2])),
+    "a weight decay": lambda mse, mae, w, shared, p, t: mse + 0.1 * ops.sum([v * v for v in shared]) + w[0] * w[0],
+    "a weight decay inside": lambda mse, mae, w, shared, p, t: ops.sqrt(1 + mse + ops.sum([v * v for v in shared])),
+    "a weight decay as a factor": lambda mse, mae, w, shared, p, t: mse * (1 + ops.sum([abs(v) for v in shared])),
+    "what is inside and outside": lambda mse, mae, w, shared, p, t: (
+        ops.mean([ops.exp(w[0]) * (a[0] - b) for a, b in zip(p, t)]) ** 2 + ops.exp(w[0]) * mse
+    ),
+    "a shared node with a shared factor": lambda mse, mae, w, shared, p, t: (
+        lambda s: s * ops.mean([s * a[0] * a[0] + s for a in p]) + s
+    )(ops.tanh(w[0]) * w[1]),
+    "a parameter alone": lambda mse, mae, w, shared, p, t: w[0],
+    "no sample": lambda mse, mae, w, shared, p, t: w[0] * w[1],
+    "detached": lambda mse, mae, w, shared, p, t: mse / (1 + mse.detach()) + mae * (w[0] * mae).detach(),
+    "a start that learns": lambda mse, mae, w, shared, p, t: sum([a[0] * a[0] for a in p], w[0]) / len(p),
+    "a dot product and more": lambda mse, mae, w, shared, p, t: (
+        ops.tanh(ops.dot([*[a[0] for a in p], w[0]], [*[a[1] for a in p], mse])) + w[1]
+    ),
+}
+
+
+def two_numbers(*layers):
+    manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), *layers, nn.Linear(4, 2))
+
+
+class ByHand(nn.Module):
+    """The same network, row by row, as a user writes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = two_numbers()
+
+    def forward(self, xb):
+        return [self.layers([x])[0] for x in xb]
+
+
+class Scaled(ByHand):
+    """With parameters of no layer, on the way to every sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter([0.5, 0.2])
+
+    def forward(self, xb):
+        s = ops.exp(self.scale[0])
+        return [[s * z + self.scale[1] for z in row] for row in self.layers(xb)]
+
+
+def alike(backend, made, batches=(), steps=(), lengths=(), predict=()):
+    """A compiled and an eager session, of `made()`, a (model, loss), do the same; returns the compiled one."""
+    sessions = []
+    for b in (backend, "eager"):
+        model, loss_fn = made()
+        parameters = [p for m in (model, loss_fn) if isinstance(m, nn.Module) for p in m.parameters()]
+        sessions.append(session(b, model, optim.SGD(parameters, lr=0.02, momentum=0.5), loss_fn, correct=None))
+    s, e = sessions
+    s.load()
+    for n in batches:
+        assert s.epoch(X, T, range(11), n) == about(e.epoch(X, T, range(11), n)), n
+    for xb, yb in steps:
+        assert s.batch(xb, yb) == about(e.batch(xb, yb)), len(xb)
+    s.store()
+    assert everything(s) == about(everything(e))
+    for n in lengths:
+        assert s.evaluate(X, T, n) == about(e.evaluate(X, T, n)), n
+    for n in predict:
+        assert flatten(s.predict(X, n)) == about(flatten(e.predict(X, n))), n
+    return s
+
+
+T = [rng.choice((-1.0, 0.0, 1.0)) for _ in X]
+LENGTHS = {"python": (1, 2, 3, 4, 5, 7), "llvm": (1, 4)}  # each leaves a smaller last batch of 11 samples, or one of 1
+
+
+@pytest.mark.parametrize("name", BESIDE_A_MEAN)
+def test_parameters_beside_a_mean_learn_as_they_do_eagerly(backend, name):
+    make = [two_numbers, ByHand, Scaled][list(BESIDE_A_MEAN).index(name) % 3]
+
+    def made():
+        model = make()
+        return model, Weighted(BESIDE_A_MEAN[name], model)
+
+    lengths = LENGTHS[backend]
+    s = alike(backend, made, lengths, [(X[:n], T[:n]) for n in lengths], lengths)
+    assert Whole not in kinds(s)
+
+
+# ── The length of a batch ────────────────────────────────────────────────────────────────────────────────────────
+
+
+AS_OFTEN = ["n", "2.5 * n", "1 / n", "0.1 / n", "3.0"]  # what is one loop for every length
+OTHERWISE = [
+    "n // 2 + 1", "min(n, 3)", "min(n, 4)", "min(n, 5)", "n % 4 + 1", "n * n", "n * (n - 1) + 1", "max(n - 1, 1)",
+    "2.0 if n > 4 else 1.0", "2.0 if n > 10 else 1.0", "2.0 if n == 1 else 1.0", "n ** 0.5", "1 / (n + 1)",
+    "n if n < 7 else 7", "2 if n == 2 else 3 if n == 3 else 0.5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*AS_OFTEN, *OTHERWISE])
+def test_a_function_of_the_length_of_a_batch_is_what_it_is_for_each_length(backend, text):
+    f = eval(f"lambda n: {text}")
+
+    def made():
+        return two_numbers(), lambda p, t: ops.mean([(a[0] - b) ** 2 for a, b in zip(p, t)]) * f(len(p))
+
+    s = alike(backend, made, [2, 3, 5] if text in AS_OFTEN else LENGTHS[backend], lengths=(11,))
+    assert (Whole in kinds(s)) is (text not in AS_OFTEN)
+
+
+SOME_SAMPLES = {
+    "the first three": lambda p: ops.mean([a[0] ** 2 for a in p[:3]]),
+    "the first five": lambda p: ops.mean([a[0] ** 2 for a in p[:5]]),
+    "all but the first": lambda p: ops.sum([a[0] ** 2 for a in p[1:]]) + p[0][1],
+    "the last one": lambda p: p[-1][0] ** 2,
+    "every other one": lambda p: ops.mean([a[0] ** 2 for a in p[::2]]),
+    "neighbours": lambda p: ops.sum([(a[0] - b[0]) ** 2 for a, b in pairwise(p)]) + p[0][0],
+    "couples": lambda p: ops.sum([(a[0] - b[0]) ** 2 for a, b in zip(p[::2], p[1::2])]) + p[0][0],
+    "all pairs": lambda p: ops.sum([a[0] * b[0] for i, a in enumerate(p) for b in p[:i]]) + p[0][1],
+    "two halves": lambda p: ops.sum([a[0] for a in p[: len(p) // 2]]) - ops.sum([a[1] for a in p[len(p) // 2 :]]),
+    "the first four count twice": lambda p: ops.sum([a[0] * (2 if i < 4 else 1) for i, a in enumerate(p)]),
+    "by position": lambda p: ops.mean([i * a[0] for i, a in enumerate(p)]),
+    "the largest": lambda p: ops.max([a[0] for a in p]),
+    "a softmax over samples": lambda p: ops.logsumexp([a[0] for a in p]),
+    "a variance": lambda p: (lambda m: ops.mean([(a[0] - m) ** 2 for a in p]))(ops.mean([a[0] for a in p])) + p[0][1],
+}
+
+
+@pytest.mark.parametrize("name", SOME_SAMPLES)
+def test_samples_that_are_not_treated_alike_are_told_apart_in_batches_of_any_length(backend, name):
+    lengths = LENGTHS[backend]
+    s = alike(backend, lambda: (two_numbers(), lambda p, t: SOME_SAMPLES[name](p)), lengths, lengths=(11,))
+    assert Whole in kinds(s)
+
+
+def test_a_loss_that_takes_batches_of_some_lengths_only_takes_them_compiled(backend):
+    def loss_fn(p, t):
+        if len(p) not in (4, 1):
+            raise ValueError("four, please")
+        return ops.mean([(a[0] - b) ** 2 for a, b in zip(p, t)])
+
+    s = alike(backend, lambda: (two_numbers(), loss_fn), steps=[(X[:4], T[:4]), (X[4:8], T[4:8]), (X[:1], T[:1])])
+    for make in (lambda: s.batch(X[:3], T[:3]), lambda: s.epoch(X, T, range(6), 3), lambda: s.evaluate(X, T, 5)):
+        with pytest.raises(ValueError, match="four, please"):
+            make()
+
+
+def test_an_exponent_that_is_the_length_of_the_batch(backend):
+    def made(f):
+        return lambda: (two_numbers(), lambda p, t: f(1 + ops.tanh(F_mse(p, t)), len(p)))
+
+    for f in (
+        lambda mse, n: mse**n,
+        lambda mse, n: n**mse,
+        lambda mse, n: mse ** (1 / n),
+        lambda mse, n: n ** ops.tanh(mse**n),
+    ):
+        s = alike(backend, made(f), (3, 4), lengths=(11,))
+        assert Whole not in kinds(s)
+
+
+class Counting(ByHand):
+    """A network of which a `rule` (of the length and a row's position) makes more in a batch than of each sample."""
+
+    def __init__(self, rule):
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, xb):
+        return [[self.rule(len(xb), i) * z for z in row] for i, row in enumerate(self.layers(xb))]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda n, i: n // 2 + 1,
+        lambda n, i: min(n, 3),
+        lambda n, i: 2 if n > 6 else 1,
+        lambda n, i: 2 if i >= 2 else 1,
+        lambda n, i: 2 if i == n - 1 else 1,
+        lambda n, i: 1 / n,
+        lambda n, i: 2 if n == 1 else 1,
+        lambda n, i: i % 4 + 1,
+    ],
+)
+def test_a_model_that_counts_samples_predicts_and_learns_as_it_does_eagerly(backend, rule):
+    loss = Weighted(BESIDE_A_MEAN["a learned uncertainty"], two_numbers()).forward
+    alike(backend, lambda: (Counting(rule), loss), (4, 7), lengths=(5,), predict=(1, 2, 3, 5, 11))
+
+
+def test_a_model_that_maps_samples_is_one_loop(backend):
+    s = alike(backend, lambda: (ByHand(), F_mse), (4,), lengths=(5,), predict=(1, 2, 5, 11))
+    assert {*kinds(s)} == {Loops, Predict}
+
+
+def F_mse(p, t):
+    return ops.mean([(a[0] - b) ** 2 for a, b in zip(p, t)])
+
+
+def test_a_large_model_is_traced_for_few_samples_and_its_loss_for_all(backend, monkeypatch):
+    monkeypatch.setattr(module, "TRACED", 1)
+    seen = []
+
+    class Watched(ByHand):
+        def forward(self, xb):
+            seen.append(len(xb))
+            return super().forward(xb)
+
+    s = alike(backend, lambda: (Watched(), F_mse), (7,), predict=(7,))
+    assert kinds(s) == [Loops, Predict] and set(seen[:2]) == {2, 3}
+    made = lambda: (ByHand(), lambda p, t: F_mse(p[:5], t))  # noqa: E731
+    assert kinds(alike(backend, made, (7,))) == [Whole, Loops]  # of 7 and of 4
+
+
+def test_layers_are_known_to_map_samples(backend, monkeypatch):
+    seen, forward = [], nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
+    s = session(backend, two_numbers(), loss_fn=F_mse, correct=None)
+    s.load()
+    s.epoch(X, T, range(11), 8)
+    assert {*seen} == {2, 3} and kinds(s) == [Loops]
+
+
+# ── Ready-made batches ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Nested(nn.Module):
+    """It takes a sample of any nesting, and minds which."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter([0.3, -0.2, 0.1])
+
+    def forward(self, xb):
+        kind = {list: 0, tuple: 1}
+        offset = self.w[kind[type(xb)]]
+        return [offset + sum([z * self.w[kind.get(type(x), 2)] for z in flatten(x)]) for x in xb]
+
+
+def first_numbers(p, t):
+    return ops.mean([(a - flatten(b)[-1]) ** 2 for a, b in zip(p, t)])
+
+
+MIXED = [
+    [[1.0, 2.0], [3.0]], [[3.0], [1.0, 2.0]], [[1.0], [3.0]], [[1.0, 2.0], [3.0, 1.0], [4.0]],
+    [[1.0, 2.0], (3.0, 1.0)], [(1.0, 2.0), [3.0, 1.0]], [1.0, [2.0]], [[2.0], 1.0], [1.0, 2.0],
+    ([1.0, 2.0], [3.0, 1.0]), [[[1.0], 2.0], [3.0, [1.0]]], [[True, 2.0], [1.0, False]], [[True, True], [False, True]],
+    [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
+]  # fmt: skip
+
+
+def test_ready_made_batches_of_samples_that_are_nested_in_different_ways(backend):
+    steps = [(xb, [1.0, 0.5, 2.0][: len(xb)]) for xb in MIXED]
+    steps += [([[1.0, 2.0], [3.0, 1.0]], t) for t in ([1.0, [2.0]], [[1.0], [2.0, 0.5]], (1.0, 2.0), [True, False])]
+    alike(backend, lambda: (Nested(), first_numbers), steps=[*steps, *steps[::-1]])
+
+
+def test_samples_of_a_data_set_that_are_nested_in_different_ways(backend):
+    for x in (MIXED[4] * 3, MIXED[11] * 3, [[[1.0], [2.0]], [(2.0,), [1.0]], [[3.0], (3.0,)]]):
+        s, e = (session(b, Nested(), loss_fn=first_numbers, correct=None) for b in (backend, "eager"))
+        s.load()
+        y = [True, False, 1.0, 2, 0.5, 1.0][: len(x)]
+        assert s.epoch(x, y, range(len(x)), 2) == about(e.epoch(x, y, range(len(x)), 2))
+        s.store()
+        assert s.evaluate(x, y, 2) == about(e.evaluate(x, y, 2)) and s.predict(x, 2) == about(e.predict(x, 2))
+
+
+DRAWING = {
+    "layer by layer": lambda self, xb: F.dropout(self.layers(F.dropout(xb, 0.3)), 0.5),
+    "twice for each sample": lambda self, xb: [F.dropout(self.layers([F.dropout(x, 0.3)])[0], 0.5) for x in xb],
+    "the last sample first": lambda self, xb: F.dropout(self.layers(xb)[::-1], 0.5)[::-1],
+    "number by number": lambda self, xb: [*zip(*[F.dropout(c, 0.5) for c in zip(*self.layers(xb))])],
+    "once for all samples": lambda self, xb: (
+        lambda kept: [[z * k for z, k in zip(row, kept)] for row in self.layers(xb)]
+    )(F.dropout([1.0, 1.0], 0.5)),
+    "for nothing": lambda self, xb: (F.dropout(xb, 0.5), self.layers(xb))[1],
+    "for half of the samples": lambda self, xb: (lambda h: F.dropout(h[: len(h) // 2], 0.5) + h[len(h) // 2 :])(
+        self.layers(xb)
+    ),
+    "by the length": lambda self, xb: F.dropout(self.layers(xb), 0.5 if len(xb) > 3 else 0.1),
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_random_numbers_are_drawn_in_the_order_of_the_eager_engine(name):
+    class Drawing(ByHand):
+        def forward(self, xb):
+            return DRAWING[name](self, xb)
+
+    for n in (1, 3, 4):
+        results = []
+        for b in ("python", "eager"):
+            s = session(b, Drawing(), loss_fn=F_mse, correct=None)
+            s.load()
+            manual_seed(5)
+            results.append([*s.epoch(X, T, range(11), n), *s.evaluate(X, T, n), *flatten(s.predict(X, n))])
+            s.store()
+            results[-1] += [*everything(s), generator().random()]
+        assert results[0] == about(results[1])
 
 
 # ── What is not finite ───────────────────────────────────────────────────────────────────────────────────────────
