@@ -133,3 +133,23 @@ def test_a_derivative_that_does_not_exist_is_refused_where_a_result_depends_on_i
 def test_an_overflow_on_the_way_is_no_matter(backend):
     f = lambda x: 1 / (1 + exp(x))  # noqa: E731
     assert mg.compile(value_and_grad(f), backend=backend)(1000.0) == (0.0, 0.0)
+
+
+AT_INFINITY = {  # the first and the second derivative where x is inf, and where it is -inf: limits
+    "atan": (mg.atan, (0.0, 0.0), (0.0, 0.0)),
+    "erf": (mg.erf, (0.0, 0.0), (0.0, 0.0)),
+    "tanh": (mg.tanh, (0.0, 0.0), (0.0, 0.0)),
+    "sigmoid": (mg.sigmoid, (0.0, 0.0), (0.0, 0.0)),
+    "silu": (lambda x: x * mg.sigmoid(x), (1.0, 0.0), (0.0, 0.0)),
+    "gelu": (mg.functional.gelu, (1.0, 0.0), (0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", AT_INFINITY)
+def test_the_derivatives_at_infinity_are_limits(name):
+    f, *expected = AT_INFINITY[name]
+    for x, (first, second) in zip((math.inf, -math.inf), expected):
+        assert grad(f)(x) == first and hessian(f)(x) == second
+        assert [mg.compile(g, backend=b)(x) for b in BACKENDS for g in (grad(f), hessian(f))] == [first, second] * len(
+            BACKENDS
+        )

@@ -59,6 +59,7 @@ from milligrad.ops import LOG_EPSILON, added
 FIELDS = 64  # the longest array that may be kept as local variables, one for each number
 UNROLL = 3  # the longest segment that is spelled out: a*b + c*d + e*f takes 119 ns, sum(map(mul, …)) of them 217 ns
 NARROW = 8  # an inner loop shorter than that changes places with the longest one around it
+NESTED = 8  # sums within sums, before the inner one gets a name: Python's parser knows 200 parentheses
 LONG = 12  # operations in one expression, before it gets a name
 WIDTH = 88  # characters of a comprehension, before it gets lines of its own
 LETS = 3  # names inside a comprehension, before it becomes a loop of statements
@@ -1124,10 +1125,14 @@ class _Nest:
     def sum(self, segments: Sequence[Segment], block: _Block) -> Expr:
         """All inputs added up from left to right."""
         total: Expr | None = None
-        for spelled, run in groupby(segments, lambda s: not s.dims and not (s.over_samples and self.text.samples)):
+        groups = groupby(segments, lambda s: not s.dims and not (s.over_samples and self.text.samples))
+        for k, (spelled, run) in enumerate(groups, 1):
+            if total and k % NESTED == 0:
+                total = block.atom(total)
             if not spelled:
-                for s in run:
-                    total = _added(self.runs(s, block), total, 2)
+                runs = [self.runs(s, block) for s in run]
+                for part in [runs] if len(runs) > UNROLL else [[text] for text in runs]:
+                    total = _added(part[0] if len(part) == 1 else f"chain({', '.join(part)})", total, 2 * len(part))
                 continue
             terms = [self.product(s, block) for s in run]
             if len(terms) > LONG:  # a + b + … would be nested as deep as it is long

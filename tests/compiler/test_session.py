@@ -14,7 +14,7 @@ from milligrad.compiler.run import _has_llvmlite
 from milligrad.compiler.session import CompiledSession, Loops, Predict, Whole, WholePrediction
 from milligrad.nested import flatten
 from milligrad.random import generator
-from milligrad.trainer import _EagerSession, _is_largest
+from milligrad.trainer import Trainer, _EagerSession, _is_largest
 
 BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not _has_llvmlite(), reason="needs llvmlite"))]
 needs_llvm = pytest.mark.skipif(not _has_llvmlite(), reason="needs llvmlite")
@@ -771,3 +771,25 @@ def test_numbers_are_floats_when_they_come_back(backend):
     s.store()
     assert {type(x) for x in everything(s)} <= {float, int} and all(map(math.isfinite, everything(s)))
     assert all(type(v.data) is float for p in s.model.parameters() for v in p.values())
+
+
+def test_a_recurrence_over_many_steps_is_no_problem_for_pythons_parser():
+    """Gradients of 300 steps are 300 sums to be added up."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = nn.RNN(1, 2, batch_first=True), nn.Linear(2, 1)
+
+        def forward(self, x):
+            return [self.out(steps[-1]) for steps in self.rnn(x)[0]]
+
+    losses = {}
+    for backend in ("eager", "python"):
+        manual_seed(0)
+        model = Last()
+        trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.01), backend=backend, metric=None)
+        xs = [[[math.sin(i + k)] for i in range(300)] for k in range(2)]
+        history = trainer.fit(xs, [[1.0], [0.0]], epochs=2, batch_size=2, progress=False)
+        losses[backend] = [row["loss"] for row in history.epochs]
+    assert losses["python"] == pytest.approx(losses["eager"], rel=1e-12)
