@@ -1,7 +1,7 @@
-"""`python -m milligrad digits`, `xor`, `names` and `mnist`: networks trained from the command line.
+"""`python -m milligrad digits`, `xor`, `names` and `mnist`: networks trained from the command line, and `predict`.
 
-Read it as an example. The first two are ordinary loops as anybody would write them: forward, loss, backward, step. The
-other two leave the loop to a Trainer, which compiles it.
+Read it as an example. Each command makes its data and its network, and leaves the loop to a Trainer, which compiles it;
+with `--backend eager` it is the loop that anybody would write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
-from math import isnan, isqrt
+from math import isfinite, isnan, isqrt
 from pathlib import Path
 from random import Random
 from string import ascii_lowercase as LETTERS
@@ -30,15 +30,16 @@ from milligrad import (
     Sequential,
     Tanh,
     Trainer,
+    __version__,
     manual_seed,
     no_grad,
 )
-from milligrad.data import DataLoader, TensorDataset, load_digits, load_mnist, load_names, random_split, xor
+from milligrad.data import TensorDataset, load_digits, load_mnist, load_names, random_split, xor
+from milligrad.expected import whole
 from milligrad.files import replace
 from milligrad.functional import softmax
 from milligrad.ops import added
 from milligrad.optim.lr_scheduler import CosineAnnealingLR
-from milligrad.progress import progress
 from milligrad.trainer import BACKENDS
 from milligrad.typing import TYPE_CHECKING, Any
 
@@ -47,42 +48,43 @@ if TYPE_CHECKING:
 
 END = len(LETTERS)  # the token before the first letter of a name and after its last; a letter is its place in LETTERS
 CONTEXT = 3  # how many tokens the next one is guessed from
+NOT_ASKED = ("run", "command", "error", "report")  # what of the options a report does not tell
 
 
-def digits(options: Namespace) -> None:
+NETWORKS = {
+    "digits": lambda hidden: Sequential(Linear(64, hidden), ReLU(), Linear(hidden, 10)),
+    "xor": lambda hidden: Sequential(Linear(2, hidden), Tanh(), Linear(hidden, 1)),
+    "names": lambda hidden: Sequential(
+        Embedding(END + 1, 8), Flatten(), Linear(8 * CONTEXT, hidden), Tanh(), Linear(hidden, END + 1)
+    ),
+    "mnist": lambda hidden: Sequential(Linear(28 * 28, hidden), ReLU(), Linear(hidden, 10)),
+}
+
+
+def digits(options: Namespace) -> str:
     """Train a 64-hidden-10 network on four fifths of the bundled handwritten digits, and test it on the rest."""
     manual_seed(options.seed)
     train, test = random_split(load_digits(), [0.8, 0.2])
-    model = Sequential(Linear(64, options.hidden), ReLU(), Linear(options.hidden, 10))
-    loss_fn, optimizer = CrossEntropyLoss(), SGD(model.parameters(), lr=options.lr, momentum=0.9)
-    scheduler = CosineAnnealingLR(optimizer, options.epochs)
-    count = _count(model)
-    print(f"{len(train)} digits to learn from, {len(test)} to test on; {count:,} parameters")
-    history = History(["epoch", "loss", "accuracy", "val_loss", "val_accuracy"])
-
+    model = NETWORKS["digits"](options.hidden)
+    trainer = _trainer(model, options)
+    print(f"{len(train)} digits to learn from, {len(test)} to test on; {_count(model):,} parameters")
     start = time.perf_counter()
-    for epoch in range(1, options.epochs + 1):
-        for xs, ys in progress(DataLoader(train, batch_size=16, shuffle=True), f"epoch {epoch}"):
-            loss = loss_fn(model(xs), ys)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        scheduler.step()
-        train_loss, train_accuracy, _ = evaluate(model, train)
-        test_loss, test_accuracy, confusion = evaluate(model, test)
-        print(
-            f"epoch {epoch:2}/{options.epochs}   train: loss {train_loss:.4f}, accuracy {train_accuracy:6.2%}   "
-            f"test: loss {test_loss:.4f}, accuracy {test_accuracy:6.2%}   {time.perf_counter() - start:5.1f} s",
-            flush=True,
-        )
-        figures = (epoch, train_loss, train_accuracy, test_loss, test_accuracy)
-        history.epochs.append(dict(zip(history.columns, figures)))
+
+    def tell(trainer: Trainer, history: History) -> None:
+        row = history[-1]
+        train_part = f"train: loss {row['loss']:.4f}, accuracy {row['accuracy']:6.2%}"
+        test_part = f"test: loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:6.2%}"
+        seconds = time.perf_counter() - start
+        print(f"epoch {len(history):2}/{options.epochs}   {train_part}   {test_part}   {seconds:5.1f} s", flush=True)
+
+    history, failure = _fit(trainer, train, options, tell, batch_size=16, validation_data=test)
+    _, accuracy, confusion = evaluate(model, test)
     save(model, options)
-    print(f"\nTest accuracy: {test_accuracy:.2%}\n\n{table(confusion)}")
+    print(f"\nTest accuracy: {accuracy:.2%}\n\n{table(confusion)}")
     if options.report:
         xs, ys = zip(*test)
-        with no_grad():
-            report_on_digits(options, history, model, xs, ys, [model(x) for x in xs])
+        report_on_digits(options, history, model, xs, ys, trainer.predict(test))
+    return failure
 
 
 def evaluate(model: Module, samples: Any) -> tuple[float, float, list[list[int]]]:
@@ -106,24 +108,21 @@ def table(confusion: list[list[int]]) -> str:
     return "\n".join([header, "        " + "-" * 4 * len(confusion), *rows])
 
 
-def xor_problem(options: Namespace) -> None:
+def xor_problem(options: Namespace) -> str:
     """Teach a 2-hidden-1 network that exactly one of two inputs is on: what no network without a hidden layer can."""
     manual_seed(options.seed)
     xs, ys = zip(*xor())
-    model = Sequential(Linear(2, options.hidden), Tanh(), Linear(options.hidden, 1))
-    loss_fn, optimizer = BCEWithLogitsLoss(), SGD(model.parameters(), lr=options.lr, momentum=0.9)
-    history, every = History(["epoch", "loss"]), max(options.epochs // 10, 1)
-    for epoch in progress(range(1, options.epochs + 1), "epoch"):
-        loss = loss_fn([z for (z,) in model(xs)], ys)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        history.epochs.append({"epoch": epoch, "loss": loss.data})
-        if epoch % every == 0:
-            print(f"epoch {epoch:4}/{options.epochs}   loss {loss.data:.4f}", flush=True)
+    model, every = NETWORKS["xor"](options.hidden), max(options.epochs // 10, 1)
+    trainer = _trainer(model, options, loss_fn=BCEWithLogitsLoss(), metric=None)
+
+    def tell(trainer: Trainer, history: History) -> None:
+        if len(history) % every == 0:
+            print(f"epoch {len(history):4}/{options.epochs}   loss {history.loss[-1]:.4f}", flush=True)
+
+    samples = TensorDataset(xs, [[y] for y in ys])
+    history, failure = _fit(trainer, samples, options, tell, batch_size=4, shuffle=False)
     print()
-    for x, y, (z,) in zip(xs, ys, model(xs)):
-        print(f"{x[0]:.0f} xor {x[1]:.0f}: {z.sigmoid().data:.4f}   (should be {y})")
+    _print_xor(model, xs)
     save(model, options)
     if options.report:
         from milligrad.charts import decision_regions, grid
@@ -133,7 +132,14 @@ def xor_problem(options: Namespace) -> None:
             ones = [z.sigmoid().data for (z,) in map(model, grid(xs))]
         plane = decision_regions(xs, ys, [[1 - p, p] for p in ones], title="Decision regions", names=["0", "1"])
         boundary = Section("What it has learned", "The surer it is of an answer, the deeper is the colour.", [plane])
-        write_report(options, "Exclusive or", {"Loss": f"{loss.data:.4f}"}, history, boundary)
+        write_report(options, "Exclusive or", {"Loss": f"{history.loss[-1]:.4f}"}, history, boundary)
+    return failure
+
+
+def _print_xor(model: Module, xs: Any) -> None:
+    for (a, b), (z,) in zip(xs, model(list(xs))):
+        known = f"   (should be {int(a) ^ int(b)})" * ({a, b} <= {0, 1})
+        print(f"{a:.4g} xor {b:.4g}: {z.sigmoid().data:.4f}{known}")
 
 
 def names(options: Namespace) -> str:
@@ -143,12 +149,10 @@ def names(options: Namespace) -> str:
     """
     manual_seed(options.seed)
     train, test = (_windows(part) for part in random_split(load_names(), [0.9, 0.1]))
-    model = Sequential(
-        Embedding(END + 1, 8), Flatten(), Linear(8 * CONTEXT, options.hidden), Tanh(), Linear(options.hidden, END + 1)
-    )
+    model = NETWORKS["names"](options.hidden)
     print(f"{len(train):,} letters to learn from, {len(test):,} to test on; {_count(model):,} parameters")
     trainer = _trainer(model, options)
-    history, failure = _fit(trainer, train, test, options)
+    history, failure = _fit(trainer, train, options, _tell, batch_size=options.batch_size, validation_data=test)
     random = Random(options.seed)
     made_up = [make_up_name(trainer, random) for _ in range(20)]
     print("\n" + "\n".join(made_up))
@@ -173,9 +177,9 @@ def _windows(some: Any) -> TensorDataset:
     return TensorDataset(contexts, targets)
 
 
-def make_up_name(trainer: Trainer, random: Random) -> str:
+def make_up_name(trainer: Trainer, random: Random, beginning: str = "") -> str:
     """Letters drawn one by one, as likely as the model says, until it draws the end or says NaN; 15 at most."""
-    tokens = [END] * CONTEXT
+    tokens = [END] * CONTEXT + [LETTERS.index(letter) for letter in beginning]
     while len(tokens) < CONTEXT + 15:
         (logits,) = trainer.predict([tokens[-CONTEXT:]])
         probabilities = softmax(logits)
@@ -192,14 +196,14 @@ def mnist(options: Namespace) -> str:
     """Train a 784-hidden-10 network on the 60,000 digits of MNIST in a folder, and test it on its 10,000 others."""
     start = time.perf_counter()
     manual_seed(options.seed)
-    model = Sequential(Linear(28 * 28, options.hidden), ReLU(), Linear(options.hidden, 10))
-    trainer = _trainer(model, options, options.dtype)
+    model = NETWORKS["mnist"](options.hidden)
+    trainer = _trainer(model, options, dtype=options.dtype)
     try:
         train, test = (load_mnist(options.data, part, options.dtype) for part in (True, False))
     except (OSError, ValueError) as error:
-        sys.exit(f"argument --data: {error}")
+        options.error(f"argument --data: {error}")
     print(f"{len(train):,} digits to learn from, {len(test):,} to test on; {_count(model):,} parameters")
-    history, failure = _fit(trainer, train, test, options)
+    history, failure = _fit(trainer, train, options, _tell, batch_size=options.batch_size, validation_data=test)
     print(f"\nTest accuracy: {history.val_accuracy[-1]:.2%}")
     print(f"Total time: {time.perf_counter() - start:.1f} s, with reading the files and compiling")
     save(model, options)
@@ -234,7 +238,7 @@ def write_report(options: Namespace, title: str, figures: dict[str, str], histor
     about = "1 epoch." if len(history) == 1 else f"{len(history)} epochs."
     about += " The curves called val_ are those of the test samples." * ("val_loss" in history.columns)
     curves = Section("How it learned", about, [history.plot(name) for name in columns])
-    asked = {name: value for name, value in vars(options).items() if name not in ("run", "report")}
+    asked = {name: value for name, value in vars(options).items() if name not in NOT_ASKED}
     replace(options.report, report(title, figures, asked, [curves, *sections]))
     print(f"\nReport in {options.report}: open it in a browser.")
 
@@ -243,30 +247,30 @@ def _count(model: Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _trainer(model: Module, options: Namespace, dtype: str = "float64") -> Trainer:
+def _trainer(
+    model: Module, options: Namespace, loss_fn: Any = None, metric: Any = "accuracy", dtype: str = "float64"
+) -> Trainer:
     optimizer = SGD(model.parameters(), lr=options.lr, momentum=0.9)
     try:
-        return Trainer(model, CrossEntropyLoss(), optimizer, options.backend, dtype=dtype)
+        return Trainer(model, loss_fn or CrossEntropyLoss(), optimizer, options.backend, dtype=dtype, metric=metric)
     except (ImportError, ValueError) as error:
-        sys.exit(f"argument --{error}")  # it begins with the name: backend or dtype
+        options.error(f"argument --{error}")  # it begins with the name: backend or dtype
+        raise
 
 
-def _fit(trainer: Trainer, train: Any, test: Any, options: Namespace) -> tuple[History, str]:
-    """Train, and print a line for each epoch. Returns what was recorded, and what went wrong, "" if nothing did.
+def _tell(trainer: Trainer, history: History) -> None:
+    print(history.line(), flush=True)
+
+
+def _fit(trainer: Trainer, train: Any, options: Namespace, tell: Any, **data: Any) -> tuple[History, str]:
+    """Train, and `tell` of each epoch. Returns what was recorded, and what went wrong, "" if nothing did.
 
     After Ctrl-C, or a number that is no longer finite, the model is as it was after the last whole epoch.
     """
     failure = ""
+    scheduler = CosineAnnealingLR(trainer.optimizer, options.epochs) if "validation_data" in data else None
     try:
-        trainer.fit(
-            train,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            validation_data=test,
-            seed=options.seed,
-            scheduler=CosineAnnealingLR(trainer.optimizer, options.epochs),
-            callbacks=[lambda trainer, history: print(history.line(), flush=True)],
-        )
+        trainer.fit(train, epochs=options.epochs, seed=options.seed, scheduler=scheduler, callbacks=tell, **data)
     except ArithmeticError as error:
         if not trainer.history:
             raise
@@ -277,42 +281,112 @@ def _fit(trainer: Trainer, train: Any, test: Any, options: Namespace) -> tuple[H
 
 
 def save(model: Module, options: Namespace) -> None:
-    """Write the numbers of the model, as JSON, to the file given with --save."""
+    """Write what `predict` needs of the model, as JSON, to the file given with --save."""
     if options.save:
-        options.save.write_text(json.dumps({"hidden": options.hidden, "state_dict": model.state_dict()}))
-        print(f'\nSaved to {options.save}: Module.load_state_dict takes its "state_dict".')
+        saved = {"command": options.command, "hidden": options.hidden, "seed": options.seed}
+        replace(options.save, json.dumps({**saved, "state_dict": model.state_dict()}))
+        print(f"\nSaved to {options.save}: for what it says, {_program()} predict {options.save}")
+
+
+def predict(options: Namespace) -> None:
+    """Say what a model that was saved makes of new samples, or how it does on those that it did not learn from."""
+    try:
+        saved = json.loads(options.model.read_text(encoding="utf-8"))
+        what, hidden, seed = saved["command"], saved["hidden"], whole(saved["seed"], "seed")
+        if hidden not in [len(x) for path, x in saved["state_dict"].items() if path.endswith("bias")]:
+            raise ValueError(f"hidden: expected the length of the hidden layer, got {hidden!r:.60}")
+        model = NETWORKS[what](hidden)
+        model.load_state_dict(saved["state_dict"])
+    except OSError as error:
+        options.error(f"argument model: {error}")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        options.error(f"argument model: {options.model}: expected a file that --save wrote: {error}")
+    options.lr = 0.0  # nothing is trained
+    options.seed = seed if options.seed is None or what == "digits" else options.seed  # of the split, for digits
+    if what == "names":
+        _predict_names(model, options)
+    elif what == "xor":
+        _print_xor(model, _samples(options, 2) or [x for x, _ in xor()])
+    else:
+        _predict_digits(model, options, what)
+
+
+def _predict_names(model: Module, options: Namespace) -> None:
+    """Names that begin as asked for, or 20 that begin anyhow."""
+    if wrong := [text for text in options.input if not {*text} <= {*LETTERS}]:
+        options.error(f"argument input: expected beginnings of names, of letters from a to z, got {wrong[0]!r}")
+    trainer, random = _trainer(model, options), Random(options.seed)
+    for beginning in options.input or [""] * 20:
+        print(make_up_name(trainer, random, beginning))
+
+
+def _predict_digits(model: Module, options: Namespace, what: str) -> None:
+    """The digit that each sample is read as, and how sure that is; or the accuracy on the test samples."""
+    trainer = _trainer(model, options)
+    if samples := _samples(options, 64 if what == "digits" else 28 * 28):
+        for i, row in enumerate(trainer.predict(samples), 1):
+            probabilities = [float(p) for p in softmax(row)]
+            print(f"sample {i}: {probabilities.index(max(probabilities))}   ({max(probabilities):.1%} sure)")
+        return
+    if what == "digits":
+        manual_seed(options.seed)
+        test: Any = random_split(load_digits(), [0.8, 0.2])[1]
+    elif options.data is None:
+        options.error("argument --data: expected the folder of MNIST's files, or input to read")
+    else:
+        try:
+            test = load_mnist(options.data, False)
+        except (OSError, ValueError) as error:
+            options.error(f"argument --data: {error}")
+    confusion = [[0] * 10 for _ in range(10)]
+    for (_, y), row in zip(test, trainer.predict(test)):
+        confusion[y][row.index(max(row))] += 1
+    right = sum(confusion[i][i] for i in range(10))
+    print(f"Test accuracy: {right / len(test):.2%} of {len(test):,} digits\n\n{table(confusion)}")
+
+
+def _samples(options: Namespace, n: int) -> list[list[float]]:
+    """The samples in the files of `input`, one a line: n numbers, by commas or spaces; - is standard input."""
+    samples = []
+    for name in options.input:
+        try:
+            lines = sys.stdin if name == "-" else Path(name).read_text(encoding="utf-8").splitlines()
+            for i, line in enumerate(lines, 1):
+                numbers = [float(text) for text in line.replace(",", " ").split()]
+                if numbers and (len(numbers) != n or not all(map(isfinite, numbers))):
+                    raise ValueError(f"line {i}: expected {n} finite numbers, got {len(numbers)}")
+                samples += [numbers] * bool(numbers)
+        except (OSError, ValueError) as error:
+            options.error(f"argument input: {name}: {error}")
+    if options.input and not samples:
+        options.error(f"argument input: expected samples, got {', '.join(options.input)} without any")
+    return samples
+
+
+def _program() -> str:
+    """How this program was called: by the script that installing milligrad makes, or by Python."""
+    return "milligrad" if Path(sys.argv[0]).stem == "milligrad" else "python -m milligrad"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run what it asks for."""
-    parser = ArgumentParser(
-        prog="python -m milligrad", description="Networks of single numbers, trained before your eyes."
-    )
-    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist")
+    parser = ArgumentParser(prog=_program(), description="Networks of single numbers, trained before your eyes.")
+    parser.add_argument("--version", action="version", version=f"milligrad {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist | predict")
     add_command(commands, "digits", digits, "handwritten digits of 8 by 8 pixels", epochs=15, hidden=32, lr=0.1)
     add_command(commands, "xor", xor_problem, "the exclusive or", epochs=200, hidden=4, lr=0.2)
     command = add_command(commands, "names", names, "first names, letter by letter", epochs=5, hidden=64, lr=0.03)
-    add_trainer_options(command)
+    command.add_argument("--batch-size", type=int, default=32, help="samples in a step")
     command = add_command(commands, "mnist", mnist, "the digits of MNIST", epochs=5, hidden=128, lr=0.05)
-    add_trainer_options(command)
+    command.add_argument("--batch-size", type=int, default=32, help="samples in a step")
     command.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder with its four files (.gz or not)"
     )
     command.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="float32 on llvm only")
+    add_predict(commands)
     options = parser.parse_args(arguments)
-    for name in ("epochs", "hidden", "batch_size"):
-        if getattr(options, name, 1) < 1:
-            parser.error(f"argument --{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
-    if not 0 < options.lr < float("inf"):
-        parser.error(f"argument --lr: expected a number > 0, got {options.lr}")
-    if options.save and options.save == options.report:
-        parser.error(f"argument --report: expected another file than that of --save, got {options.report}")
-    for name in ("save", "report"):
-        try:
-            if path := getattr(options, name):
-                _check_writable(path)
-        except OSError as error:
-            parser.error(f"argument --{name}: {error}")
+    if options.command != "predict":
+        _check(options)
     try:
         failure = options.run(options)
     except KeyboardInterrupt:
@@ -324,6 +398,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     if failure:
         sys.exit(failure)
+
+
+def _check(options: Namespace) -> None:
+    """Refuse options that make no sense, in the usage of their command, before anything runs."""
+    for name in ("epochs", "hidden", "batch_size"):
+        if getattr(options, name, 1) < 1:
+            options.error(f"argument --{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
+    if not 0 < options.lr < float("inf"):
+        options.error(f"argument --lr: expected a number > 0, got {options.lr}")
+    if options.save and options.save == options.report:
+        options.error(f"argument --report: expected another file than that of --save, got {options.report}")
+    for name in ("save", "report"):
+        try:
+            if path := getattr(options, name):
+                if name == "report":
+                    _check_page(path)
+                _check_writable(path)
+        except (OSError, ValueError) as error:
+            options.error(f"argument --{name}: {error}")
+
+
+def _check_page(path: Path) -> None:
+    """A page has the ending of one. What is there and no file, such as a pipe, may have any name."""
+    if path.suffix.lower() not in (".html", ".htm") and (path.is_file() or not path.exists()):
+        raise ValueError(f"expected a name that ends in .html or .htm, got {path}")
 
 
 def _check_writable(path: Path) -> None:
@@ -347,14 +446,30 @@ def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hid
     command.add_argument("--seed", type=int, default=0, help="of the first weights, the split and the order")
     command.add_argument("--save", type=Path, metavar="model.json", help="file to write the trained model to")
     command.add_argument("--report", type=Path, metavar="report.html", help="file to write a page with pictures to")
-    command.set_defaults(run=run)
+    add_backend(command)
+    command.set_defaults(run=run, command=name, error=command.error)
     return command
 
 
-def add_trainer_options(command: ArgumentParser) -> None:
-    """The options of the commands that use a Trainer."""
-    command.add_argument("--batch-size", type=int, default=32, help="samples in a step")
-    command.add_argument("--backend", choices=BACKENDS, default="auto", help="what computes the steps")
+def add_backend(command: ArgumentParser) -> None:
+    """The option of all commands that says what computes."""
+    command.add_argument("--backend", choices=BACKENDS, default="auto", help="what computes: eager is uncompiled")
+
+
+def add_predict(commands: Any) -> None:
+    """The command that uses what others have saved."""
+    about = "what a model that was saved says"
+    command: ArgumentParser = commands.add_parser("predict", help=about, description=predict.__doc__)
+    command.add_argument("model", type=Path, metavar="model.json", help="file that --save wrote")
+    command.add_argument(
+        "input",
+        nargs="*",
+        help="files of samples, one a line, as numbers (- is standard input); for names, the beginnings of names",
+    )
+    command.add_argument("--data", type=Path, metavar="DIR", help="MNIST's files, to test a model of mnist on")
+    command.add_argument("--seed", type=int, help="what names are drawn with (default: that of the training)")
+    add_backend(command)
+    command.set_defaults(run=predict, command="predict", error=command.error)
 
 
 if __name__ == "__main__":

@@ -256,7 +256,9 @@ class Module:
 
     def _warn_of_hidden(self, name: str, container: Any) -> None:
         """What stands in a plain list or dict is not found, unless it is an attribute, too: nothing would train it."""
-        known = {*map(id, self.modules()), *map(id, self.parameters())} if "_modules" in self.__dict__ else set()
+        known: set[int] = set()
+        if "_modules" in self.__dict__:
+            known = {*map(id, self.modules()), *[id(parameter) for _, parameter in self.named_parameters()]}
         hidden = [x for x in _registrable(container) if id(x) not in known]
         if hidden:
             listed = "a ModuleDict" if isinstance(container, dict) else "a ModuleList"
@@ -357,6 +359,10 @@ class Module:
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Every Parameter of this module and (`recurse`) of those below, each once."""
+        for module in self.modules():
+            for name, x in list(vars(module).items()):
+                if name not in ("_modules", "_parameters") and isinstance(x, _CONTAINERS) and _holds_modules(x):
+                    module._warn_of_hidden(name, x)  # it was put there after the list had become an attribute
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def values(self) -> Iterator[Value]:
@@ -453,6 +459,15 @@ def _registrable(container: Any) -> list[Module | Parameter]:
                 found += [y for y in inside if isinstance(y, (Module, Parameter))]
                 waiting += [y for y in inside if isinstance(y, _CONTAINERS) and not isinstance(y, Parameter)]
     return found
+
+
+def _holds_modules(x: Any) -> bool:
+    """Whether the first thing in a container, or in the first container in it, is registrable: told in no time."""
+    for _ in range(9):
+        if not x or not isinstance(x, _CONTAINERS) or isinstance(x, Parameter):
+            break
+        x = next(iter(x.values() if isinstance(x, dict) else x))
+    return isinstance(x, Module | Parameter)
 
 
 def _misfit(path: str, parameter: Parameter, data: Nested) -> Iterable[str]:

@@ -449,6 +449,7 @@ class ReduceLROnPlateau(Scheduler):
         """Take note of the metric of one more epoch, a number or a Value, and reduce the rates if it is time."""
         metric = number(metrics, "metrics")
         self._check_groups()
+        self.optimizer.resumed = None
         self.last_epoch += 1
         self.num_bad_epochs += 1
         if self.is_better(metric):

@@ -358,6 +358,23 @@ def test_what_a_plain_list_or_dict_hides_is_warned_of_in_the_line_that_sets_it(v
     assert module.layers is value and names(module.named_parameters()) == PATHS
 
 
+@pytest.mark.parametrize("fill", [
+    lambda m: m.layers.append(nn.Linear(1, 1)),
+    lambda m: m.layers.append([(nn.Linear(1, 1), 3)]),
+    lambda m: m.table.update(a=nn.Linear(1, 1)),
+    lambda m: m.layers.append(nn.Parameter([1.0])),
+])  # fmt: skip
+def test_what_a_list_hides_that_was_filled_later_is_warned_of_when_the_parameters_are_asked_for(fill):
+    module = nn.Sequential(Block())
+    module[0].layers, module[0].table = [], {}
+    fill(module[0])
+    with pytest.warns(
+        UserWarning, match=r"^Block\.(layers|table): (Linear|Parameter) in a plain (list|dict) is not"
+    ) as told:
+        parameters = module.parameters()
+    assert [warning.filename for warning in told] == [__file__] and len(list(parameters)) == 4
+
+
 def test_a_plain_list_of_anything_else_and_of_what_is_an_attribute_is_an_ordinary_attribute():
     module = Block()
     module.sizes, module.data, module.table = [1, 2], [[1.0], [Value(2.0)]], {"a": (1, [None])}
