@@ -16,10 +16,27 @@ _ours: dict[str, bool] = {}  # file → whether it is milligrad's: to ask the fi
 
 def users_line() -> tuple[str, int] | None:
     """The file and the number of the line that is running, or None if no code but milligrad's is."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_ours(frame.f_code.co_filename):
-        frame = frame.f_back
+    frame = _users_frame()
     return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _users_frame() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn of something in the line that is running; Python's filter shows it once for each line."""
+    import warnings
+
+    frame = _users_frame()
+    if frame is None:
+        warnings.warn(message, category, stacklevel=2)
+        return
+    module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
 def users_line_of(error: BaseException) -> tuple[str, int] | None:
@@ -27,13 +44,14 @@ def users_line_of(error: BaseException) -> tuple[str, int] | None:
     line = None
     at = error.__traceback__
     while at is not None:
-        if not _is_ours(at.tb_frame.f_code.co_filename):
+        if not is_ours(at.tb_frame.f_code.co_filename):
             line = at.tb_frame.f_code.co_filename, at.tb_lineno
         at = at.tb_next
     return line
 
 
-def _is_ours(file: str) -> bool:
+def is_ours(file: str) -> bool:
+    """Whether a file is milligrad's."""
     if file not in _ours:
         _ours[file] = os.path.abspath(file).startswith(_LIBRARY)
     return _ours[file]

@@ -28,10 +28,12 @@ from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed,
 from milligrad.compiler.update import Parameters, Update, arrangement, learning
 from milligrad.engine import Value, enable_grad
 from milligrad.nested import is_list
+from milligrad.nn.reads import Reads, recorded
 from milligrad.random import generator
 
 BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
+SHOWN = 100  # programs that `explain` remembers
 PREDICT_ROWS = 256  # how many samples are computed at a time where the caller does not say
 
 
@@ -49,7 +51,8 @@ class CompiledSession:
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
         self.memory = Memory(self.backend, dtype)
         self.batches_per_call = BATCHES_PER_CALL[self.backend]
-        self._codes: dict[Any, Any] = {}  # what was compiled, by what it depends on
+        self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
+        self._reads = Reads()  # and what else it depends on
         self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
         self._layout: Any = None
         self._modules: list[Any] = []
@@ -65,9 +68,11 @@ class CompiledSession:
         roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
         self._modules = [m for root in roots for m in root.modules()]
         self._arrange()
+        if not self._reads.hold():
+            self._forget()
         for p in self.parameters:
             self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
-            initial = self.optimizer.initial_state(**self.optimizer._options(p.group))
+            initial = self.optimizer.initial_state(**p.options(self.optimizer))
             for name, array in p.state.items():
                 column = p.slot.state.get(name) or [initial[name]] * len(p.slot.values)
                 self.memory.fill(self.buffers[array], [column[i] for i in p.positions])
@@ -102,7 +107,7 @@ class CompiledSession:
         """What the optimizer remembers of a whole parameter: `numbers` of what learns, and the rest as it was."""
         if len(numbers) == len(p.slot.values):
             return numbers
-        initial = self.optimizer.initial_state(**self.optimizer._options(p.group))[name]
+        initial = self.optimizer.initial_state(**p.options(self.optimizer))[name]
         column = list(p.slot.state.get(name) or [initial] * len(p.slot.values))
         for i, x in zip(p.positions, numbers):
             column[i] = x
@@ -114,11 +119,18 @@ class CompiledSession:
         if layout == self._layout:
             return
         self._layout = layout
-        self._codes.clear()
+        self._forget()
         self.parameters = learning(self.optimizer)
         self.update = Update(self.optimizer, self.parameters, self.clip_grad_norm, self.clip_grad_value)
         lasting = [array for p in self.parameters for array in (p.array, *p.state.values())]
         self.buffers = {array: self.memory.zeros(array.size) for array in (*lasting, self.update.hyper)}
+
+    def _forget(self) -> None:
+        """Nothing is compiled any more."""
+        self._codes.clear()
+        self._reads.clear()
+        self._reads.add(self, "loss_fn", self.loss_fn)
+        self._reads.add(self, "correct", self.correct)
 
     def _refresh(self) -> None:
         """The learning rates, and the steps made before, where the program reads them."""
@@ -225,12 +237,15 @@ class CompiledSession:
         code = self._codes.get(key)
         if code is None:
             try:
-                code = make()
+                with recorded(self._reads):
+                    code = make()
             except NotSeparable as reason:
                 code = reason
+            self._reads.forget("training", self._modules)  # which is part of the key
             self._codes[key] = code
             if not isinstance(code, NotSeparable):
                 self._seen.append(code)
+                del self._seen[:-SHOWN]
         if isinstance(code, NotSeparable):
             raise code.with_traceback(None)  # which would grow with every call, and keep the traces alive
         return code
