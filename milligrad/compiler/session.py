@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from milligrad.random import generator
 BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
 SHOWN = 100  # programs that `explain` remembers
+EAGERLY = "the same with backend='eager' says where a number stops making sense"
 PREDICT_ROWS = 256  # how many samples are computed at a time where the caller does not say
 
 
@@ -49,8 +51,9 @@ class CompiledSession:
         self.backend, self.threads, self.dtype = choose(backend), threads, dtype
         check_dtype(dtype, self.backend)
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
+        self.examine: Callable[[Iterable[Value]], None] = lambda leaves: None
         self.memory = Memory(self.backend, dtype)
-        self.batches_per_call = BATCHES_PER_CALL[self.backend]
+        self.batches_per_call, self.explains = BATCHES_PER_CALL[self.backend], False
         self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
         self._reads = Reads()  # and what else it depends on
         self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
@@ -83,7 +86,7 @@ class CompiledSession:
 
     def store(self) -> None:
         """Write the numbers back. If some parameter is not finite, raise FloatingPointError, and write nothing."""
-        self._check_finite()
+        self.check()
         for p in self.parameters:
             for v, x in zip(p.values, self.buffers[p.array]):
                 v.data = x
@@ -94,14 +97,12 @@ class CompiledSession:
         self._steps = 0
         self._refresh()
 
-    def _check_finite(self) -> None:
+    def check(self) -> None:
+        """Raise FloatingPointError if some parameter is not finite."""
         for p in self.parameters:
             numbers = self.buffers[p.array]
             if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
-                raise FloatingPointError(
-                    "a parameter is no longer finite: "
-                    "the same with backend='eager' says where a number stops making sense"
-                )
+                raise FloatingPointError(f"a parameter is no longer finite: {EAGERLY}")
 
     def _column(self, p: Parameters, name: str, numbers: list[float]) -> list[float]:
         """What the optimizer remembers of a whole parameter: `numbers` of what learns, and the rest as it was."""
@@ -294,9 +295,7 @@ class CompiledSession:
 def _finite(totals: Sequence[float]) -> tuple[float, float]:
     loss, right = totals
     if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss}: the same with backend='eager' says where a number stops making sense"
-        )
+        raise FloatingPointError(f"the loss is {loss}: {EAGERLY}")
     return loss, right
 
 
@@ -471,6 +470,7 @@ class Separated:
                 loss, right = self.formula.loss, _over_samples(self.formula.right, self.formula.n)
                 self.outputs = [loss * self.formula.n, right]
                 if train:
+                    session.examine(_leaves(self.trace.tape, loss))
                     wrt = [v for p in session.parameters for v in p.values]
                     self.outputs += gradients(loss, wrt, lambda x: bool(self.batch.mask_of(x)))
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
@@ -488,6 +488,11 @@ class Separated:
                     self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
                 self.loss_alone.check(samples.traced(n, two.nesting))
         return True
+
+
+def _leaves(tape: Any, loss: Any) -> list[Value]:
+    """The Values that were there before the trace and that the loss depends on."""
+    return captured(tape, needed(tape, [loss]), [loss])
 
 
 def _over_samples(x: Any, n: Symbol) -> Any:
@@ -608,17 +613,11 @@ class Loops:
             data[self.random] = self._drawn(session, len(x), order, batch)
         data = {array: rows for array, rows in data.items() if array in self.program.arrays}
         totals = Memory("llvm").zeros(2) if session.memory.typecode else [0.0, 0.0]
-        try:
+        with _arithmetic(session):
             if self.threads > 1:
                 self._run_split(session, data, order, batch, done, totals)
             else:
                 self._run(data, order, batch, done, totals)
-        except (ValueError, ArithmeticError) as error:
-            if isinstance(error, FloatingPointError) or session.backend == "llvm":
-                raise
-            raise FloatingPointError(
-                f"{error}: the same with backend='eager' says where a number stops making sense"
-            ) from error
         return list(totals)
 
     def _run(self, data: Any, order: Sequence[int], batch: int, done: int, totals: Any) -> None:
@@ -660,6 +659,17 @@ class Loops:
         return _explained("a batch, sample by sample", self.program, self.clock, self.code)
 
 
+@contextmanager
+def _arithmetic(session: CompiledSession) -> Iterator[None]:
+    """What Python's arithmetic raises in compiled code is a FloatingPointError; native code raises nothing."""
+    try:
+        yield
+    except (ValueError, ArithmeticError) as error:
+        if session.backend == "llvm" or isinstance(error, FloatingPointError):
+            raise
+        raise FloatingPointError(f"{error}: {EAGERLY}") from error
+
+
 def _explained(what: str, program: Program, clock: Clock, code: Any) -> str:
     from milligrad.compiler.reroll import describe
 
@@ -698,6 +708,7 @@ class Whole:
                     right = ops.sum([session.correct(p, t) for p, t in pairs])
             outputs = [loss, right]
             if train:
+                session.examine(_leaves(trace.tape, loss))
                 wrt = [v for p in session.parameters for v in p.values]
                 with trace.running():
                     outputs += gradients(loss, wrt, lambda _: False)
@@ -727,12 +738,8 @@ class Whole:
         if self.random.size:
             draw = generator().random
             fill(buffers[self.random], [draw() for _ in range(self.random.size)])
-        try:
+        with _arithmetic(session):
             self.code()
-        except (ValueError, ArithmeticError) as error:
-            raise FloatingPointError(
-                f"{error}: the same with backend='eager' says where a number stops making sense"
-            ) from error
         return buffers[self.totals]
 
     def explain(self) -> str:
@@ -788,7 +795,8 @@ class Predict:
         m, n = self.result.size, len(x)
         results = session.memory.zeros(m * n)
         data = {self.x: rows if session.memory.typecode else [v for row in rows for v in row]}
-        self.code.rows(data if self.x in self.program.arrays else {}, {self.result: results}, n)
+        with _arithmetic(session):
+            self.code.rows(data if self.x in self.program.arrays else {}, {self.result: results}, n)
         flat = list(results)
         return [nested(self.nesting, iter(flat[i * m : (i + 1) * m])) for i in range(n)]
 
@@ -826,5 +834,6 @@ class WholePrediction:
         if self.random.size:
             draw = generator().random
             fill(buffers[self.random], [draw() for _ in range(self.random.size)])
-        self.code()
+        with _arithmetic(session):
+            self.code()
         return nested(self.returned, iter(list(buffers[self.result])))

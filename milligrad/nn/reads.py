@@ -73,7 +73,7 @@ def recorded(reads: Reads) -> Iterator[None]:
     with _hook:
         outer = _recording.get(thread)
         _recording[thread] = reads
-        Module.__getattribute__ = _read  # type: ignore[method-assign]  # only now: it takes ten times as long
+        Module.__getattribute__ = _read  # type: ignore  # only now: it takes ten times as long
     try:
         yield
     finally:
@@ -93,10 +93,13 @@ def _read(module: Module, name: str) -> Any:
     except AttributeError:
         value = module.__getattr__(name)
     reads = _recording.get(get_ident())
-    if reads is not None and not name.startswith("__"):
-        if name == "training" or not isinstance(getattr(type(module), name, None), property):
-            reads.add(module, name, value)
+    if reads is not None and not name.startswith("__") and (name == "training" or not _is_property(module, name)):
+        reads.add(module, name, value)
     return value
+
+
+def _is_property(module: Module, name: str) -> bool:
+    return isinstance(getattr(type(module), name, None), property)
 
 
 def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:

@@ -1,4 +1,4 @@
-"""What a computation read of modules: every kind of attribute, changed in every way, against what the module computes."""
+"""What a computation read of modules: every kind of attribute, changed in every way that changes its result."""
 
 import math
 from array import array
