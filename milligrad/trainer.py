@@ -1429,7 +1429,7 @@ class Trainer:
             number(loss, "loss_fn")
 
     def _examine_leaves(self, leaves: Iterable[Value]) -> None:
-        """A loss to be trained depends on these: one must learn by the optimizer, all that learn be held by somebody."""
+        """A loss to be trained depends on these: one must learn by the optimizer, and somebody hold all that learn."""
         learning, known = {x for x in leaves if x.requires_grad}, {*_optimized(self.optimizer)}
         if learning.isdisjoint(known):
             raise ValueError(
