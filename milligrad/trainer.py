@@ -150,7 +150,8 @@ class _EagerSession:
             before.restore()
             if not _is_of_arithmetic(error):
                 raise
-            raise FloatingPointError(self._trouble(loss) or f"{error}") from error
+            finite = all(math.isfinite(v.grad) for v in _optimized(self.optimizer))
+            raise FloatingPointError(f"{error}" if finite else self._trouble(loss) or f"{error}") from error
         return result
 
     def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
@@ -1164,7 +1165,8 @@ class Trainer:
                 drawn = generator().getstate()
                 try:
                     step(session)
-                    session.store()
+                    if not session.explains:
+                        session.store()
                 except FloatingPointError as error:
                     generator().setstate(drawn)
                     with _named(where):
@@ -1221,7 +1223,8 @@ class Trainer:
         except FloatingPointError:
             before = _Snapshot(self.optimizer)
             try:
-                session.store()  # in a fit, the model has not got its numbers yet
+                if not session.explains:
+                    session.store()  # in a fit, the model has not got its numbers yet
                 self._explained(session, feed.each())
             finally:
                 before.restore()
@@ -1565,7 +1568,8 @@ def _blaming(name: str, what: str) -> Iterator[None]:
     except (TypeError, ValueError, IndexError) as error:
         if hasattr(error, "op"):
             raise
-        raise ValueError(f"{name}: {what}: {error}") from error
+        kind = IndexError if isinstance(error, IndexError) else ValueError
+        raise kind(f"{name}: {what}: {error}") from error
 
 
 def _columns_of(metric: str, validated: bool) -> list[str]:

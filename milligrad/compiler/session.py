@@ -122,7 +122,8 @@ class CompiledSession:
         self._layout = layout
         self._forget()
         self.parameters = learning(self.optimizer)
-        self.update = Update(self.optimizer, self.parameters, self.clip_grad_norm, self.clip_grad_value)
+        clips = self.clip_grad_norm, self.clip_grad_value
+        self.update = Update(self.optimizer, self.parameters, *clips, self.dtype)
         lasting = [array for p in self.parameters for array in (p.array, *p.state.values())]
         self.buffers = {array: self.memory.zeros(array.size) for array in (*lasting, self.update.hyper)}
 

@@ -20,6 +20,9 @@ from milligrad.compiler.trace import Trace
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nn.reads import token
 
+EXPONENT = {"float64": 525, "float32": 70}
+"""For each dtype an e such that 4⁻ᵉ is a number that is not 0, and g·g·4⁻ᵉ is finite for each finite g."""
+
 
 @dataclass(eq=False)
 class Parameters:
@@ -96,8 +99,12 @@ class Update:
     hyper:  the array of learning rate and steps made before, of each kind of parameters; see `hyperparameters`
     """
 
-    def __init__(self, optimizer: Any, parameters: list[Parameters], norm: float | None, value: float | None) -> None:
+    def __init__(
+        self, optimizer: Any, parameters: list[Parameters], norm: float | None, value: float | None,
+        dtype: str = "float64",
+    ) -> None:  # fmt: skip
         self.optimizer, self.parameters, self.norm, self.value = optimizer, parameters, norm, value
+        self.exponent = EXPONENT[dtype]
         self.kinds = _kinds([(p.group, p.slot) for p in parameters])
         self.hyper = Array("hyper", 2 * len(set(self.kinds)), "input")
 
@@ -121,17 +128,16 @@ class Update:
         declare(self.hyper, step)
         for p, row in zip(self.parameters, grads):
             declare(p.array, *p.state.values(), *row)
-        norm = None
+        squares: list[Array] = []
         if self.norm is not None:
             grads = [row if len(row) == 1 else [_summed(program, declare, row)] for row in grads]
-            norm = _squared_norm(program, declare, [row[0] for row in grads])
+            squares = _squares(program, declare, [row[0] for row in grads], self.exponent)
         rules: dict[int, Rule] = {}
         for i, (p, kind, row) in enumerate(zip(self.parameters, self.kinds, grads)):
             first = kind not in rules
             rule = rules[kind] = rules[kind] if not first else self._rule(p, len(row))
             shared = [Access(self.hyper, 2 * kind), Access(self.hyper, 2 * kind + 1), Access(step)]
-            if norm:
-                shared.append(Access(norm))
+            shared += [Access(array) for array in squares]
             place = dict(zip(rule.inputs, [p.array, *row, *p.state.values()]))
             place.update(zip(rule.results, [p.array, *p.state.values()]))
             for array in rule.program.arrays:
@@ -149,12 +155,12 @@ class Update:
         """The rule, of the clipped sum of some gradients, traced and rerolled for one number."""
         trace = Trace()
         x, *others = each = trace.input("each", 1 + gradients + len(p.state))
-        lr, before, t, *squared = alike = trace.input("shared", 3 if self.norm is None else 4)
+        lr, before, t, *squares = alike = trace.input("shared", 3 if self.norm is None else 5)
         gs, state = others[:gradients], others[gradients:]
         with enable_grad():
             g = sum(gs[1:], gs[0])
             if self.norm is not None:
-                g = g * ops.minimum(self.norm / (ops.sqrt(squared[0]) + 1e-6), 1.0)
+                g = g * ops.minimum(self.norm / (_norm(*squares, self.exponent) + 1e-6), 1.0)
             if self.value is not None:
                 g = ops.clamp(g, -self.value, self.value)
             options = {**p.options(self.optimizer), "lr": lr}
@@ -176,13 +182,23 @@ def _summed(program: Program, declare: Callable[..., None], row: list[Array]) ->
     return g
 
 
-def _squared_norm(program: Program, declare: Callable[..., None], grads: list[Array]) -> Array:
-    """Σ g² of all gradients."""
-    norm = Array("squared_norm", 1, "value")
-    declare(norm)
-    squares = tuple([Segment((g.size,), (Access(g, 0, (1,)), Access(g, 0, (1,)))) for g in grads])
-    program.loops.append(Loop((), [Reduce(ops.sum, squares)], [(0, Access(norm))]))
-    return norm
+def _squares(program: Program, declare: Callable[..., None], grads: list[Array], exponent: int) -> list[Array]:
+    """Σ g² of all gradients, and Σ g·(g / 4^exponent), which is finite where squares are too large for a float."""
+    totals = Array("squares", 1, "value"), Array("scaled_squares", 1, "value")
+    scaled = [Array(f"{g.name}_scaled", g.size, "value") for g in grads]
+    declare(*totals, *scaled)
+    for g, h in zip(grads, scaled):
+        each = Access(g, 0, (1,)), Access(h, 0, (1,))
+        program.loops.append(Loop((g.size,), [Apply(ops.mul, (each[0], 4.0**-exponent))], [(0, each[1])]))
+    for total, others in zip(totals, (grads, scaled)):
+        products = [Segment((g.size,), (Access(g, 0, (1,)), Access(h, 0, (1,)))) for g, h in zip(grads, others)]
+        program.loops.append(Loop((), [Reduce(ops.sum, tuple(products))], [(0, Access(total))]))
+    return list(totals)
+
+
+def _norm(squares: Any, scaled: Any, exponent: int) -> Any:
+    """The norm, of what `_squares` computes."""
+    return ops.where(squares <= 4.0 ** (exponent - 15), ops.sqrt(squares), ops.sqrt(scaled) * 2.0**exponent)
 
 
 def _over_numbers(loop: Loop, place: dict[Array, Array], shared: dict[Array, Access], n: int) -> Loop:

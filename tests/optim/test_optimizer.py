@@ -467,7 +467,7 @@ def test_a_group_may_be_another_dict_but_not_of_other_parameters():
         with pytest.raises(ValueError, match=r"^param_groups\[0\].*: expected "):
             optimizer.step()
     optimizer.param_groups[:] = [whole, {**whole, "params": [Value(2.0)]}]
-    with pytest.raises(ValueError, match="^param_groups: expected the 1 groups that add_param_group made, got 2"):
+    with pytest.raises(ValueError, match=r"^param_groups: expected the 1 groups that add_param_group made, got 2"):
         optimizer.step()
     optimizer.param_groups[:] = [whole]
     whole["params"].append(Value(2.0))
