@@ -1310,27 +1310,25 @@ class Trainer:
     # What all of them need.
 
     def _forget_what_changed(self) -> None:
-        """What was found out holds for the parts that it was made with, and while what it read of them is the same;
-        each session sees to the rest."""
+        """What was found out, or compiled, holds for the parts and options that it was made with, and while what it
+        read of them is the same. Of numbers, modes and the optimizer's options each session takes care itself."""
         parts = (self.model, self.loss_fn, self.optimizer)
         options = (self.clip_grad_norm, self.clip_grad_value, self.backend, self.threads, self.dtype)
         known = self._made_with
         if known is None or known[1] != options or not all(x is y for x, y in zip(known[0], parts)):
             self._check_optimizer()
             self._made_with = parts, options
-            self._sessions.clear()
         elif self._reads.hold():
             return
-        if self.backend == "eager":
-            self._sessions.clear()
         self._reads.clear()
         self._reads.add(self, "loss_fn", self.loss_fn)
+        self._reads.add(self, "metric", self.metric)
+        self._sessions.clear()
         self._outputs.clear()
         self._taken.clear()
 
     def _session(self, correct: Any = _any) -> Session:
         """The session that counts what is `correct`; if that does not matter, one of those that were made already."""
-        self._forget_what_changed()
         if correct is _any:
             correct = next(iter(self._sessions), None)
         if correct not in self._sessions:
@@ -1346,17 +1344,17 @@ class Trainer:
 
     def _new_session(self, correct: Metric | None) -> Session:
         if self.backend == "eager":
-            session: Session = self._eager(correct)
-            session.examine = self._examine_leaves
-            return session
+            eager = self._eager(correct)
+            eager.examine = self._examine_leaves
+            return eager
         from milligrad.compiler.session import CompiledSession  # type: ignore[import-not-found,unused-ignore]
 
-        session = CompiledSession(
+        session: Any = CompiledSession(
             self.model, self.loss_fn, self.optimizer, correct, self.backend, self.threads, self.dtype,
             self.clip_grad_norm, self.clip_grad_value,
         )  # fmt: skip
-        session.examine = self._examine_leaves
-        return session
+        session.examine, session.reads = self._examine_leaves, self._reads
+        return session  # type: ignore[no-any-return]
 
     @contextmanager
     def _mode(self, training: bool) -> Iterator[None]:

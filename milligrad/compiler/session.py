@@ -40,7 +40,11 @@ PREDICT_ROWS = 256  # how many samples are computed at a time where the caller d
 
 
 class CompiledSession:
-    """See `milligrad.trainer.Session`, whose methods these are."""
+    """See `milligrad.trainer.Session`, whose methods these are.
+
+    reads:  what the code depends on besides the shape of its inputs, the mode of each module, and the optimizer, of
+            which it takes care itself. Who uses a session makes another one when these do not hold any more.
+    """
 
     def __init__(
         self, model: Any, loss_fn: Callable[[Any, Any], Any], optimizer: Any, correct: Callable[[Any, Any], Any] | None,
@@ -51,11 +55,11 @@ class CompiledSession:
         self.backend, self.threads, self.dtype = choose(backend), threads, dtype
         check_dtype(dtype, self.backend)
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
+        self.reads = Reads()
         self.examine: Callable[[Iterable[Value]], None] = lambda leaves: None
         self.memory = Memory(self.backend, dtype)
         self.batches_per_call, self.explains = BATCHES_PER_CALL[self.backend], False
         self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
-        self._reads = Reads()  # and what else it depends on
         self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
         self._layout: Any = None
         self._modules: list[Any] = []
@@ -71,8 +75,6 @@ class CompiledSession:
         roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
         self._modules = [m for root in roots for m in root.modules()]
         self._arrange()
-        if not self._reads.hold():
-            self._forget()
         for p in self.parameters:
             self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
             initial = self.optimizer.initial_state(**p.options(self.optimizer))
@@ -120,19 +122,12 @@ class CompiledSession:
         if layout == self._layout:
             return
         self._layout = layout
-        self._forget()
+        self._codes.clear()
         self.parameters = learning(self.optimizer)
         clips = self.clip_grad_norm, self.clip_grad_value
         self.update = Update(self.optimizer, self.parameters, *clips, self.dtype)
         lasting = [array for p in self.parameters for array in (p.array, *p.state.values())]
         self.buffers = {array: self.memory.zeros(array.size) for array in (*lasting, self.update.hyper)}
-
-    def _forget(self) -> None:
-        """Nothing is compiled any more."""
-        self._codes.clear()
-        self._reads.clear()
-        self._reads.add(self, "loss_fn", self.loss_fn)
-        self._reads.add(self, "correct", self.correct)
 
     def _refresh(self) -> None:
         """The learning rates, and the steps made before, where the program reads them."""
@@ -239,11 +234,11 @@ class CompiledSession:
         code = self._codes.get(key)
         if code is None:
             try:
-                with recorded(self._reads):
+                with recorded(self.reads):
                     code = make()
             except NotSeparable as reason:
                 code = reason
-            self._reads.forget("training", self._modules)  # which is part of the key
+            self.reads.forget("training", self._modules)  # which is part of the key
             self._codes[key] = code
             if not isinstance(code, NotSeparable):
                 self._seen.append(code)

@@ -160,7 +160,7 @@ class Update:
         with enable_grad():
             g = sum(gs[1:], gs[0])
             if self.norm is not None:
-                g = g * ops.minimum(self.norm / (_norm(*squares, self.exponent) + 1e-6), 1.0)
+                g = g * ops.minimum(self.norm / (_norm(squares[0], squares[1], self.exponent) + 1e-6), 1.0)
             if self.value is not None:
                 g = ops.clamp(g, -self.value, self.value)
             options = {**p.options(self.optimizer), "lr": lr}

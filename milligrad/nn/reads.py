@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import chain
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from milligrad.engine import Value
@@ -102,6 +103,17 @@ def _is_property(module: Module, name: str) -> bool:
     return isinstance(getattr(type(module), name, None), property)
 
 
+class _Values:
+    """The Values of a Parameter, which are compared by identity: a thousand in 10 µs."""
+
+    def __init__(self, values: list[Value]) -> None:
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, _Values) and len(other.values) == len(self.values)
+        return same and all(map(is_, self.values, other.values))  # type: ignore[attr-defined]
+
+
 def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
     """The token of x. What stands in `around`, the ids of the objects around it, is not looked into again."""
     kind = type(x)
@@ -110,16 +122,14 @@ def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
     if kind is float:
         return x.hex()  # which tells -0.0 from 0.0, and NaN is NaN
     if kind is MethodType:
-        return token(x.__func__, kept, around), token(x.__self__, kept, around)
+        return id(x.__func__), token(x.__self__, kept, around)
     if isinstance(x, Value) and x.symbolic:
         return None  # of a trace, which ends
     if isinstance(x, BY_ID) or id(x) in around:
         kept.append(x)
         return id(x)
     if kind is Parameter:
-        values = list(reduce(lambda rows, _: chain.from_iterable(rows), x.shape[1:], x))
-        kept.append(values)
-        return tuple(map(id, values))
+        return _Values(list(reduce(lambda rows, _: chain.from_iterable(rows), x.shape[1:], x)))
     inner = (*around, id(x))
     if isinstance(x, (list, tuple, deque)):
         if x and {*map(type, x)} == {float}:
