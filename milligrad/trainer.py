@@ -20,26 +20,32 @@ import operator
 import os
 import sys
 import time
+from _thread import RLock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from milligrad import expected, ops
 from milligrad import functional as F
 from milligrad.data.dataset import TensorDataset, source, whole
 from milligrad.data.loader import DataLoader
 from milligrad.data.rows import Rows
-from milligrad.engine import Value, enable_grad, no_grad, number
+from milligrad.engine import Value, enable_grad, no_grad, number, topological_order
+from milligrad.explain import explain
 from milligrad.files import replace
 from milligrad.history import Evaluation, History
+from milligrad.markup import count
 from milligrad.nested import Nested, Shape, elementwise, flatten, is_list, leaves, shape
 from milligrad.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
 from milligrad.nn.module import Module
+from milligrad.nn.reads import Reads, recorded
 from milligrad.nn.utils import clip_grad_norm_, clip_grad_value_
 from milligrad.optim.lr_scheduler import ReduceLROnPlateau, Scheduler
 from milligrad.optim.optimizer import Optimizer, at_least_0, flag, real
+from milligrad.places import warn
 from milligrad.progress import progress as counted
 from milligrad.random import generator
-from milligrad.typing import TYPE_CHECKING, Any, TypeAlias
+from milligrad.typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from random import Random
@@ -51,9 +57,12 @@ __all__ = ["Callback", "Checkpoint", "EarlyStopping", "Evaluation", "History", "
 
 BACKENDS = ("auto", "eager", "python", "llvm")
 FORMAT = "milligrad checkpoint 1"
+SESSIONS = 4  # that are kept, one for each metric
 CLASS_LOSSES = (F.cross_entropy, F.nll_loss)
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Metric: TypeAlias = Callable[[Any, Any], Any]  # (prediction, target) → a number
+R = TypeVar("R")
+Step: TypeAlias = "Callable[[Session], Any]"  # something to do in a session
 
 
 # ── How steps are computed ───────────────────────────────────────────────────────────────────────────────────────
@@ -63,13 +72,17 @@ class Session(Protocol):
     """Holds the numbers of parameters and optimizer while they are trained, and computes with them.
 
     A Trainer calls `load` before it uses a session, and puts model and loss into training or evaluation mode. `x` and
-    `y` are lists (or Rows) of samples of one shape. They are the same objects in every epoch of a fit, and nobody
-    changes them: a session may keep a form of its own. Another fit has other lists, even of the same data.
+    `y` are lists (or Rows) of samples of one shape. They are the same objects as long as the numbers in them are: a
+    session may keep a form of its own. Whenever they may have changed, they are other lists, even of the same data.
     The gradients are those of the loss of a batch alone; all of the optimizer's together are clipped by norm, then
     each by value.
+
+    A loss or a parameter that is not finite, or can't be computed, is a FloatingPointError: of `check` at the latest.
     """
 
     batches_per_call: int  # how many batches `epoch` is asked for at once: what passes before a Ctrl-C is heard
+    explains: bool  # whether its FloatingPointErrors say where a number stopped being one
+    examine: Callable[[Iterable[Value]], None]  # is told on which Values a loss depends, before the first step by it
 
     def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
         """A step for each batch of the samples order[0], order[1], …; returns (Σ loss · batch's length, right)."""
@@ -83,8 +96,14 @@ class Session(Protocol):
     def predict(self, x: Sequence[Any], batch_size: int | None) -> list[Any]:
         """The predictions as nested lists of floats; batch_size None says that x is one ready-made batch."""
 
+    def be_exact(self) -> bool:
+        """Compute more carefully from now on, after a FloatingPointError; False if there is no other way to compute."""
+
+    def check(self) -> None:
+        """Raise FloatingPointError if a parameter is not finite."""
+
     def store(self) -> None:
-        """Write the numbers to the Values and to the optimizer: they are now those to go back to."""
+        """Write the numbers to the Values and to the optimizer: they are now those to go back to. Checks them first."""
 
     def load(self) -> None:
         """Take the numbers from the Values and the optimizer, whose options may have changed, too."""
@@ -94,9 +113,10 @@ class Session(Protocol):
 
 
 class _EagerSession:
-    """The loop as anybody would write it: the Values themselves hold the numbers."""
+    """The loop as anybody would write it: the Values themselves hold the numbers. A step that fails changes none."""
 
     batches_per_call = 1
+    explains = True
 
     def __init__(
         self,
@@ -110,18 +130,32 @@ class _EagerSession:
         self.model, self.loss_fn, self.optimizer, self.correct = model, loss_fn, optimizer, correct
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
         self._kept = _Snapshot(optimizer)
+        self.examine: Callable[[Iterable[Value]], None] = lambda leaves: None
+        self._seen = False  # whether it has been called
 
     def batch(self, xb: Nested, yb: Nested) -> tuple[float, float]:
-        prediction = self.model(xb)
-        loss = self.loss_fn(prediction, yb)
+        prediction, loss = self._computed(xb, yb)
+        if not self._seen or not (isinstance(loss, Value) and loss.requires_grad):
+            inputs = [x for z in topological_order([loss]) for x in z.inputs]
+            self.examine([x for x in [loss, *inputs] if isinstance(x, Value) and x.is_leaf])
+            self._seen = True
         result = loss.data, self._right(prediction, yb)  # before the step: they may be parameters themselves
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.clip_grad_norm is not None:
-            clip_grad_norm_(_optimized(self.optimizer), self.clip_grad_norm)
-        if self.clip_grad_value is not None:
-            clip_grad_value_(_optimized(self.optimizer), self.clip_grad_value)
-        self.optimizer.step()
+        before = _Snapshot(self.optimizer)
+        try:
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.clip_grad_norm is not None:
+                clip_grad_norm_(_optimized(self.optimizer), self.clip_grad_norm)
+            if self.clip_grad_value is not None:
+                clip_grad_value_(_optimized(self.optimizer), self.clip_grad_value)
+            self.optimizer.step()
+            self.check()
+        except (ValueError, ArithmeticError) as error:
+            before.restore()
+            if not _is_of_arithmetic(error):
+                raise
+            finite = all(math.isfinite(v.grad) for v in _optimized(self.optimizer))
+            raise FloatingPointError(f"{error}" if finite else self._trouble(loss) or f"{error}") from error
         return result
 
     def epoch(self, x: Sequence[Any], y: Sequence[Any], order: Sequence[int], batch_size: int) -> tuple[float, float]:
@@ -135,8 +169,33 @@ class _EagerSession:
             return loss * _count(y), right
 
     def _judge(self, xb: Nested, yb: Nested) -> tuple[float, float]:
-        prediction = self.model(xb)
-        return number(self.loss_fn(prediction, yb)), self._right(prediction, yb)
+        prediction, loss = self._computed(xb, yb)
+        return loss.real, self._right(prediction, yb)
+
+    def _computed(self, xb: Nested, yb: Nested) -> tuple[Nested, Any]:
+        """The prediction and the loss, which is finite."""
+        try:
+            prediction = self.model(xb)
+            loss = self.loss_fn(prediction, yb)
+        except (ValueError, ArithmeticError) as error:
+            if not hasattr(error, "op"):  # the user's own
+                raise
+            raise FloatingPointError(f"the loss can't be computed: {self._trouble(error)}") from error
+        if not math.isfinite(loss.real):
+            about = loss if loss.real is not loss and loss.requires_grad else lambda: self.loss_fn(self.model(xb), yb)
+            raise FloatingPointError(f"the loss is {loss.real}: {self._trouble(about)}")
+        return prediction, loss
+
+    def _trouble(self, about: Any) -> str:
+        """What `explain` finds first of a loss, of a function that computes it, or of the error that this raises."""
+
+        def fail() -> Any:
+            raise about
+
+        with enable_grad():
+            found = explain(fail if isinstance(about, Exception) else about, model=self.model).findings
+        first = next((finding for finding in found if finding.trouble), None)
+        return "" if first is None else "; ".join([first.text, *first.where[:2]])
 
     def _right(self, predictions: Nested, yb: Nested) -> float:
         if self.correct is None:
@@ -152,6 +211,20 @@ class _EagerSession:
             batches = [[x[i] for i in k] for k in _slices(range(len(x)), batch_size)]
             return [prediction for xb in batches for prediction in elementwise(number, self.model(xb))]
 
+    def be_exact(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        values = _optimized(self.optimizer)
+        if not math.isfinite(sum([v.data for v in values])):
+            bad = next((v for v in values if not math.isfinite(v.data)), None)
+            if bad is not None:
+                lrs = ", ".join([f"{group['lr']}" for group in self.optimizer.param_groups])
+                raise FloatingPointError(
+                    f"the step of {type(self.optimizer).__name__} with lr {lrs} made a parameter {bad.data}, "
+                    f"of the gradient {bad.grad}"
+                )
+
     def store(self) -> None:
         self._kept = _Snapshot(self.optimizer)
 
@@ -161,11 +234,27 @@ class _EagerSession:
         self._kept.restore()
 
 
+def _exactly(session: Session, attempt: Callable[[], R], undo: Callable[[], Any] = lambda: None) -> R:
+    """attempt(), once more with all care if some number is none: it may be that no result depends on it."""
+    try:
+        return attempt()
+    except FloatingPointError:
+        if not session.be_exact():
+            raise
+        undo()
+        return attempt()
+
+
+def _is_of_arithmetic(error: Exception) -> bool:
+    """Whether a number made no sense, rather than an argument: a ValueError of an operation knows its `op`."""
+    return isinstance(error, ArithmeticError) or hasattr(error, "op")
+
+
 class _Snapshot:
     """The numbers of an optimizer's parameters, and of its memory of them, at one moment; not its options."""
 
     def __init__(self, optimizer: Optimizer, others: Iterable[Value] = ()) -> None:
-        self._numbers = [(v, v.data) for v in dict.fromkeys([*_optimized(optimizer), *others])]
+        self._numbers = [(v, v.data) for v in [*_optimized(optimizer), *others]]
         self._slots = [(slot, slot.step, dict(slot.state)) for slots in optimizer.slots for slot in slots]
 
     def restore(self) -> None:
@@ -276,18 +365,29 @@ def _finite(x: Any, name: str) -> float:
 class _Feed:
     """Where the steps of an epoch come from, and in which order.
 
+    given:    what it was made of, to read the data anew.
     names:    what errors call the samples and the targets.
     items:    how many things are shuffled: samples, or ready-made batches.
     size:     how many samples there are; trained: how many of them a step is made with in an epoch.
     random:   what draws the orders; None for milligrad's generator.
     """
 
+    given: tuple[Any, ...]
     names: tuple[str, str]
     items: int
     size: int
     trained: int
     shuffle: bool = False
     random: Random | None = None
+    dropped: int = 0  # the batch_size of drop_last
+
+    def again(self) -> _Feed:
+        """The same of the data as it is now."""
+        feed = type(self)(*self.given)
+        feed.shuffle, feed.random = self.shuffle, self.random
+        if self.dropped:
+            feed.drop_last(self.dropped)
+        return feed
 
     def examples(self) -> Iterator[_Example]:
         """A batch of each shape that occurs, with the targets of all."""
@@ -308,8 +408,16 @@ class _Feed:
         """Make the steps of a part; (Σ loss · n, right). Appends the loss of each ready-made batch to `losses`."""
         raise NotImplementedError
 
+    def step(self, part: Sequence[int]) -> Step:
+        """To make the steps of a part."""
+        return lambda session: self.train(session, part, [])
+
     def evaluate(self, session: Session) -> tuple[float, float]:
         """(Σ loss · n, right) of all samples."""
+        raise NotImplementedError
+
+    def each(self) -> Iterator[tuple[str, Step]]:
+        """What `evaluate` does, batch by batch: which one it is, and what to do in a session."""
         raise NotImplementedError
 
 
@@ -336,13 +444,14 @@ class _Samples(_Feed):
             raise ValueError(f"{names[0]}: expected at least one sample, got none")
         if len(X) != len(y):
             raise ValueError(f"{names[1]}: expected {len(X)} targets, one for each sample, got {len(y)}")
-        self.names, self.batch_size = names, batch_size
-        self.x, self.x_shape = _checked(X, names[0])
+        self.given, self.names, self.batch_size = (X, y, names, batch_size), names, batch_size
+        x, self.x_shape = _checked(X, names[0])
+        self.x = Rows(x.buffer, x.width) if isinstance(x, Rows) else list(x)  # no object that was there before
         self.y, self.y_shape = _checked(list(y), names[1])
         self.items = self.size = self.trained = len(self.x)
 
     def drop_last(self, batch_size: int) -> None:
-        self.trained = self.size - self.size % batch_size
+        self.dropped, self.trained = batch_size, self.size - self.size % batch_size
         if not self.trained:
             raise ValueError(
                 f"batch_size: expected at most {self.size}, the number of samples, with drop_last, got {batch_size}"
@@ -364,12 +473,27 @@ class _Samples(_Feed):
     def evaluate(self, session: Session) -> tuple[float, float]:
         return session.evaluate(self.x, self.y, self.batch_size)
 
+    def each(self) -> Iterator[tuple[str, Step]]:
+        for k, part in enumerate(_slices(range(self.size), self.batch_size), 1):
+            xb, yb = [self.x[i] for i in part], [self.y[i] for i in part]
+            yield f"batch {k}", operator.methodcaller("evaluate", xb, yb, len(xb))
+
 
 class _Batches(_Feed):
     """Ready-made batches, each of any shape: an epoch makes a step with each."""
 
-    def __init__(self, pairs: Sequence[tuple[Nested, Nested]], names: list[tuple[str, str]]) -> None:
-        both = [[_checked(x, name, ragged=True) for x, name in zip(*row)] for row in zip(pairs, names)]
+    def __init__(self, batches: Sequence[Any], name: str) -> None:
+        self.given = batches, name
+        if not len(batches):
+            raise ValueError(f"{name}: expected at least one batch, got none")
+        for i, pair in enumerate(batches):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(
+                    f"{name}[{i}]: without y, expected a list of batches (xb, yb), a Dataset or a DataLoader, "
+                    f"got {_kind(pair)}"
+                )
+        names = [(f"{name}[{i}][0]", f"{name}[{i}][1]") if name else ("xb", "yb") for i in range(len(batches))]
+        both = [[_checked(x, name, ragged=True) for x, name in zip(*row)] for row in zip(batches, names)]
         self.pairs = [(xb, yb) for (xb, _), (yb, _) in both]
         self._shapes = [(x_shape, y_shape) for (_, x_shape), (_, y_shape) in both]
         self._names, self.names = names, names[0]
@@ -400,6 +524,10 @@ class _Batches(_Feed):
         losses, rights = zip(*[session.evaluate(xb, yb, None) for xb, yb in self.pairs])
         return ops.added(losses, 0.0), ops.added(rights, 0.0)
 
+    def each(self) -> Iterator[tuple[str, Step]]:
+        for k, (xb, yb) in enumerate(self.pairs, 1):
+            yield f"batch {k}", operator.methodcaller("evaluate", xb, yb, None)
+
 
 def _feed(X: Any, y: Any, names: tuple[str, str], batch_size: int) -> _Feed:
     """The data of `fit` and `evaluate`, in whichever form it was given, checked."""
@@ -412,24 +540,10 @@ def _feed(X: Any, y: Any, names: tuple[str, str], batch_size: int) -> _Feed:
             feed.drop_last(X.batch_size)
         return feed
     if isinstance(X, (list, tuple)):
-        return _ready_made(X, names[0])
+        return _Batches(X, names[0])
     if is_list(X):
         return _Samples(*_columns(X, names[0]), names, batch_size)
     raise TypeError(f"{names[0]}: expected a list, a Dataset or a DataLoader, got {_kind(X)}")
-
-
-def _ready_made(batches: Sequence[Any], name: str) -> _Batches:
-    if not len(batches):
-        raise ValueError(f"{name}: expected at least one batch, got none")
-    for i, pair in enumerate(batches):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(
-                f"{name}[{i}]: without y, expected a list of batches (xb, yb), a Dataset or a DataLoader, "
-                f"got {_kind(pair)}"
-            )
-    return _Batches(
-        [(xb, yb) for xb, yb in batches], [(f"{name}[{i}][0]", f"{name}[{i}][1]") for i in range(len(batches))]
-    )
 
 
 def _validation(data: Any, batch_size: int) -> _Feed:
@@ -462,11 +576,11 @@ def _kind(x: object) -> str:
 class Callback:
     """What `fit` calls between epochs: subclass it and define what you need. A function (trainer, history) is one, too.
 
-    Between epochs the parameters and the optimizer may be read and changed. A KeyboardInterrupt raised here ends the
-    run like Ctrl-C, after the epoch that was just finished; any other exception passes through.
+    Between epochs the parameters, the optimizer, the trainer and the data may be read and changed. A KeyboardInterrupt
+    raised here ends the run like Ctrl-C, after the epoch that was just finished; any other exception passes through.
     """
 
-    changes = True  # whether on_epoch_end may change parameters or optimizer: if not, they need not be read again
+    changes = True  # whether it may change anything but itself: if not, numbers, options and data are not read again
 
     def on_fit_begin(self, trainer: Trainer, history: History) -> None:
         """Before the first epoch: start afresh."""
@@ -666,7 +780,14 @@ class _Run:
     ) -> None:
         self.history, self.feed, self.validation, self.metric = history, feed, validation, metric
         self.scheduler, self.callbacks = scheduler, callbacks
+        self.changes = any([callback.changes for callback in callbacks])  # whether anything may be other than it was
+        self.roots: list[Module] = []
         self.mark()
+
+    def read(self) -> None:
+        """Read the data anew."""
+        self.feed = self.feed.again()
+        self.validation = self.validation and self.validation.again()
 
     def figures(self, prefix: str, total: float, right: float, n: int) -> dict[str, float]:
         """The loss, and the metric if there is one, of n samples."""
@@ -863,7 +984,31 @@ class Trainer:
     The model is in training mode in fit and step, in evaluation mode in evaluate and predict, and afterwards in the
     mode it was in. Raises TypeError or ValueError for arguments that are not as described, ImportError for a backend
     that is not installed. `history` is that of the last fit.
+
+    What is changed between two calls, or by a callback, counts from then on: these attributes themselves, numbers and
+    options of the optimizer, Parameters and submodules, any attribute that a module reads (`dropout.p`, `reduction`),
+    `train()` and `eval()` of a submodule, what is frozen, and the data. (A Dataset is asked for its samples once in a
+    fit.) On the compiled backends there is one exception: what a function (a loss, a metric, a `forward`) reads beside
+    its arguments and modules (globals, variables that it closes over) is read when it is compiled. Make it an attribute
+    of a module, or assign the function anew.
+
+    A loss or a parameter that becomes infinite or NaN is a FloatingPointError that names the epoch and the batch, and
+    says where the number was born: the same on every backend, since compiled code goes back to that batch and takes it
+    eagerly. Random numbers of dropout are drawn in the same order on every backend. Several threads may evaluate and
+    predict: they take turns, and between the epochs of a fit.
     """
+
+    _checks: ClassVar[dict[str, Callable[[Trainer, Any], Any]]] = {
+        "model": lambda self, x: _model(x),
+        "loss_fn": lambda self, x: _loss_fn(x),
+        "optimizer": lambda self, x: _optimizer(x),
+        "backend": lambda self, x: _backend(x),
+        "threads": lambda self, x: whole(x, "threads", least=1),
+        "dtype": lambda self, x: _dtype(x, self.backend),
+        "clip_grad_norm": lambda self, x: None if x is None else at_least_0(x, "clip_grad_norm"),
+        "clip_grad_value": lambda self, x: None if x is None else at_least_0(x, "clip_grad_value"),
+        "metric": lambda self, x: _metric(x),
+    }
 
     def __init__(
         self,
@@ -877,32 +1022,43 @@ class Trainer:
         clip_grad_value: float | None = None,
         metric: str | Metric | None = "accuracy",
     ) -> None:
-        if not isinstance(model, Module):
-            raise TypeError(f"model: expected a Module, got {_kind(model)}")
-        if not callable(loss_fn) or isinstance(loss_fn, type):
-            raise TypeError(
-                f"loss_fn: expected a function (predictions, targets) or a loss module, got {_kind(loss_fn)}"
-            )
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: expected an Optimizer, got {_kind(optimizer)}")
-        if metric is not None and metric != "accuracy" and not callable(metric):
-            raise TypeError(
-                f"metric: expected 'accuracy', None or a function (prediction, target), got {_kind(metric)}"
-            )
         self.model, self.loss_fn, self.optimizer, self.metric = model, loss_fn, optimizer, metric
-        if {*_optimized(optimizer)}.isdisjoint(self._parameters()):
-            raise ValueError("optimizer: expected one made with the model's parameters, got one that has none of them")
-        self.threads = whole(threads, "threads", least=1)
-        self.clip_grad_norm = None if clip_grad_norm is None else at_least_0(clip_grad_norm, "clip_grad_norm")
-        self.clip_grad_value = None if clip_grad_value is None else at_least_0(clip_grad_value, "clip_grad_value")
-        self.backend = _backend(backend)
-        self.dtype = _dtype(dtype, self.backend)
+        self._check_optimizer()
+        self.threads, self.clip_grad_norm, self.clip_grad_value = threads, clip_grad_norm, clip_grad_value
+        self.backend: str = backend
+        self.dtype = dtype
         self.history = History()
         self._run: _Run | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing has been found out or compiled."""
+        self._turn = RLock()  # who has it may put the model into a mode, and use sessions
         self._sessions: dict[Any, Session] = {}
-        self._made_for: Any = None
+        self._made_with: Any = None
         self._outputs: dict[Any, Shape | None] = {}  # of each shape of data that model and loss have been tried on
         self._taken: set[Shape] = set()  # the shapes of samples that the model alone has been tried on
+        self._reads = Reads()  # what that depends on
+        self._warned = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = self._checks.get(name)
+        value = check(self, value) if check else value
+        if name == "backend" and hasattr(self, "dtype"):
+            _dtype(self.dtype, value)
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: not what was compiled."""
+        return {name: self.__dict__[name] for name in (*self._checks, "history", "_run")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def _check_optimizer(self) -> None:
+        if {*_optimized(self.optimizer)}.isdisjoint(self._parameters()):
+            raise ValueError("optimizer: expected one made with the model's parameters, got one that has none of them")
 
     def _modules(self) -> list[Module]:
         return [self.model, self.loss_fn] if isinstance(self.loss_fn, Module) else [self.model]
@@ -951,10 +1107,9 @@ class Trainer:
         shows = flag(progress, "progress")
         feed = self._training_feed(X, y, n, flag(shuffle, "shuffle"), seed, flag(drop_last, "drop_last"))
         validation = None if validation_data is None else _validation(validation_data, n)
-        correct = self._examined(feed)
+        metric = self._metric_name(self._examined(feed, training=True))
         if validation is not None:
             self._examined(validation)
-        metric = self._metric_name(correct)
         history = History(_columns_of(metric, validation is not None))
         called = _callbacks(callbacks, history.columns)
         run = _Run(history, feed, validation, metric, self._checked_scheduler(scheduler), called)
@@ -965,7 +1120,7 @@ class Trainer:
         self.history, self._run = history, run
         try:
             with self._mode(training=True), enable_grad():
-                self._train(self._session(correct), run, epochs, shows)
+                self._train(run, epochs, shows)
         except KeyboardInterrupt:
             history.interrupted = True
         for callback in run.callbacks:
@@ -993,25 +1148,46 @@ class Trainer:
         """The column of the metric, "" if there is none."""
         return "" if correct is None else "metric" if correct is self.metric else "accuracy"
 
-    def _train(self, session: Session, run: _Run, epochs: int, progress: bool) -> None:
+    def _prepared(self, run: _Run, read: bool) -> Session:
+        """The session to train in, with the numbers as they are; whatever changed meanwhile is checked."""
+        if read:
+            run.read()
+        correct = self._examined(run.feed, training=True)
+        if run.validation is not None:
+            self._examined(run.validation)
+        if self._metric_name(correct) != run.metric:
+            raise ValueError(f"metric: expected the one that this fit records, {run.metric or None!r}, to stay")
+        self._checked_scheduler(run.scheduler)
+        for root in self._modules():
+            if not any(root is known for known in run.roots):  # of a fit, a model is in training mode when it comes in
+                run.roots.append(root.train())
+        session = self._session(correct)
+        session.load()
+        return session
+
+    def _train(self, run: _Run, epochs: int, progress: bool) -> None:
         """Epoch after epoch. Whatever ends it in the midst of one, what that epoch changed is undone."""
         history, callbacks = run.history, run.callbacks
-        reread = run.scheduler is not None or any(callback.changes for callback in callbacks)
         stopped = any(getattr(callback, "stopped", False) for callback in callbacks)
-        session.load()
+        session = self._prepared(run, read=any([_may_change_at_begin(callback) for callback in callbacks]))
         shown = _Progress(run.feed.trained * (epochs - len(history))) if progress and len(history) < epochs else None
         try:
             while len(history) < epochs and not stopped:
-                row, losses = self._epoch(session, run, shown)
-                with _uninterrupted():
-                    session.store()
-                    run.finish(row, losses)
+                with self._turn:
+                    row, losses = self._epoch(session, run, shown)
+                    with _uninterrupted():
+                        session.store()
+                        run.finish(row, losses)
                 stopped = any([callback.on_epoch_end(self, history) is True for callback in callbacks])
                 for callback in callbacks:
                     if isinstance(callback, Checkpoint):
                         callback.write(self, history)
-                if reread:
-                    session.load()
+                if len(history) < epochs and not stopped:
+                    if run.changes:
+                        session = self._prepared(run, read=True)
+                    elif run.scheduler is not None:
+                        session.load()
+                if run.changes or run.scheduler is not None:
                     run.mark()
         except BaseException:
             with _uninterrupted():
@@ -1026,21 +1202,73 @@ class Trainer:
         """Train for one epoch and validate: its row, and the losses of its steps if the batches are ready-made."""
         start, feed, validation = time.perf_counter(), run.feed, run.validation
         row: dict[str, Any] = {"epoch": len(run.history) + 1}
-        total = right = 0.0
         losses: list[float] = []
-        for part in feed.parts(run.order(), session.batches_per_call):
-            loss, r = feed.train(session, part, losses)
-            total, right = total + loss, right + r
-            if shown:
-                shown.advance(feed.length(part))
+        total, right = self._steps(session, run, losses, shown)
         row.update(run.figures("", total, right, feed.trained))
         if validation is not None:
-            with self._mode(training=False):
-                row.update(run.figures("val_", *validation.evaluate(session), validation.size))
+            with self._mode(training=False), _named(f"epoch {row['epoch']}, validation"):
+                row.update(run.figures("val_", *self._evaluated(session, validation), validation.size))
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         row["lr"] = lrs[0] if len(lrs) == 1 else lrs
         row["seconds"] = time.perf_counter() - start
         return row, losses
+
+    def _steps(self, session: Session, run: _Run, losses: list[float], shown: _Progress | None) -> tuple[float, float]:
+        """The steps of an epoch; (Σ loss · n, Σ right)."""
+        feed, epoch, order = run.feed, len(run.history) + 1, run.order()
+        drawn = generator().getstate()
+
+        def undo() -> None:
+            session.discard()
+            generator().setstate(drawn)
+            losses.clear()
+
+        def attempt() -> tuple[float, float]:
+            total = right = 0.0
+            for k, part in enumerate(feed.parts(order, session.batches_per_call), 1):
+                with _named(f"epoch {epoch}, batch {k}" if session.explains else ""):
+                    loss, r = feed.train(session, part, losses)
+                total, right = total + loss, right + r
+                if shown:
+                    shown.advance(feed.length(part))
+            session.check()
+            return total, right
+
+        try:
+            return _exactly(session, attempt, undo)
+        except FloatingPointError:
+            if session.explains:
+                raise
+            undo()
+            each = enumerate(feed.parts(order, 1), 1)
+            self._explained(session, [(f"epoch {epoch}, batch {k}", feed.step(part)) for k, part in each])
+            raise
+
+    def _explained(self, session: Session, steps: Iterable[tuple[str, Step]]) -> None:
+        """Take the steps one by one. The one that fails in this session fails eagerly, too, which says why.
+
+        It returns if none fails. Afterwards all numbers are as they were.
+        """
+        before, state = _Snapshot(self.optimizer), generator().getstate()
+        eager = self._eager(getattr(session, "correct", None))
+        try:
+            for where, step in steps:
+                drawn = generator().getstate()
+                try:
+                    step(session)
+                    if not session.explains:
+                        session.store()
+                except FloatingPointError as error:
+                    generator().setstate(drawn)
+                    with _named(where):
+                        step(eager)
+                        raise FloatingPointError(
+                            f"{error}; eager code, which computes the same in another order and always in float64, "
+                            "finds finite numbers there"
+                        ) from None
+        finally:
+            before.restore()
+            generator().setstate(state)
 
     def step(self, xb: Nested, yb: Nested) -> float:
         """One training step on one batch; returns its loss before the step.
@@ -1048,17 +1276,29 @@ class Trainer:
         The numbers go from the model to the session and back in each call. Many batches at a time are quicker with
         `fit(batches, shuffle=False)`, whose history has the `batch_losses`. If it fails, nothing has changed.
         """
-        feed = _Batches([(xb, yb)], [("xb", "yb")])
-        self._examined(feed)
-        session = self._session()
-        session.load()
-        with self._mode(training=True), enable_grad():
-            try:
+        feed = _Batches([(xb, yb)], "")
+        with self._turn, self._mode(training=True), enable_grad():
+            self._examined(feed, training=True)
+            session = self._session()
+            session.load()
+            drawn = generator().getstate()
+
+            def attempt() -> float:
                 loss, _ = session.batch(*feed.pairs[0])
                 with _uninterrupted():
                     session.store()
-            except BaseException:
+                return loss
+
+            def undo() -> None:
                 session.discard()
+                generator().setstate(drawn)
+
+            try:
+                loss = _exactly(session, attempt, undo)
+            except BaseException as error:
+                undo()
+                if isinstance(error, FloatingPointError) and not session.explains:
+                    self._explained(session, [("", feed.step([0]))])
                 raise
         return loss
 
@@ -1067,17 +1307,35 @@ class Trainer:
     def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 32) -> Evaluation:
         """The loss and the accuracy on all of the data, in the forms that `fit` takes. Changes nothing."""
         feed = _feed(X, y, ("X", "y"), whole(batch_size, "batch_size", least=1))
-        correct = self._examined(feed)
-        session = self._session(correct)
-        session.load()
-        with self._mode(training=False):
-            total, right = feed.evaluate(session)
+        with self._turn, self._mode(training=False):
+            correct = self._examined(feed)
+            session = self._session(correct)
+            session.load()
+            total, right = self._evaluated(session, feed)
         name = self._metric_name(correct)
         return Evaluation(total / feed.size, **({name: right / feed.size} if name else {}))
 
+    def _evaluated(self, session: Session, feed: _Feed) -> tuple[float, float]:
+        """(Σ loss · n, Σ right). What is not finite is found in eager code."""
+        try:
+            return _exactly(session, lambda: feed.evaluate(session))
+        except FloatingPointError:
+            before = _Snapshot(self.optimizer)
+            try:
+                if not session.explains:
+                    session.store()  # in a fit, the model has not got its numbers yet
+                self._explained(session, feed.each())
+            finally:
+                before.restore()
+            raise
+
     def predict(self, X: Any, *, batch_size: int = 32) -> list[Any]:
         """The predictions for a list of samples, or for those of a Dataset or DataLoader in the order of the data:
-        a list with one for each, of floats nested as the model nests them. Changes nothing."""
+        a list with one for each, of floats nested as the model nests them. Changes nothing.
+
+        Raises FloatingPointError for a prediction that is not finite; a backend "eager" raises what Python's
+        arithmetic does, as a call of the model.
+        """
         n = whole(batch_size, "batch_size", least=1)
         if isinstance(X, DataLoader):
             X, n = X.dataset, X.batch_size
@@ -1088,14 +1346,21 @@ class Trainer:
         if not len(X):
             raise ValueError("X: expected at least one sample, got none")
         x, own = _checked(X, "X")
-        self._forget_what_changed()
-        with self._mode(training=False):
+        with self._turn, self._mode(training=False):
+            self._forget_what_changed()
             if own[1:] not in self._taken:
-                _check_one_each(self._prediction([x[0]], "X[0]"))
-                self._taken.add(own[1:])
+                with self._trying():
+                    _check_one_each(self._prediction([x[0]], "X[0]"))
+                    self._taken.add(own[1:])
             session = self._session()
             session.load()
-            return session.predict(x, n)
+            try:
+                return _exactly(session, lambda: _predicted(session, x, n, 0))
+            except FloatingPointError:
+                if not session.explains:
+                    parts = [partial(_predicted, x=x[k : k + n], batch_size=n, first=k) for k in range(0, len(x), n)]
+                    self._explained(session, [("", part) for part in parts])
+                raise
 
     # Saving.
 
@@ -1146,51 +1411,74 @@ class Trainer:
     # What all of them need.
 
     def _forget_what_changed(self) -> None:
-        """What was found out, or compiled, holds while the same Values learn, and the modules and what they show of
-        themselves are the same."""
-        learning = [v for v in _optimized(self.optimizer) if v.requires_grad]
-        modules = [module for root in self._modules() for module in root.modules()]
-        made_for = [learning, modules, *map(repr, self._modules())]
-        if made_for != self._made_for:
-            self._made_for = made_for
-            self._sessions.clear()
-            self._outputs.clear()
-            self._taken.clear()
+        """What was found out, or compiled, holds for the parts and options that it was made with, and while what it
+        read of them is the same. Of numbers, modes and the optimizer's options each session takes care itself."""
+        parts = (self.model, self.loss_fn, self.optimizer)
+        options = (self.clip_grad_norm, self.clip_grad_value, self.backend, self.threads, self.dtype)
+        known = self._made_with
+        if known is None or known[1] != options or not all(x is y for x, y in zip(known[0], parts)):
+            self._check_optimizer()
+            self._made_with = parts, options
+        elif self._reads.hold():
+            return
+        self._reads.clear()
+        self._reads.add(self, "loss_fn", self.loss_fn)
+        self._reads.add(self, "metric", self.metric)
+        self._sessions.clear()
+        self._outputs.clear()
+        self._taken.clear()
 
     def _session(self, correct: Any = _any) -> Session:
         """The session that counts what is `correct`; if that does not matter, one of those that were made already."""
-        self._forget_what_changed()
         if correct is _any:
             correct = next(iter(self._sessions), None)
         if correct not in self._sessions:
             self._sessions[correct] = self._new_session(correct)
+            while len(self._sessions) > SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
         return self._sessions[correct]
 
+    def _eager(self, correct: Metric | None) -> _EagerSession:
+        return _EagerSession(
+            self.model, self.loss_fn, self.optimizer, correct, self.clip_grad_norm, self.clip_grad_value
+        )
+
     def _new_session(self, correct: Metric | None) -> Session:
-        parts = (self.model, self.loss_fn, self.optimizer, correct)
-        clips = (self.clip_grad_norm, self.clip_grad_value)
         if self.backend == "eager":
-            return _EagerSession(*parts, *clips)
+            eager = self._eager(correct)
+            eager.examine = self._examine_leaves
+            return eager
         from milligrad.compiler.session import CompiledSession  # type: ignore[import-not-found,unused-ignore]
 
-        session: Session = CompiledSession(*parts, self.backend, self.threads, self.dtype, *clips)
-        return session
+        session: Any = CompiledSession(
+            self.model, self.loss_fn, self.optimizer, correct, self.backend, self.threads, self.dtype,
+            self.clip_grad_norm, self.clip_grad_value,
+        )  # fmt: skip
+        session.examine, session.reads = self._examine_leaves, self._reads
+        return session  # type: ignore[no-any-return]
 
     @contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
         """Model and loss in training or evaluation mode; afterwards each module in the mode it was in."""
-        before = [(module, module.training) for root in self._modules() for module in root.modules()]
-        for root in self._modules():
-            root.train(training)
+        with self._turn:
+            before = [(module, module.training) for root in self._modules() for module in root.modules()]
+            for root in self._modules():
+                root.train(training)
         try:
             yield
         finally:
-            for module, mode in before:
-                module.training = mode
+            with self._turn:
+                for module, mode in before:
+                    module.training = mode
 
-    def _examined(self, feed: _Feed) -> Metric | None:
-        """The metric for this data, once model and loss have been seen to take it, and the classes to be in range."""
+    def _examined(self, feed: _Feed, training: bool = False) -> Metric | None:
+        """The metric for this data, once model and loss have been seen to take it, and the classes to be in range.
+
+        For training, some parameter must learn.
+        """
         self._forget_what_changed()
+        if training and not any(v.requires_grad for v in _optimized(self.optimizer)):
+            raise ValueError("optimizer: expected a parameter that learns, got frozen ones only (requires_grad=False)")
         found: set[Metric | None] = set()
         for example in feed.examples():
             output = self._output(example, isinstance(feed, _Samples))
@@ -1203,18 +1491,32 @@ class Trainer:
         return found.pop() if len(found) == 1 else None
 
     def _output(self, example: _Example, one_each: bool) -> Shape | None:
-        """The shape of what the model makes of the example, None if it is ragged. Each shape of data is tried once."""
+        """The shape of what the model makes of the example, None if it is ragged. Each shape of data is tried once.
+
+        What can't be computed for its numbers is left to the session to find.
+        """
         key = example.x_shape, example.y_shape
         if key not in self._outputs:
-            with self._mode(training=False):
+            with self._trying():
                 prediction = self._prediction(example.xb, example.x_name)
                 if one_each:
                     _check_one_each(prediction)
                 output = _shape_or_none(prediction)
                 if not self._classes(output, example):  # a loss of classes may refuse a batch for its classes alone
                     self._try_loss(prediction, example)
-            self._outputs[key] = output
-        return self._outputs[key]
+                self._outputs[key] = output
+        return self._outputs.get(key)
+
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        """In evaluation mode, and what is read is noted down. Arithmetic that fails ends the block, and no more."""
+        with self._turn, self._mode(training=False), recorded(self._reads):
+            try:
+                yield
+            except (ValueError, ArithmeticError) as error:
+                if not hasattr(error, "op"):
+                    raise
+        self._reads.forget("training", [module for root in self._modules() for module in root.modules()])
 
     def _prediction(self, xb: Nested, name: str) -> Nested:
         with no_grad(), _blaming(name, "the model does not take it"):
@@ -1225,7 +1527,26 @@ class Trainer:
             loss = self.loss_fn(prediction, example.yb)
         if is_list(loss):
             raise ValueError(f"loss_fn: expected one number for a batch, got a list of shape {shape(loss)}")
-        number(loss, "loss_fn")
+        if not isinstance(loss, Value):
+            number(loss, "loss_fn")
+
+    def _examine_leaves(self, leaves: Iterable[Value]) -> None:
+        """A loss to be trained depends on these: one must learn by the optimizer, and somebody hold all that learn."""
+        learning, known = {x for x in leaves if x.requires_grad}, {*_optimized(self.optimizer)}
+        if learning.isdisjoint(known):
+            raise ValueError(
+                "loss_fn: expected a loss that depends on a parameter of the optimizer that learns, "
+                "got one that depends on none"
+            )
+        hidden = learning - known - {*self._parameters()}
+        if hidden and not self._warned:
+            self._warned = True
+            warn(
+                f"the loss depends on {count(len(hidden), 'learning Value')} that no Parameter of the model, the loss "
+                "or the optimizer holds: nothing trains or saves them. Keep layers in a ModuleList or ModuleDict, and "
+                "Values in a Parameter",
+                UserWarning,
+            )
 
     def _classes(self, output: Shape | None, example: _Example) -> int:
         """How many classes there are, if the loss is one of classes, and the targets are their numbers; else 0."""
@@ -1252,6 +1573,30 @@ class Trainer:
         if classes or one not in ((), (1,)) or target not in ((), (1,)) or not _are_classes(example.targets, 2):
             return None
         return _is_positive if _takes_logits(self.loss_fn) else _is_probable
+
+
+def _model(x: Any) -> Module:
+    if not isinstance(x, Module):
+        raise TypeError(f"model: expected a Module, got {_kind(x)}")
+    return x
+
+
+def _loss_fn(x: Any) -> Any:
+    if not callable(x) or isinstance(x, type):
+        raise TypeError(f"loss_fn: expected a function (predictions, targets) or a loss module, got {_kind(x)}")
+    return x
+
+
+def _optimizer(x: Any) -> Optimizer:
+    if not isinstance(x, Optimizer):
+        raise TypeError(f"optimizer: expected an Optimizer, got {_kind(x)}")
+    return x
+
+
+def _metric(x: Any) -> Any:
+    if x is not None and x != "accuracy" and not callable(x):
+        raise TypeError(f"metric: expected 'accuracy', None or a function (prediction, target), got {_kind(x)}")
+    return x
 
 
 def _takes_logits(loss_fn: Any) -> bool:
@@ -1287,13 +1632,43 @@ def _shape_or_none(x: Nested) -> Shape | None:
         return None
 
 
+def _predicted(session: Session, x: Sequence[Any], batch_size: int, first: int) -> list[Any]:
+    """The predictions for the samples x, the first of which has that number. Raises FloatingPointError for NaN, inf."""
+    predictions = session.predict(x, batch_size)
+    for i, prediction in enumerate(predictions, first):
+        for path, p in leaves(prediction, f"X[{i}]: the prediction"):
+            if not math.isfinite(p):
+                raise FloatingPointError(f"{path} is {p}")
+    return predictions
+
+
+def _may_change_at_begin(callback: Callback) -> bool:
+    return callback.changes and type(callback).on_fit_begin is not Callback.on_fit_begin
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """An error of arithmetic in the block is a FloatingPointError of that batch; another one is told where it was."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FloatingPointError) or hasattr(error, "op"):
+            raise FloatingPointError(f"{where}: {error}".removeprefix(": ")) from error
+        if where:
+            error.add_note(f"in {where}")
+        raise
+
+
 @contextmanager
 def _blaming(name: str, what: str) -> Iterator[None]:
     """An error in the block is one of the data `name`."""
     try:
         yield
     except (TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{name}: {what}: {error}") from error
+        if hasattr(error, "op"):
+            raise
+        kind = IndexError if isinstance(error, IndexError) else ValueError
+        raise kind(f"{name}: {what}: {error}") from error
 
 
 def _columns_of(metric: str, validated: bool) -> list[str]:

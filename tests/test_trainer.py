@@ -1,8 +1,10 @@
 """fit against a loop written by hand, resumption to the bit, what an interrupt leaves, and every refusal."""
 
+import copy
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import sys
@@ -988,7 +990,16 @@ def test_an_interrupt_while_validating_drops_the_epoch():
     assert kept(trainer, 2)
 
 
+@pytest.fixture
+def listening():
+    """Ctrl-C is heard, also where the tests run as a job that ignores it, such as one of nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")
+@pytest.mark.usefixtures("listening")
 def test_a_ctrl_c_while_an_epoch_is_written_down_comes_after_it(monkeypatch):
     stores = 0
 
@@ -1028,6 +1039,434 @@ def test_another_error_passes_and_leaves_the_last_finished_epoch():
     assert len(trainer.history) == 2 and not trainer.history.interrupted
     assert kept(trainer, 2)
     assert all(m.training for m in trainer.model.modules())
+
+
+# ── What is not finite ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def regression(backend, loss_fn=None, lr=0.1, dropout=0.0, **options):
+    manual_seed(2)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(dropout), nn.Tanh(), nn.Linear(3, 1))
+    optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return Trainer(model, loss_fn or nn.MSELoss(), optimizer, backend=backend, metric=None, **options)
+
+
+SUMS = [[0.1 * sum(x)] for x in X]
+
+
+def falling(prediction, target):
+    """A loss whose logarithm ends in the second epoch."""
+    return ops.mean([ops.log(row[0] + 2.0) for row in prediction])
+
+
+FAILING = {
+    "no logarithm": (falling, 0.2, r"the loss can't be computed: log of −[\d.]+ raised ValueError"),
+    "an infinite loss": (nn.MSELoss(), 1e200, r"the loss is inf: inf was born in mul; v\d+ = "),
+    "NaN": (lambda p, y: ops.mean([(r[0] * 1e170) ** 2 - (r[0] * 1e171) ** 2 for r in p]), 1.0, "the loss"),
+    "a step that is too large": (
+        lambda p, y: ops.mean([1e300 * r[0] for r in p]), 1e9,
+        "the step of SGD with lr 1000000000.0 made a parameter -?inf, of the gradient -?[0-9.]+e[+]",
+    ),
+}  # fmt: skip
+
+
+@each_backend
+@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_number_that_is_none_ends_the_fit_and_is_explained(backend, name, dropout):
+    loss_fn, lr, message = FAILING[name]
+    trainer, whole, eager = (regression(b, loss_fn, lr, dropout) for b in (backend, backend, "eager"))
+    errors = []
+    for t in (trainer, eager):
+        manual_seed(5)
+        with pytest.raises(FloatingPointError, match=rf"^epoch \d+, batch \d+: {message}") as error:
+            t.fit(X, SUMS, epochs=30, batch_size=4, progress=False)
+        errors.append(str(error.value).partition(":")[0])
+        state = generator().getstate()
+    assert errors[0] == errors[1]  # the same epoch, and the same batch
+    finished = len(trainer.history)
+    assert finished == len(eager.history) == int(errors[0].split()[1].rstrip(",")) - 1
+    manual_seed(5)
+    if finished:
+        whole.fit(X, SUMS, epochs=finished, batch_size=4, progress=False)
+    assert everything(trainer) == everything(whole)
+    assert generator().getstate() == state
+    assert all(m.training for m in trainer.model.modules())
+
+
+@each_backend
+def test_ready_made_batches_that_fail_are_named_and_so_is_a_loss_of_the_validation(backend):
+    batches = [(X[:4], SUMS[:4]), (X[4:9], SUMS[4:9]), ([[30.0] * 4], [[0.0]])]
+
+    def loss_fn(prediction, target):
+        return ops.mean([ops.sqrt(2.0 - y[0] + 0.0 * p[0]) for p, y in zip(prediction, target)])
+
+    trainer = regression(backend, loss_fn)
+    trainer.fit(batches, shuffle=False, progress=False)
+    before, state = everything(trainer), generator().getstate()
+    batches[2][1][0] = [5.0]
+    for run, where in (
+        (lambda: trainer.fit(batches, shuffle=False, progress=False), "epoch 1, batch 3"),
+        (lambda: trainer.fit(batches[:2], validation_data=batches, progress=False), "epoch 1, validation: batch 3"),
+        (lambda: trainer.fit(X, SUMS, validation_data=(X, [*SUMS[:22], [7.0]]), batch_size=4, progress=False),
+         "epoch 1, validation: batch 6"),
+        (lambda: trainer.evaluate(batches), "batch 3"),
+        (lambda: trainer.evaluate(X, [*SUMS[:10], [9.0], *SUMS[11:]], batch_size=5), "batch 3"),
+        (lambda: trainer.step(*batches[2]), "the loss can't be computed"),
+    ):  # fmt: skip
+        with pytest.raises(FloatingPointError, match=rf"^{where}: .*sqrt of −"):
+            run()
+        assert everything(trainer) == before and generator().getstate() == state
+    assert trainer.step(*batches[0]) > 0
+
+
+class Logarithms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter([1.0])
+
+    def forward(self, xb):
+        return [ops.log(x[0] * self.weight[0]) for x in xb]
+
+
+@each_backend
+@pytest.mark.parametrize("i", [0, 4])
+def test_a_prediction_that_is_none_is_an_error(backend, i):
+    model = Logarithms()
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), backend=backend)
+    samples = [[1.0 + k] for k in range(7)]
+    close(trainer.predict(samples), [math.log(1.0 + k) for k in range(7)])
+    samples[i] = [-3.0]
+    error = ValueError if backend == "eager" else FloatingPointError  # eagerly, what the model raises
+    with pytest.raises(error, match=r"^log of -3.0: expected x >= 0"):
+        trainer.predict(samples, batch_size=2)
+    model.weight[0].data = math.inf
+    samples[i] = [1.0]
+    with pytest.raises(FloatingPointError, match=r"^X\[0\]: the prediction is inf"):
+        trainer.predict(samples, batch_size=2)
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(5, 2)
+
+    def forward(self, xb):
+        return self.rows(xb)
+
+
+@each_backend
+@pytest.mark.parametrize("i", [0, 3])
+def test_an_index_out_of_range_is_an_index_error(backend, i):
+    model = Table()
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), backend=backend)
+    x, y = [0, 1, 2, 3, 4], [[1.0, 2.0]] * 5
+    trainer.predict(x)
+    before = everything(trainer)
+    x[i] = 5
+    for use in (
+        lambda: trainer.predict(x, batch_size=2),
+        lambda: trainer.fit(x, y, batch_size=2, progress=False),
+        lambda: trainer.evaluate(x, y),
+        lambda: trainer.step(x, y),
+    ):
+        with pytest.raises(IndexError, match="expected whole numbers from 0 to 4, got 5"):
+            use()
+        assert everything(trainer) == before
+
+
+@each_backend
+def test_a_batch_whose_targets_are_all_ignored_is_refused(backend):
+    trainer = setup(backend)
+    y = [-100, -100, *Y[2:]]
+    trainer.fit(X, y, batch_size=3, shuffle=False, progress=False)
+    before = everything(trainer)
+    for use in (
+        lambda: trainer.fit(X, y, batch_size=2, shuffle=False, progress=False),
+        lambda: trainer.fit(X, [-100] * len(X), progress=False),
+        lambda: trainer.fit([(X[2:5], y[2:5]), (X[:2], y[:2])], shuffle=False, progress=False),
+        lambda: trainer.evaluate(X, y, batch_size=2),
+        lambda: trainer.step(X[:2], y[:2]),
+    ):
+        with pytest.raises(ValueError, match=r"^target: expected at least one class, got only -100 \(ignore_index\)"):
+            use()
+        assert everything(trainer) == before
+    trainer.loss_fn.reduction = "sum"
+    assert trainer.fit(X, y, batch_size=2, progress=False).loss[-1] > 0
+
+
+@each_backend
+def test_what_can_learn_nothing_is_refused(backend):
+    trainer, other = regression(backend), nn.Linear(4, 1)
+    before = everything(trainer)
+    data = {"X": X, "y": SUMS, "progress": False}
+
+    def refused(match):
+        for use in (lambda: trainer.fit(**data), lambda: trainer.step(X[:2], SUMS[:2])):
+            with pytest.raises(ValueError, match=match):
+                use()
+            assert everything(trainer) == before
+
+    trainer.model.requires_grad_(False)
+    refused("^optimizer: expected a parameter that learns, got frozen ones only")
+    trainer.model[3].bias.requires_grad_(True)
+    for loss_fn in (
+        lambda p, y: ops.mean([row[0] * row[0] for row in y]),
+        lambda p, y: ops.mean([F.mse_loss(row, t) for row, t in zip(other(X[: len(y)]), y)]),
+    ):
+        trainer.loss_fn = loss_fn
+        refused("^loss_fn: expected a loss that depends on a parameter of the optimizer that learns")
+    trainer.loss_fn = nn.MSELoss()
+    trainer.model.requires_grad_(False)
+    assert trainer.evaluate(X, SUMS).loss > 0 and len(trainer.predict(X)) == len(X)
+    trainer.model.requires_grad_(True)
+
+    def freeze(trainer, history):
+        trainer.model.requires_grad_(False)
+
+    with pytest.raises(ValueError, match=r"^optimizer: expected a parameter that learns"):
+        trainer.fit(X, SUMS, epochs=3, callbacks=freeze, progress=False)
+    assert len(trainer.history) == 1
+
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 2)
+        self.layers = (lambda: [nn.Linear(2, 1)])()
+
+    def forward(self, xb):
+        return self.layers[0](self.first(xb))
+
+
+@each_backend
+@pytest.mark.filterwarnings("ignore:.*is not registered")
+def test_learning_values_that_nobody_holds_are_told_once(backend):
+    model = Hidden()
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), backend=backend)
+    with pytest.warns(UserWarning, match="^the loss depends on 3 learning Values that no Parameter of the model"):
+        trainer.fit(X, SUMS, progress=False)
+    trainer.fit(X, SUMS, progress=False)
+    trainer.step(X[:2], SUMS[:2])
+
+
+# ── What is changed meanwhile ────────────────────────────────────────────────────────────────────────────────────
+# Most of it is in tests/compiler/test_changes.py.
+
+
+@each_backend
+@pytest.mark.parametrize("form", ["lists", "numbers", "Rows", "batches"])
+@pytest.mark.parametrize("when", ["between", "callback"])
+def test_data_that_is_changed_in_place_is_read_anew(backend, form, when):
+    def data():
+        if form == "numbers":
+            return [x[0] for x in X], [x[1] for x in X]
+        if form == "batches":
+            return [([x], [y]) for x, y in zip(X, SUMS)], None
+        return (Rows(array("d", flatten(X)), 4) if form == "Rows" else [x[:] for x in X]), [y[:] for y in SUMS]
+
+    def change(x, y):
+        if form == "Rows":
+            x.buffer[:8] = array("d", [0.5] * 8)
+        elif form == "numbers":
+            x[:2] = [0.5, 0.25]
+        elif form == "batches":
+            x[0] = ([X[5]], [[7.0]])
+        else:
+            x[0][0], x[1] = 0.5, [0.25] * 4
+        if y:
+            y[3] = 5.0 if form == "numbers" else [5.0]
+
+    def run(backend):
+        manual_seed(2)
+        model = Curve() if form == "numbers" else nn.Linear(4, 1)
+        trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.05), backend=backend, metric=None)
+        x, y = data()
+        xt, yt = data()
+        options = {"validation_data": (xt, yt) if y else xt, "shuffle": False, "progress": False, "batch_size": 4}
+        seen = []
+
+        def callback(trainer, history):
+            if len(history) == 2:
+                change(x, y)
+                change(xt, yt)
+
+        history = trainer.fit(x, y, epochs=4, callbacks=[callback] * (when == "callback"), **options)
+        seen += [*history.loss, *history.val_loss]
+        if when == "between":
+            change(x, y)
+            change(xt, yt)
+            seen.append(trainer.evaluate(xt, yt).loss)
+            if y:
+                seen += flatten(trainer.predict(x))
+            history = trainer.fit(x, y, epochs=2, **options)
+            seen += [*history.loss, *history.val_loss]
+        return seen + numbers(model)
+
+    close(run(backend), run("eager"))
+
+
+class Curve(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter([0.5, 0.25])
+
+    def forward(self, xb):
+        return [self.weight[0] * x + self.weight[1] for x in xb]
+
+
+@each_backend
+def test_a_rate_that_is_loaded_or_replaced_counts(backend, tmp_path):
+    trainer = regression(backend)
+    trainer.fit(X, SUMS, epochs=2, seed=1, progress=False)
+    trainer.save(tmp_path / "a")
+    trained = numbers(trainer.model)
+    state = trainer.optimizer.state_dict()
+    for set_rate in (
+        lambda: trainer.optimizer.param_groups[0].update(lr=0.0),
+        lambda: trainer.optimizer.load_state_dict({**state, "param_groups": [{**state["param_groups"][0], "lr": 0.0}]}),
+        lambda: trainer.optimizer.param_groups.__setitem__(0, {**trainer.optimizer.param_groups[0], "lr": 0.0}),
+    ):
+        trainer.load(tmp_path / "a")
+        trainer.fit(X, SUMS, seed=1, progress=False)
+        assert numbers(trainer.model) != trained
+        trainer.load(tmp_path / "a")
+        set_rate()
+        trainer.fit(X, SUMS, seed=1, progress=False)
+        assert numbers(trainer.model) == trained
+    others = [regression(backend) for _ in range(2)]
+    for t in (*others, trainer):
+        scheduler = lr_scheduler.StepLR(t.optimizer, 1, 0.5)
+        if t is trainer:
+            t.fit(X, SUMS, seed=1, epochs=1, scheduler=scheduler, progress=False)  # something is compiled already
+        elif t is others[0]:
+            t.fit(X, SUMS, seed=1, epochs=5, scheduler=scheduler, progress=False)
+            continue
+        else:
+            t.fit(X, SUMS, seed=1, epochs=2, scheduler=scheduler, progress=False)
+            t.save(tmp_path / "b")
+            continue
+        scheduler = lr_scheduler.StepLR(t.optimizer, 1, 0.5)
+        t.fit(X, SUMS, seed=1, epochs=5, scheduler=scheduler, resume=tmp_path / "b", progress=False)
+    assert everything(trainer) == everything(others[0])
+
+
+@each_backend
+def test_the_trainers_own_attributes_count_or_are_refused(backend):
+    trainer, by_hand = regression(backend), regression("eager")
+    data = {"X": X, "y": SUMS, "seed": 0, "progress": False}
+
+    def change(t, history):
+        if len(history) == 1:
+            t.loss_fn = nn.L1Loss()
+        elif len(history) == 2:
+            t.optimizer, t.clip_grad_norm = optim.Adam(t.model.parameters(), lr=0.01), 0.5
+        elif len(history) == 3:
+            t.model[1], t.clip_grad_value = nn.Dropout(0.5), 0.1
+
+    seen = []
+    for t in (trainer, by_hand):
+        manual_seed(1)
+        seen.append(t.fit(epochs=5, callbacks=change, **data).loss)
+        t.model = nn.Linear(4, 1)
+        with pytest.raises(ValueError, match=r"^optimizer: expected one made with the model's parameters"):
+            t.fit(**data)
+        t.model.load_state_dict({"weight": [[0.5] * 4], "bias": [0.0]})
+        t.optimizer = sgd(t.model)
+        seen[-1] += t.fit(epochs=2, **data).loss + flatten(t.predict(X)) + numbers(t.model)
+    close(*seen)
+    refused = {
+        "model": 3, "loss_fn": nn.MSELoss, "optimizer": None, "clip_grad_norm": -1, "clip_grad_value": "1",
+        "metric": 0.5, "threads": 0, "backend": "fast", "dtype": "float16",
+    }  # fmt: skip
+    for name, x in refused.items():
+        before = getattr(trainer, name)
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+            setattr(trainer, name, x)
+        assert getattr(trainer, name) is before
+
+    def another_metric(t, history):
+        t.metric = lambda p, y: 1.0
+
+    with pytest.raises(ValueError, match=r"^metric: expected the one that this fit records, None, to stay"):
+        trainer.fit(epochs=2, callbacks=another_metric, **data)
+
+    def another_optimizer(t, history):
+        t.optimizer = sgd(t.model)
+
+    with pytest.raises(ValueError, match=r"^scheduler: expected one made for the Trainer's optimizer"):
+        trainer.metric = None
+        scheduler = lr_scheduler.StepLR(trainer.optimizer, 1)
+        trainer.fit(epochs=2, callbacks=another_optimizer, scheduler=scheduler, **data)
+
+
+def test_the_backend_may_change_too():
+    trainer, eager = regression("eager"), regression("eager")
+
+    def switch(t, history):
+        if t is trainer:
+            t.backend = ["python", "eager"][len(history) % 2]
+
+    for t in (trainer, eager):
+        t.fit(X, SUMS, epochs=4, seed=0, callbacks=switch, progress=False)
+    close(numbers(trainer.model), numbers(eager.model))
+
+
+@each_backend
+def test_gradients_whose_squares_are_too_large_become_0_as_in_pytorch(backend):
+    def loss_fn(prediction, target):
+        return ops.mean([1e250 * p[0] for p in prediction])
+
+    trainer = regression(backend, loss_fn, clip_grad_norm=0.5)
+    before = numbers(trainer.model)
+    trainer.step(X[:3], SUMS[:3])
+    assert numbers(trainer.model) == before
+
+
+# ── Threads, processes, copies ───────────────────────────────────────────────────────────────────────────────────
+
+
+@each_backend
+def test_threads_that_predict_take_turns_and_leave_the_mode(backend):
+    trainer = setup(backend, dropout=0.5)
+    expected, results, begin = trainer.predict(X), [], threading.Barrier(4)
+
+    def use():
+        begin.wait()
+        for _ in range(20):
+            results.append(trainer.predict(X) == expected)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 80 and all(results)
+    assert all(m.training for m in trainer.model.modules())
+
+
+@each_backend
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_a_trainer_can_be_copied_before_and_after_a_fit(backend, copied):
+    trainer = setup(backend)
+    for _ in range(2):
+        other = copied(trainer)
+        for t in (trainer, other):
+            t.fit(X, Y, seed=0, progress=False)
+        assert everything(other) == everything(trainer)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@NATIVE
+def test_a_process_that_was_forked_has_threads_of_its_own():
+    trainer = setup("llvm", threads=2)
+    trainer.fit(X, Y, progress=False)
+    child = os.fork()
+    if not child:
+        signal.alarm(30)  # ends it if it hangs
+        trainer.fit(X, Y, progress=False)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 # ── The history ──────────────────────────────────────────────────────────────────────────────────────────────────

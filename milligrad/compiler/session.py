@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -28,15 +29,22 @@ from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed,
 from milligrad.compiler.update import Parameters, Update, arrangement, learning
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import is_list
+from milligrad.nn.reads import Reads, recorded
 from milligrad.random import plain
 
 BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
+SHOWN = 100  # programs that `explain` remembers
+EAGERLY = "the same with backend='eager' says where a number stops making sense"
 PREDICT_ROWS = 256  # how many samples are computed at a time where the caller does not say
 
 
 class CompiledSession:
-    """See `milligrad.trainer.Session`, whose methods these are."""
+    """See `milligrad.trainer.Session`, whose methods these are.
+
+    reads:  what the code depends on besides the shape of its inputs, the mode of each module, and the optimizer, of
+            which it takes care itself. Who uses a session makes another one when these do not hold any more.
+    """
 
     def __init__(
         self, model: Any, loss_fn: Callable[[Any, Any], Any], optimizer: Any, correct: Callable[[Any, Any], Any] | None,
@@ -47,9 +55,12 @@ class CompiledSession:
         self.backend, self.threads, self.dtype = choose(backend), threads, dtype
         check_dtype(dtype, self.backend)
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
+        self.reads = Reads()
+        self.examine: Callable[[Iterable[Value]], None] = lambda leaves: None
         self.memory = Memory(self.backend, dtype)
-        self.batches_per_call = BATCHES_PER_CALL[self.backend]
-        self._codes: dict[Any, Any] = {}  # what was compiled, by what it depends on
+        self.exact = False
+        self.batches_per_call, self.explains = BATCHES_PER_CALL[self.backend], False
+        self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
         self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
         self._layout: Any = None
         self._modules: list[Any] = []
@@ -57,6 +68,18 @@ class CompiledSession:
         self.buffers: dict[Array, Any] = {}
         self.update = Update(optimizer, [], None, None)
         self._seen: list[Any] = []  # the programs made, for `explain`
+
+    def be_exact(self) -> bool:
+        """From now on run code that knows no error, and to which 0 times inf is 0 in the chain rule.
+
+        It takes longer (see `simplify.Builder`), and is made where the other has found a number that is none. False if
+        it runs already.
+        """
+        if self.exact:
+            return False
+        self.exact = True
+        self._codes.clear()
+        return True
 
     # From the Values to buffers and back.
 
@@ -67,7 +90,7 @@ class CompiledSession:
         self._arrange()
         for p in self.parameters:
             self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
-            initial = self.optimizer.initial_state(**self.optimizer._options(p.group))
+            initial = self.optimizer.initial_state(**p.options(self.optimizer))
             for name, array in p.state.items():
                 column = p.slot.state.get(name) or [initial[name]] * len(p.slot.values)
                 self.memory.fill(self.buffers[array], [column[i] for i in p.positions])
@@ -78,7 +101,7 @@ class CompiledSession:
 
     def store(self) -> None:
         """Write the numbers back. If some parameter is not finite, raise FloatingPointError, and write nothing."""
-        self._check_finite()
+        self.check()
         for p in self.parameters:
             for v, x in zip(p.values, self.buffers[p.array]):
                 v.data = x
@@ -89,20 +112,18 @@ class CompiledSession:
         self._steps = 0
         self._refresh()
 
-    def _check_finite(self) -> None:
+    def check(self) -> None:
+        """Raise FloatingPointError if some parameter is not finite."""
         for p in self.parameters:
             numbers = self.buffers[p.array]
             if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
-                raise FloatingPointError(
-                    "a parameter is no longer finite: "
-                    "the same with backend='eager' says where a number stops making sense"
-                )
+                raise FloatingPointError(f"a parameter is no longer finite: {EAGERLY}")
 
     def _column(self, p: Parameters, name: str, numbers: list[float]) -> list[float]:
         """What the optimizer remembers of a whole parameter: `numbers` of what learns, and the rest as it was."""
         if len(numbers) == len(p.slot.values):
             return numbers
-        initial = self.optimizer.initial_state(**self.optimizer._options(p.group))[name]
+        initial = self.optimizer.initial_state(**p.options(self.optimizer))[name]
         column = list(p.slot.state.get(name) or [initial] * len(p.slot.values))
         for i, x in zip(p.positions, numbers):
             column[i] = x
@@ -225,12 +246,15 @@ class CompiledSession:
         code = self._codes.get(key)
         if code is None:
             try:
-                code = make()
+                with recorded(self.reads):
+                    code = make()
             except NotSeparable as reason:
                 code = reason
+            self.reads.forget("training", self._modules)  # which is part of the key
             self._codes[key] = code
             if not isinstance(code, NotSeparable):
                 self._seen.append(code)
+                del self._seen[:-SHOWN]
         if isinstance(code, NotSeparable):
             raise code.with_traceback(None)  # which would grow with every call, and keep the traces alive
         return code
@@ -290,9 +314,7 @@ class CompiledSession:
 def _finite(totals: Sequence[float]) -> tuple[float, float]:
     loss, right = totals
     if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss}: the same with backend='eager' says where a number stops making sense"
-        )
+        raise FloatingPointError(f"the loss is {loss}: {EAGERLY}")
     return loss, right
 
 
@@ -469,6 +491,7 @@ class Separated:
                 loss, right = self.formula.loss, _over_samples(self.formula.right, self.formula.n)
                 self.outputs = [loss * self.formula.n, right]
                 if train:
+                    session.examine(_leaves(self.trace.tape, loss))
                     wrt = [v for p in session.parameters for v in p.values]
                     self.outputs += gradients(loss, wrt, lambda x: self.batch.owner_of(x) != NONE)
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
@@ -487,6 +510,11 @@ class Separated:
                     self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
                 self.loss_alone.check(samples.traced(n, two.nesting))
         return True
+
+
+def _leaves(tape: Any, loss: Any) -> list[Value]:
+    """The Values that were there before the trace and that the loss depends on."""
+    return captured(tape, needed(tape, [loss]), [loss])
 
 
 def _over_samples(x: Any, n: Symbol) -> Any:
@@ -544,7 +572,7 @@ def _program(
         layouts.append(Layout(array, others))
     with collector_paused():
         with clock("simplify"):
-            graph = simplify(tape, outputs)
+            graph = simplify(tape, outputs, session.exact)
         with clock("reroll"):
             program = reroll(graph, layouts, wanted)
             program.info["traced"] = len(tape)
@@ -587,13 +615,14 @@ class Loops:
             self.program = program
             self.split = Threads(
                 program, threads, capacity, self.buffers,
-                lambda stage, rows: build(stage, session.backend, rows, session.dtype), session.memory.zeros,
+                lambda stage, rows: build(stage, session.backend, rows, session.dtype, session.exact),
+                session.memory.zeros,
             )  # fmt: skip
             self.code: Any = self.split
             return
         with self.clock("fuse"):
             self.program = fuse(program)
-        self.code = build(self.program, session.backend, capacity, session.dtype)
+        self.code = build(self.program, session.backend, capacity, session.dtype, session.exact)
         session.memory.bind(self.code, self.program, self.buffers)
 
     def run(
@@ -607,17 +636,11 @@ class Loops:
             data[self.random] = self._drawn(session, len(x), order, batch)
         data = {array: rows for array, rows in data.items() if array in self.program.arrays}
         totals = Memory("llvm").zeros(2) if session.memory.typecode else [0.0, 0.0]
-        try:
+        with _arithmetic(session):
             if self.threads > 1:
                 self._run_split(session, data, order, batch, done, totals)
             else:
                 self._run(data, order, batch, done, totals)
-        except (ValueError, ArithmeticError) as error:
-            if isinstance(error, FloatingPointError) or session.backend == "llvm":
-                raise
-            raise FloatingPointError(
-                f"{error}: the same with backend='eager' says where a number stops making sense"
-            ) from error
         return list(totals)
 
     def _run(self, data: Any, order: Sequence[int], batch: int, done: int, totals: Any) -> None:
@@ -659,6 +682,17 @@ class Loops:
         return _explained("a batch, sample by sample", self.program, self.clock, self.code)
 
 
+@contextmanager
+def _arithmetic(session: CompiledSession) -> Iterator[None]:
+    """What Python's arithmetic raises in compiled code is a FloatingPointError; native code raises nothing."""
+    try:
+        yield
+    except (ValueError, ArithmeticError) as error:
+        if session.backend == "llvm" or isinstance(error, FloatingPointError):
+            raise
+        raise FloatingPointError(f"{error}: {EAGERLY}") from error
+
+
 def _explained(what: str, program: Program, clock: Clock, code: Any) -> str:
     from milligrad.compiler.reroll import describe
 
@@ -697,6 +731,7 @@ class Whole:
                     right = ops.sum([session.correct(p, t) for p, t in pairs])
             outputs = [loss, right]
             if train:
+                session.examine(_leaves(trace.tape, loss))
                 wrt = [v for p in session.parameters for v in p.values]
                 with trace.running():
                     outputs += gradients(loss, wrt, lambda _: False)
@@ -710,7 +745,7 @@ class Whole:
             session.update.append_to(program, [[g] for g in grads], self.step)
         with self.clock("fuse"):
             self.program = fuse(program)
-        self.code = build(self.program, session.backend, 1, session.dtype)
+        self.code = build(self.program, session.backend, 1, session.dtype, session.exact)
         own = (self.x, self.y, self.random, self.step, self.totals, self.captured)
         self.buffers = {**session.buffers, **{array: session.memory.zeros(array.size) for array in own}}
         session.memory.bind(self.code, self.program, self.buffers)
@@ -726,12 +761,8 @@ class Whole:
         if self.random.size:
             draw = plain()
             fill(buffers[self.random], [draw() for _ in range(self.random.size)])
-        try:
+        with _arithmetic(session):
             self.code()
-        except (ValueError, ArithmeticError) as error:
-            raise FloatingPointError(
-                f"{error}: the same with backend='eager' says where a number stops making sense"
-            ) from error
         return buffers[self.totals]
 
     def explain(self) -> str:
@@ -764,7 +795,7 @@ class Predict:
             self.clock,
         )
         self.program = fuse(program)
-        self.code = build(self.program, session.backend, PREDICT_ROWS, session.dtype)
+        self.code = build(self.program, session.backend, PREDICT_ROWS, session.dtype, session.exact)
         self.buffers = {**session.buffers, self.captured: session.memory.zeros(self.captured.size)}
         session.memory.bind(self.code, self.program, self.buffers)
 
@@ -787,7 +818,8 @@ class Predict:
         m, n = self.result.size, len(x)
         results = session.memory.zeros(m * n)
         data = {self.x: rows if session.memory.typecode else [v for row in rows for v in row]}
-        self.code.rows(data if self.x in self.program.arrays else {}, {self.result: results}, n)
+        with _arithmetic(session):
+            self.code.rows(data if self.x in self.program.arrays else {}, {self.result: results}, n)
         flat = list(results)
         return [nested(self.nesting, iter(flat[i * m : (i + 1) * m])) for i in range(n)]
 
@@ -811,7 +843,7 @@ class WholePrediction:
             session, trace.tape, outputs, leaves, [Layout(self.result, range(len(outputs)))], self.clock
         )
         self.program = fuse(program)
-        self.code = build(self.program, session.backend, 1, session.dtype)
+        self.code = build(self.program, session.backend, 1, session.dtype, session.exact)
         own = (self.x, self.random, self.result, self.captured)
         self.buffers = {**session.buffers, **{array: session.memory.zeros(array.size) for array in own}}
         session.memory.bind(self.code, self.program, self.buffers)
@@ -825,5 +857,6 @@ class WholePrediction:
         if self.random.size:
             draw = plain()
             fill(buffers[self.random], [draw() for _ in range(self.random.size)])
-        self.code()
+        with _arithmetic(session):
+            self.code()
         return nested(self.returned, iter(list(buffers[self.result])))

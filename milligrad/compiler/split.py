@@ -12,6 +12,7 @@ models nor optimizers.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -82,6 +83,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "milligrad")
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not copied: a child would wait for ever
+
+
 class Threads:
     """The stages of a program as code, with its memory, and the threads that run it.
 
@@ -109,7 +114,6 @@ class Threads:
         self._inputs = [{a for a in stage.arrays if a.per_sample and a.role == "input"} for stage, _ in made.programs]
         self.source = "\n".join([codes[0].source for codes in self.codes])
         self.times = {name: sum([codes[0].times[name] for codes in self.codes]) for name in self.codes[0][0].times}
-        self._pool = _pool(threads - 1)
 
     def run(self, data: Mapping[Array, Any], order: Any, start: int, stop: int) -> None:
         """Run it for the samples order[start:stop], one batch, of `data`, the per_sample inputs."""
@@ -124,7 +128,7 @@ class Threads:
                 continue
             mine = {a: x for a, x in data.items() if a in inputs}
             jobs: list[tuple[Any, Any]] = [(codes[t].epoch, (mine, order, b - a, a, b)) for t, a, b in parts]
-            others = [self._pool.submit(f, *arguments) for f, arguments in jobs[1:]]
+            others = [_pool(self.n - 1).submit(f, *arguments) for f, arguments in jobs[1:]]
             f, arguments = jobs[0]
             f(*arguments)
             for other in others:

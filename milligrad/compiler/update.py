@@ -17,26 +17,38 @@ from milligrad.compiler.program import Access, Apply, Array, Dims, Loop, Operand
 from milligrad.compiler.reroll import Layout, reroll
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.trace import Trace
-from milligrad.engine import Value, enable_grad
+from milligrad.engine import Value, enable_grad, number
+from milligrad.nn.reads import token
+
+"""For each dtype an e such that 4⁻ᵉ is a number that is not 0, and g·g·4⁻ᵉ is finite for each finite g."""
 
 
 @dataclass(eq=False)
 class Parameters:
-    """The numbers of one parameter that learn, and what the optimizer remembers of them."""
+    """The numbers of one parameter that learn, and what the optimizer remembers of them.
 
-    group: dict[str, Any]
+    group:  the number of its group among the optimizer's: the group itself may be replaced by another dict
+    """
+
+    group: int
     slot: Any
     positions: list[int]  # of these numbers in the slot
     values: list[Value]
     array: Array
     state: dict[str, Array]
 
+    def options(self, optimizer: Any) -> dict[str, Any]:
+        """The options of its group, as they are now."""
+        return optimizer._options(optimizer.param_groups[self.group])  # type: ignore[no-any-return]
+
 
 def arrangement(optimizer: Any) -> Any:
     """What the code of an update depends on: parameters, options but for lr, what is frozen, who shares a step."""
+    pairs = _slots(optimizer)
+    options = [token({**optimizer._options(group), "lr": None}, []) for group in optimizer.param_groups]
     return [
-        (id(slot), repr({**optimizer._options(group), "lr": None}), kind, [v.requires_grad for v in slot.values])
-        for (group, slot), kind in zip(_slots(optimizer), _kinds(_slots(optimizer)))
+        (id(slot), options[group], kind, [v.requires_grad for v in slot.values])
+        for (group, slot), kind in zip(pairs, _kinds(pairs))
     ]
 
 
@@ -46,21 +58,22 @@ def learning(optimizer: Any) -> list[Parameters]:
     made = []
     for i, (group, slot) in enumerate(pairs):
         positions = [k for k, v in enumerate(slot.values) if v.requires_grad]
-        n, names = len(positions), optimizer.initial_state(**optimizer._options(group))
+        n, names = len(positions), optimizer.initial_state(**optimizer._options(optimizer.param_groups[group]))
         state = {name: Array(f"p{i}.{name}", n, "state") for name in names}
         values = [slot.values[k] for k in positions]
         made.append(Parameters(group, slot, positions, values, Array(f"p{i}", n, "leaf"), state))
     return made
 
 
-def _slots(optimizer: Any) -> list[tuple[dict[str, Any], Any]]:
-    return [(group, slot) for group, slots in optimizer._pairs() for slot in slots]
+def _slots(optimizer: Any) -> list[tuple[int, Any]]:
+    """Each slot, after the number of its group."""
+    return [(group, slot) for group, (_, slots) in enumerate(optimizer._pairs()) for slot in slots]
 
 
-def _kinds(pairs: list[tuple[dict[str, Any], Any]]) -> list[int]:
+def _kinds(pairs: list[tuple[int, Any]]) -> list[int]:
     """For each slot a number, equal for those of one group that have made equally many steps."""
     known: dict[Any, int] = {}
-    return [known.setdefault((id(group), slot.step), len(known)) for group, slot in pairs]
+    return [known.setdefault((group, slot.step), len(known)) for group, slot in pairs]
 
 
 @dataclass
@@ -92,7 +105,8 @@ class Update:
 
     def hyperparameters(self) -> list[float]:
         """The numbers of the array `hyper`."""
-        numbers = {k: (float(p.group["lr"]), float(p.slot.step)) for p, k in zip(self.parameters, self.kinds)}
+        rates = [number(group["lr"], "lr") for group in self.optimizer.param_groups]
+        numbers = {k: (rates[p.group], float(p.slot.step)) for p, k in zip(self.parameters, self.kinds)}
         return [x for k in sorted(numbers) for x in numbers[k]]
 
     def append_to(self, program: Program, grads: list[list[Array]], step: Array) -> None:
@@ -142,10 +156,12 @@ class Update:
         with enable_grad():
             g = sum(gs[1:], gs[0])
             if self.norm is not None:
-                g = g * ops.minimum(self.norm / (ops.sqrt(squared[0]) + 1e-6), 1.0)
+                alone = sum([q.array.size for q in self.parameters]) == 1  # the norm of one number is exact at any size
+                norm = ops.abs(g) if alone else ops.sqrt(squared[0])
+                g = g * ops.minimum(self.norm / (norm + 1e-6), 1.0)
             if self.value is not None:
                 g = ops.clamp(g, -self.value, self.value)
-            options = {**self.optimizer._options(p.group), "lr": lr}
+            options = {**p.options(self.optimizer), "lr": lr}
             new = self.optimizer.rule(before + t, **options)(x, g, *state)
         inputs = [Array(f"each{k}", 1, "input", True) for k in range(len(each))]
         shared = [Array(f"shared{k}", 1, "input") for k in range(len(alike))]
@@ -165,7 +181,7 @@ def _summed(program: Program, declare: Callable[..., None], row: list[Array]) ->
 
 
 def _squared_norm(program: Program, declare: Callable[..., None], grads: list[Array]) -> Array:
-    """Σ g² of all gradients."""
+    """Σ g² of all gradients: beyond the floats inf, as in `clip_grad_norm_` and in PyTorch."""
     norm = Array("squared_norm", 1, "value")
     declare(norm)
     squares = tuple([Segment((g.size,), (Access(g, 0, (1,)), Access(g, 0, (1,)))) for g in grads])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
+from operator import is_
 
 from milligrad import expected
 from milligrad.engine import Value, enable_grad, number
@@ -185,6 +186,7 @@ class Optimizer:
         self.defaults = self._checked(defaults)
         self.param_groups: list[Group] = []
         self.slots: list[list[Slot]] = []  # a list for each group, a Slot for each of its parameters
+        self._given: list[list[Any]] = []  # the parameters that the slots were made of
         if isinstance(given[0], dict):
             for group in given:
                 self.add_param_group(group)
@@ -207,6 +209,7 @@ class Optimizer:
         checked = self._checked({**self.defaults, **group}, where)
         self.param_groups.append({**group, **checked, "params": params})
         self.slots.append(slots)
+        self._given.append(params[:])
 
     def _checked(self, options: Mapping[str, Any], where: str = "") -> Group:
         """The options of the rule, each as the type it should have."""
@@ -247,6 +250,22 @@ class Optimizer:
         return loss
 
     def _pairs(self) -> Iterable[tuple[Group, list[Slot]]]:
+        """Each group, which may be another dict than it was, with its slots. Other parameters in it are refused."""
+        if len(self.param_groups) != len(self.slots):
+            raise ValueError(
+                f"param_groups: expected the {len(self.slots)} groups that add_param_group made, "
+                f"got {len(self.param_groups)}"
+            )
+        for i, (group, given) in enumerate(zip(self.param_groups, self._given)):
+            if not {"params", *self.options} <= group.keys():
+                wanted = ", ".join(["params", *self.options])
+                raise ValueError(f"param_groups[{i}]: expected a dict of {wanted}, got {_keys(group)}")
+            params = group["params"]
+            if not is_list(params) or len(params) != len(given) or not all(map(is_, params, given)):
+                raise ValueError(
+                    f"param_groups[{i}]['params']: expected the parameters that the group was made with; "
+                    "for others, use add_param_group or make a new optimizer"
+                )
         return zip(self.param_groups, self.slots)
 
     def _updates(self, group: Group, slots: list[Slot]) -> Iterator[tuple[Slot, list[float], dict[str, list[float]]]]:

@@ -793,3 +793,32 @@ def test_a_recurrence_over_many_steps_is_no_problem_for_pythons_parser():
         history = trainer.fit(xs, [[1.0], [0.0]], epochs=2, batch_size=2, progress=False)
         losses[backend] = [row["loss"] for row in history.epochs]
     assert losses["python"] == pytest.approx(losses["eager"], rel=1e-12)
+
+
+class Rooted(nn.Module):
+    """The root of what a layer says where that is positive: elsewhere the branch that is not taken is no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        for v, x in zip([*self.layer.weight.values(), *self.layer.bias.values()], (1.0, 0.0)):
+            v.data = x
+
+    def forward(self, xs):
+        return [[ops.where(z > 0, lambda z=z: ops.sqrt(z), z)] for z in (self.layer(x)[0] for x in xs)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 3, 5])
+def test_a_number_that_makes_no_sense_and_does_not_matter_is_trained_alike(backend, batch_size, threads):
+    xs, ys = [[0.0], [1.0], [-1.0], [2.0], [-0.5]], [[0.5], [1.0], [1.0], [0.0], [2.0]]
+    found = []
+    for used in ("eager", backend):
+        model = Rooted()
+        optimizer = optim.Adam(model.parameters(), lr=0.05)
+        trainer = Trainer(model, nn.MSELoss(), optimizer, backend=used, threads=threads, metric=None)
+        history = trainer.fit(xs, ys, epochs=3, batch_size=batch_size, seed=3, progress=False)
+        steps = [trainer.step(xs[:3], ys[:3]) for _ in range(2)]
+        numbers = [*steps, *[row["loss"] for row in history.epochs], trainer.evaluate(xs, ys).loss]
+        found.append([*numbers, *flatten(trainer.predict(xs)), *flatten(list(model.state_dict().values()))])
+    assert found[1] == pytest.approx(found[0], rel=1e-12)

@@ -449,3 +449,28 @@ def test_a_frozen_value_can_not_make_a_step_fail():
     optimizer = Adam([[moving, frozen]], lr=0.1, eps=0.0)  # 0 / 0 for the frozen one, whose gradient is 0
     optimizer.step()
     assert moving.data == pytest.approx(0.9) and frozen.data == 2.0
+
+
+# ── Groups that the user changes ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_group_may_be_another_dict_but_not_of_other_parameters():
+    p, q = Value(1.0), Value(1.0)
+    optimizer = SGD([p, q], lr=0.5)
+    p.grad = q.grad = 1.0
+    whole = optimizer.param_groups[0]
+    optimizer.param_groups[0] = {**whole, "lr": 0.25, "params": [p, q]}
+    optimizer.step()
+    assert (p.data, q.data) == (0.75, 0.75)
+    for group in ({**whole, "params": [p]}, {**whole, "params": [q, p]}, {**whole, "params": p}, {"params": [p, q]}):
+        optimizer.param_groups[0] = group
+        with pytest.raises(ValueError, match=r"^param_groups\[0\].*: expected "):
+            optimizer.step()
+    optimizer.param_groups[:] = [whole, {**whole, "params": [Value(2.0)]}]
+    with pytest.raises(ValueError, match=r"^param_groups: expected the 1 groups that add_param_group made, got 2"):
+        optimizer.step()
+    optimizer.param_groups[:] = [whole]
+    whole["params"].append(Value(2.0))
+    with pytest.raises(ValueError, match="use add_param_group"):
+        optimizer.state_dict()
+    assert (p.data, q.data) == (0.75, 0.75)
