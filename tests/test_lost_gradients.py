@@ -293,7 +293,11 @@ def test_tasks_do_not_share_no_grad():
     async def both():
         await asyncio.gather(without(), within(), without())
 
-    asyncio.run(both())
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(both())))  # where no other loop runs
+    found = []
+    thread.start()
+    thread.join()
+    assert found == [None]
 
 
 class Metres(Value):
