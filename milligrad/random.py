@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,18 +25,7 @@ def generator() -> Random:
     from random import Random
 
     class Generator(Random):
-        def random(self) -> Any:
-            return draw() if (draw := _instead.get()) else super().random()
-
-        def getrandbits(self, k: int) -> int:
-            if _instead.get():
-                int(self.random())  # a number that is not known yet, which says so
-            return super().getrandbits(k)
-
-        def gauss(self, mu: float = 0.0, sigma: float = 1.0) -> float:
-            if _instead.get():
-                float(self.random())  # likewise; the next one may have been drawn before
-            return super().gauss(mu, sigma)
+        """A class of its own, whose methods ask first while the compiler traces; see `drawn_by`."""
 
     return Generator()
 
@@ -56,17 +46,43 @@ def plain() -> Callable[[], float]:
 
 
 _instead: ContextVar[Callable[[], Any] | None] = ContextVar("random", default=None)
+_drawing: list[object] = []  # one for each trace that is running, in all threads
+_lock = allocate_lock()
 
 
 @contextmanager
 def drawn_by(draw: Callable[[], Any]) -> Iterator[None]:
     """Within it `draw` makes the numbers that the generator would draw: the compiler's trace does so."""
-    before = _instead.get()
+    before, mark = _instead.get(), object()
+    kind: Any = type(generator())
     _instead.set(draw)
+    with _lock:
+        _drawing.append(mark)
+        kind.random, kind.getrandbits, kind.gauss = _random, _getrandbits, _gauss
     try:
         yield
     finally:
         _instead.set(before)
+        with _lock:
+            _drawing.remove(mark)
+            if not _drawing:
+                del kind.random, kind.getrandbits, kind.gauss
+
+
+def _random(own: Any) -> Any:
+    return draw() if (draw := _instead.get()) else super(type(own), own).random()
+
+
+def _getrandbits(own: Any, k: int) -> Any:
+    if draw := _instead.get():
+        int(draw())  # a number that is not known yet, which says so
+    return super(type(own), own).getrandbits(k)
+
+
+def _gauss(own: Any, mu: float = 0.0, sigma: float = 1.0) -> Any:
+    if draw := _instead.get():
+        float(draw())  # likewise; the number might be one that was drawn before
+    return super(type(own), own).gauss(mu, sigma)
 
 
 def manual_seed(seed: int) -> None:

@@ -44,6 +44,7 @@ from milligrad.places import warn
 from milligrad.random import plain
 
 NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
+FLOATS = frozenset([float])
 VARIANTS = 64  # shapes of arguments whose code is kept; the one that was not used for longest goes first
 VERSIONS = 4  # and of one shape, for different settings of what the function uses (train and eval)
 BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
@@ -201,7 +202,7 @@ class Compiled:
         check_dtype(dtype, backend)
         self.backend, self.dtype, self.nonfinite = backend, dtype, nonfinite
         self._f = f
-        self._variants: dict[Any, list[Variant]] = {}
+        self._variants: dict[Any, Sequence[Variant]] = {}
         self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
         self._last: Variant | None = None
         self._lock = threading.RLock()
@@ -294,17 +295,21 @@ class Compiled:
         arguments = structure((args, kwargs), given)
         key = (kind, arguments.key, more)
         with self._lock:
-            known = self._variants.pop(key, [])
+            known = self._variants.get(key, ())
             variant = next((v for v in known if v.holds()), None)
             if variant is None:
                 variant = self._traced(kind, arguments, given)
                 known = [*known[1 - VERSIONS :], variant]
-            self._variants[key] = known  # the last one is the one that was used last
-            if len(self._variants) > VARIANTS:
-                del self._variants[next(iter(self._variants))]
-            self._last = variant
-        plain = {*map(type, given)} <= {float}
-        numbers = given if plain else [number(x) for x in given] if kind == "gradient" else self._plain(given)
+            if variant is not self._last:
+                self._variants.pop(key, None)
+                self._variants[key] = known  # the last one is the one that was used last
+                if len(self._variants) > VARIANTS:
+                    del self._variants[next(iter(self._variants))]
+                self._last = variant
+        if FLOATS.issuperset(map(type, given)):
+            numbers = given
+        else:
+            numbers = [number(x) for x in given] if kind == "gradient" else self._plain(given)
         return variant, numbers, lambda: self._traced(kind, arguments, given, exact=True)
 
     def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
@@ -543,6 +548,8 @@ class Variant:
         return nested(self.returned, iter(results))
 
     def _drawn(self, count: int) -> list[float]:
+        if not self._draws:
+            return []
         draw = plain()
         return [draw() for _ in range(self._draws * count)]
 

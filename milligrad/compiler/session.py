@@ -115,8 +115,7 @@ class CompiledSession:
     def check(self) -> None:
         """Raise FloatingPointError if some parameter is not finite."""
         for p in self.parameters:
-            numbers = self.buffers[p.array]
-            if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
+            if not self.memory.finite(self.buffers[p.array]):
                 raise FloatingPointError(f"a parameter is no longer finite: {EAGERLY}")
 
     def _column(self, p: Parameters, name: str, numbers: list[float]) -> list[float]:
