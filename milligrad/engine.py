@@ -752,15 +752,12 @@ def adjoints(
     wanted are the leaves, if nothing else is said.
     """
     seeds, as_numbers = dict(outputs), partials is partials_as_numbers
-    adjoint, error = _adjoints_as_numbers(seeds) if as_numbers else _adjoints_as_values(seeds, partials, total)
-    if error is not None:
+    adjoint, missing = _adjoints_as_numbers(seeds) if as_numbers else _adjoints_as_values(seeds, partials, total)
+    if missing is not None:
         asked = adjoint if wanted is None else [x for x in wanted if x in adjoint]
         numbers = [_known(adjoint[x]) for x in asked if wanted is not None or x.op is None]
         if any(x != x for x in numbers):
-            try:
-                raise error
-            finally:
-                del error  # which holds this frame
+            partials_as_numbers(missing)  # which raises the error
     return adjoint
 
 
@@ -773,9 +770,9 @@ def _adjoints_as_values(
     seeds: dict[Value, Any],
     partials: Callable[[Value], Sequence[Any]],
     total: Callable[[Value, list[Any], list[Any]], Any] | None,
-) -> tuple[dict[Value, Any], Exception | None]:
+) -> tuple[dict[Value, Any], Value | None]:
     total = total or _sum_of_products
-    error: Exception | None = None
+    missing: Value | None = None
     adjoint: dict[Value, Any] = dict(seeds)
     terms: dict[Value, tuple[list[Any], list[Any]]] = {z: ([g], [1.0]) for z, g in seeds.items()}
     for z in topological_order(seeds):
@@ -784,10 +781,10 @@ def _adjoints_as_values(
         g = adjoint[z] = total(z, *terms.pop(z))
         try:
             ds = partials(z)
-        except (ValueError, ArithmeticError) as reason:
+        except (ValueError, ArithmeticError):
             if _known(g) == 0.0:
                 continue
-            error = error or _no_derivative(reason, z)
+            missing = z if missing is None else missing
             ds = (NAN,) * len(z.inputs)
         for x, d in _one_each(z, ds):
             if type(x) is not float and x.requires_grad and not (type(d) is float and d == 0.0):
@@ -798,7 +795,7 @@ def _adjoints_as_values(
                 else:
                     terms[x] = [g], [d]
     adjoint.update({x: total(x, gs, ds) for x, (gs, ds) in terms.items()})
-    return adjoint, error
+    return adjoint, missing
 
 
 def _sum_of_products(x: Value, gs: list[Any], ds: list[Any]) -> Any:
@@ -830,8 +827,6 @@ def partials_as_numbers(z: Value) -> Any:
 
 
 def _no_derivative(error: Exception, z: Value) -> Exception:
-    if hasattr(error, "op"):
-        return error.with_traceback(None)  # it says so itself
     return _explained(error, z.op, z.inputs, f"no finite derivative ({error})")  # type: ignore[arg-type]
 
 
@@ -850,7 +845,7 @@ def _not_one_each(z: Value, ds: Any) -> TypeError:
     )
 
 
-def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float], Exception | None]:
+def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float], Value | None]:
     """The same for numbers: without a thought of zeros, and once more with it if some number came out as none.
 
     0 times inf or NaN is NaN, and stays so in sums and products: if no adjoint is NaN, there was no such product.
@@ -884,22 +879,22 @@ def _plain_adjoints(seeds: dict[Value, float]) -> dict[Value, float]:
     return adjoint
 
 
-def _careful_adjoints(seeds: dict[Value, float]) -> tuple[dict[Value, float], Exception | None]:
-    """The adjoints, in which a factor of 0 makes a product 0, and the first error of a derivative (which is NaN)."""
-    error: Exception | None = None
+def _careful_adjoints(seeds: dict[Value, float]) -> tuple[dict[Value, float], Value | None]:
+    """The adjoints, in which a factor of 0 makes a product 0, and the first Value without a derivative (NaN is it)."""
+    missing: Value | None = None
     adjoint = dict(seeds)
     for z in topological_order(seeds):
         g, ds = adjoint[z], (0.0,) * len(z.inputs)
         if g != 0.0:
             try:
                 ds = partials_as_numbers(z)
-            except (ValueError, ArithmeticError) as reason:
-                error, ds = error or reason.with_traceback(None), (NAN,) * len(z.inputs)
+            except (ValueError, ArithmeticError):
+                missing, ds = z if missing is None else missing, (NAN,) * len(z.inputs)
         for x, d in _one_each(z, ds):
             if type(x) is not float and x.requires_grad:
                 gd = g * d if d else 0.0
                 adjoint[x] = adjoint[x] + gd if x in adjoint else gd
-    return adjoint, error
+    return adjoint, missing
 
 
 def grad(output: Value, inputs: Nested = None, gradient: Number = 1.0, create_graph: bool = True) -> Nested:

@@ -206,19 +206,24 @@ def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Va
     It starts from the `seeds` (arguments → their tangents); what does not depend on them is left out.
     """
     tangent = dict(seeds)
-    error: Exception | None = None
+    missing: Value | None = None
     for z in reversed(topological_order(flatten(y))):
         moving = [x in tangent for x in z.inputs]
         if any(moving):
             try:
                 ds = partials(z)
-            except (ValueError, ArithmeticError) as reason:
-                error, ds = error or reason, [math.nan] * len(moving)
+            except (ValueError, ArithmeticError):
+                missing, ds = z if missing is None else missing, [math.nan] * len(moving)
             terms = [(tangent[x], d) for x, d, moves in zip(z.inputs, ds, moving) if moves]
             tangent[z] = chain(*zip(*terms))
-    if error and any(number(tangent.get(z, 0.0)) != number(tangent.get(z, 0.0)) for z in flatten(y)):
-        raise error
+    if missing is not None and any(_is_nan(tangent.get(z, 0.0)) for z in flatten(y)):
+        partials_as_numbers(missing)  # which raises the error
     return tangent
+
+
+def _is_nan(x: Any) -> bool:
+    """Whether it is known to be NaN: a Value without a number is not."""
+    return not (isinstance(x, Value) and x.symbolic) and math.isnan(number(x))
 
 
 def _at(derivative: dict[Value, Any], x: Nested) -> Nested:

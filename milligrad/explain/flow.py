@@ -119,7 +119,7 @@ class Flow:
         for z in filter(is_computed, reversed(self.subject.order)):
             g, parts = abs(self.subject.adjoint.get(z, 0.0)), came.get(z, 0.0)
             g = parts if g < CANCELLED * parts else g
-            derivatives = [abs(d) for d in partials_as_numbers(z)] if g else ()
+            derivatives = [abs(d) if d == d else 0.0 for d in derivatives_of(z)] if g else ()
             least = float(self.is_content(z))
             for x, d in zip(z.inputs, derivatives):
                 if type(x) is not float and x.requires_grad:

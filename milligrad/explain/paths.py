@@ -172,9 +172,14 @@ def _path(steps: Steps, choices: Choices) -> Path:
         source = next(iter(steps))
         return Path((source,), (), 1.0)
     taken = [steps[z][k] for z, k in choices]
-    product = math.prod((d for _, d, _ in taken), start=1.0)  # from the output back, as the adjoint is computed
+    product = _product([d for _, d, _ in taken])  # from the output back, as the adjoint is computed
     nodes, derivatives, places = zip(*reversed(taken))
     return Path((*nodes, choices[0][0]), derivatives, product, places)
+
+
+def _product(derivatives: Sequence[float]) -> float:
+    """As the chain rule multiplies: 0 if one of them is 0, also where another one does not exist."""
+    return 0.0 if 0.0 in derivatives else math.prod(derivatives, start=1.0)
 
 
 # As an explanation.
@@ -250,7 +255,7 @@ def _row(subject: Subject, path: Path, digits: int) -> tuple[str, str]:
     """The path, and its local derivatives with so many digits that their product has these when it is shown."""
 
     def holds(own: int) -> bool:
-        return shown(math.prod(rounded(d, own) for d in _factors(path)), digits) == shown(path.product, digits)
+        return shown(_product([rounded(d, own) for d in _factors(path)]), digits) == shown(path.product, digits)
 
     return _nodes(subject, path), _derivatives(path, digits_for(holds, digits))
 
@@ -321,9 +326,10 @@ def _step_by_step(subject: Subject, largest: list[Path]) -> list[Block]:
 
 def _formulas(subject: Subject, z: Value) -> dict[int, list[str]]:
     """The derivatives of z in names and in numbers: `1 - y * y`, `1 - 0.8 * 0.8`; none if it has none."""
-    if any(z is missing for missing, _ in subject.missing):
+    try:
+        told = derivatives(z, subject.names, subject.precision)
+    except (ValueError, ArithmeticError):
         return {}
-    told = derivatives(z, subject.names, subject.precision)
     return {i: [d.formula, d.numbers] for i, d in enumerate(told)}
 
 
