@@ -25,7 +25,7 @@ def test_all_ways_to_compute_a_random_program_agree(block):
         verdict = failure(Example(seed), backends)
         assert not verdict.startswith("FAILED"), f"{verdict}\n{Example(seed)}"
         verdicts.append(verdict)
-    assert verdicts.count("") > len(verdicts) / 2
+    assert verdicts.count("") > len(verdicts) / 3
 
 
 def test_an_example_is_the_same_each_time():
