@@ -183,7 +183,8 @@ def compile(
     Eager code raises an error where a number makes no sense (sqrt of -1, division by 0, overflow of exp). Compiled code
     goes on with NaN or inf there, by the rules of IEEE 754, and such a number matters only if a result depends on it:
     `where(x > 0, sqrt(x), 0)` is 0 at -1, and 1 / (1 + exp(1000)) is 0. A comparison with such a NaN is NaN, and so is
-    what is chosen by it. NaNs among the arguments are numbers like any others.
+    what is chosen by it. NaNs among the arguments are numbers like any others. An operation on plain numbers alone is
+    no part of the compiled code: it is computed in the trace, and refused there as Python refuses it.
 
     Raises TraceError if f asks a traced value for its number; in a call FloatingPointError for a result that is not
     finite, unless that is allowed.

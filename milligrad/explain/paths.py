@@ -179,7 +179,8 @@ def _path(steps: Steps, choices: Choices) -> Path:
 
 def _product(derivatives: Sequence[float]) -> float:
     """As the chain rule multiplies: 0 if one of them is 0, also where another one does not exist."""
-    return 0.0 if 0.0 in derivatives else math.prod(derivatives, start=1.0)
+    product = math.prod(derivatives, start=1.0)
+    return 0.0 if product != product and 0.0 in derivatives else product
 
 
 # As an explanation.

@@ -247,9 +247,11 @@ def test_nan_comes_first_and_then_infinity_and_zero_last():
         assert [str(p.product) for p in paths(x, z, most)[1]] == expected
 
 
-def test_zero_times_infinity_is_nan_and_shown_first():
+def test_a_product_that_is_nan_is_shown_first_and_zero_times_infinity_is_zero():
     x = Value(0.0)
     z = x * 2.0 + (x * Value(0.0)) * Value(math.inf) + x * 3.0
+    assert [str(p.product) for p in paths(x, z, 3)[1]] == ["3.0", "2.0", "0.0"]
+    z = x * 2.0 + x * Value(math.nan) + x * 3.0
     assert [str(p.product) for p in paths(x, z, 3)[1]] == ["nan", "3.0", "2.0"]
 
 
