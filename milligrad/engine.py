@@ -236,13 +236,13 @@ class Answer(int):
     __slots__ = ()
 
     def __and__(self, y: Any) -> Any:
-        return _answer(self and y) if isinstance(y, int) else NotImplemented
+        return _answer(self and y) if _is_truth(y) else NotImplemented
 
     def __or__(self, y: Any) -> Any:
-        return _answer(self or y) if isinstance(y, int) else NotImplemented
+        return _answer(self or y) if _is_truth(y) else NotImplemented
 
     def __xor__(self, y: Any) -> Any:
-        return _answer(bool(self) is not bool(y)) if isinstance(y, int) else NotImplemented
+        return _answer(bool(self) is not bool(y)) if _is_truth(y) else NotImplemented
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
@@ -259,6 +259,10 @@ class Answer(int):
 
     def __reduce__(self) -> Any:
         return bool, (int(self),)
+
+
+def _is_truth(x: object) -> bool:
+    return isinstance(x, int) or getattr(x, "dtype", None) == "bool"  # NumPy's
 
 
 FALSE, TRUE = Answer(0), Answer(1)
@@ -506,7 +510,7 @@ class Value:
         return round(float(self), ndigits)
 
     def __format__(self, spec: str) -> str:
-        return format(self._data, spec) if spec else repr(self)
+        return format(self.data, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name is not None else ""
@@ -517,7 +521,7 @@ class Value:
         """Copies and pickles are of leaves: a copy of a graph would have to copy all that it was computed from."""
         if self.inputs:
             raise TypeError(f"a Value computed from others ({self.op}) can't be copied or pickled: detach() it first")
-        return type(self), (self._data, self.name, self.requires_grad), (None, {"grad": self.grad})
+        return type(self), (self.data, self.name, self.requires_grad), (None, {"grad": self.grad})
 
     def record(self, op: Op, inputs: tuple[Any, ...]) -> Value:
         """What `op` of `inputs`, of which self is one, is to a Value without a number; see `symbolic`."""

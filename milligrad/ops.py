@@ -192,7 +192,7 @@ def _logsumexp_partials(z: Any, *xs: Any) -> list[Any]:
 
 def _xlogy_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """ln y and x / y; both are 0 where x is 0 and y is not positive."""
-    y = where(equal(x, 0.0) * (y <= 0), 1.0, y)
+    y = where(y <= 0, lambda: where(equal(x, 0.0), 1.0, where(y < 0, NAN, y)), y)
     return log(y), x / y
 
 
@@ -224,7 +224,8 @@ def _bce_partials(z: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """
     log_x = log(maximum(x, math.exp(BCE_FLOOR)))
     log_1_x = where(x < 1, log1p(-where(x < 1, x, 0.0)), BCE_FLOOR)
-    return (x - y) / maximum(x * (1 - x), BCE_SMALLEST), log_1_x - log_x
+    spread = x * (1 - x)
+    return (x - y) / maximum(where(spread < 0, NAN, spread), BCE_SMALLEST), log_1_x - log_x
 
 
 # fmt: off
@@ -245,9 +246,9 @@ identity = Op("identity", operator.pos, lambda z, x: (1.0,),           "+{}",   
 # ── Exponentials and logarithms ──────────────────────────────────────────────────────────────────────────────────
 exp      = Op("exp",   math.exp,       lambda z, x: (z,),              "exp({})",   "e to the power of x.")
 expm1    = Op("expm1", math.expm1,     lambda z, x: (exp(x),),         "expm1({})", "exp(x) - 1, exact near 0.")
-log      = Op("log",   lambda x: math.log(x or LOG_EPSILON), lambda z, x: (1 / where(x <= 0, LOG_EPSILON, x),),
+log      = Op("log",   lambda x: math.log(x or LOG_EPSILON), lambda z, x: (1 / where(x <= 0, lambda: where(x < 0, NAN, LOG_EPSILON), x),),
               "log({})", "The natural logarithm of x; at 0 that of LOG_EPSILON.", "x >= 0")
-log1p    = Op("log1p", math.log1p,     lambda z, x: (1 / (1 + x),),    "log1p({})", "log(1 + x), exact near 0.", "x > -1")
+log1p    = Op("log1p", math.log1p,     lambda z, x: (1 / (1 + where(x < -1, NAN, x)),),    "log1p({})", "log(1 + x), exact near 0.", "x > -1")
 sqrt     = Op("sqrt",  math.sqrt,      lambda z, x: (1 / (2*z),),      "sqrt({})",  "The square root of x.", "x >= 0")
 
 # ── Trigonometry: angles are in radians ──────────────────────────────────────────────────────────────────────────
@@ -268,7 +269,7 @@ erf      = Op("erf",      math.erf,    lambda z, x: (2 / math.sqrt(math.pi) * ex
 erfc     = Op("erfc",     math.erfc,   lambda z, x: (-2 / math.sqrt(math.pi) * exp(-(x*x)),), "erfc({})", "1 - erf(x), exact in the right tail.")
 log_normal_cdf = Op("log_normal_cdf", _log_normal_cdf, _log_normal_cdf_partials,
               "log_normal_cdf({})", "log Φ(x) of the standard normal distribution, exact in both tails.")
-log1mexp = Op("log1mexp", _log1mexp,   lambda z, x: (-exp(-x) / expm1(-x),),
+log1mexp = Op("log1mexp", _log1mexp,   lambda z, x: (-exp(-x) / expm1(-where(x < 0, NAN, x)),),
               "log1mexp({})", "log(1 - exp(-x)), exact for large and for small x. Mächler 2012, eq. 7.", "x > 0")
 xlogy    = Op("xlogy",    _xlogy,      _xlogy_partials,
               "xlogy({}, {})", "x times log(y); 0 where x is 0.", "x == 0 or y > 0")

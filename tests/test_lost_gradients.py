@@ -167,6 +167,9 @@ TRACED = {
     "captured float": lambda x, y: x * float(W),
     "captured bool": lambda x, y: x if W else y,
     "captured equal": lambda x, y: x if W == 2 else y,
+    "captured format": lambda x, y: x * float(f"{W:.3f}"),
+    "a copy": lambda x, y: x * copy.deepcopy(W),
+    "a pickle": lambda x, y: x * pickle.loads(pickle.dumps(P))[0],
     "parameter data": lambda x, y: x * P.data[0],
     "state_dict": lambda x, y: x * nn.Linear(1, 1).state_dict()["weight"][0][0],
     "set data": lambda x, y: setattr(Q, "data", 3.0) or x,
@@ -195,7 +198,7 @@ def test_uniform_numbers_of_the_generator_are_new_in_each_call(backend):
 
 
 def test_pythons_own_random_warns():
-    with pytest.warns(UserWarning, match="drew from Python's random") as caught:
+    with pytest.warns(UserWarning, match="drew from Python's random or NumPy's") as caught:
         mg.compile(lambda x: x * random.random(), backend="python")(1.0)
     assert caught[0].filename == __file__
 
@@ -217,6 +220,20 @@ def test_a_traced_number_that_outlives_its_trace_says_so_at_its_next_use(backend
     g = mg.compile(f, backend=backend)  # another trace meets the number of the first
     with pytest.raises(TraceError):
         g(1.0)
+
+
+@each_backend
+def test_a_number_kept_from_a_trace_that_failed_says_so_too(backend):
+    kept = []
+
+    def f(x):
+        kept.append(x)
+        return sum(kept[-2:]) * x
+
+    assert mg.compile(f, backend=backend)(2.0) == 4.0
+    for _ in range(4):
+        with pytest.raises(TraceError, match="kept when its trace ended"):
+            mg.compile(f, backend=backend)(2.0)
 
 
 def test_a_module_that_keeps_one_is_told_by_the_name_of_its_attribute():

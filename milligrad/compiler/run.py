@@ -323,7 +323,7 @@ class Compiled:
                     symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
                 outputs: list[Any] = []
                 learning: list[Value] = []
-                with trace.running(), enable_grad():
+                with trace.ending(), trace.running(), enable_grad():
                     args, kwargs = nested(arguments, iter(symbols))
                     result = self._f(*args, **kwargs)
                     returned = structure(result, outputs, outputs=True)
@@ -335,7 +335,6 @@ class Compiled:
                     if kind == "gradient":
                         outputs, learning = _with_gradient(trace, outputs[0], symbols)
                         returned = structure(outputs, [], outputs=True)
-                trace.tape.end()
             return Variant(
                 trace, outputs, returned, learning, kind, self.backend, self.dtype, self.nonfinite, exact, clock
             )
@@ -638,10 +637,11 @@ def _which(what: str, places: list[int]) -> str:
 
 
 def _not_finite(what: str, x: float) -> FloatingPointError:
+    verb = "are" if what.startswith("results") else "is"
     return FloatingPointError(
-        f"{what} is not finite ({x}). If a number makes no sense on the way (log of -1, division by 0), the function "
-        "itself, without compile, says where; inf and NaN that came in, or that sums and products grew to, it lets "
-        "pass. compile(…, nonfinite='allow') returns them"
+        f"{what} {verb} not finite ({x}). If a number makes no sense on the way (log of -1, division by 0), the "
+        "function itself, without compile, says where; inf and NaN that came in, or that sums and products grew to, "
+        "it lets pass. compile(…, nonfinite='allow') returns them"
     )
 
 

@@ -14,7 +14,7 @@ Nothing is simplified here, and nothing is known of loops.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -35,9 +35,11 @@ class _EndedTape(Tape):
         raise _kept(z)
 
 
-def _kept(z: Symbol) -> TraceError:
-    """What to say of a node that was made with a Symbol of another trace."""
-    kept = [x for x in inputs_of(z) if type(x) is Symbol and (x.tape is not z.tape or type(x.tape) is _EndedTape)]
+def _kept(z: Symbol, kept: Sequence[Symbol] = ()) -> TraceError:
+    """What to say of a node that was made with a Symbol of another trace, or is itself one."""
+    kept = kept or [
+        x for x in inputs_of(z) if type(x) is Symbol and (x.tape is not z.tape or type(x.tape) is _EndedTape)
+    ]
     return TraceError(
         f"{_users_line()}A traced number was kept when its trace ended, and is an input of "
         f"`{z.op.name if z.op else 'input'}` here: {', '.join(map(repr, kept[:3]))}. Return it from the function "
@@ -300,23 +302,31 @@ class Trace:
         return self.random[-1]
 
     @contextmanager
+    def ending(self) -> Iterator[None]:
+        """At its end, in whichever way, the trace is at an end, too: its Symbols are of no use any more."""
+        try:
+            yield
+        finally:
+            self.tape.end()
+
+    @contextmanager
     def running(self) -> Iterator[None]:
         """Within it, what is computed, from Values alone too, is recorded here, and numbers drawn are Symbols.
 
-        At its end it warns of what would go unnoticed: numbers of Python's `random`, which are drawn in the trace only,
-        and Symbols that a module keeps.
+        At its end it warns of what would go unnoticed: numbers of Python's `random` or NumPy's, which are drawn in the
+        trace only, and Symbols that a module keeps.
         """
-        before, start = _state_of_pythons_random(), len(self.tape)
+        before, start = _states_of_other_generators(), len(self.tape)
         with traced_by(self), random.drawn_by(self.draw):
             yield
         for z in self.tape[start:]:
             for x in z.x if z.y is MANY else (z.x, z.y):
                 if type(x) is Symbol and x.tape is not self.tape:
                     raise _kept(z)
-        if _state_of_pythons_random() != before:
+        if _states_of_other_generators() != before:
             places.warn(
-                "a traced function drew from Python's random: the same numbers are used in every call. Draw from "
-                "milligrad.random.uniform() or generator(), which are drawn anew, or pass the numbers as arguments",
+                "a traced function drew from Python's random or NumPy's: the same numbers are used in every call. Draw "
+                "from milligrad.random.uniform() or generator(), which is drawn anew, or pass the numbers as arguments",
                 UserWarning,
             )
         for module in self.modules:
@@ -337,9 +347,10 @@ class Trace:
         return type(x) is Symbol and x.tape is self.tape
 
 
-def _state_of_pythons_random() -> Any:
-    module = sys.modules.get("random")
-    return module and module.getstate()
+def _states_of_other_generators() -> Any:
+    """Of Python's random numbers, and of NumPy's, where they have been imported."""
+    pythons, numpys = sys.modules.get("random"), sys.modules.get("numpy.random")
+    return pythons and pythons.getstate(), numpys and str(numpys.get_state())
 
 
 def inputs_of(z: Symbol) -> tuple[Any, ...]:
@@ -352,6 +363,8 @@ def needed(tape: Tape, outputs: list[Any]) -> bytearray:
     need = bytearray(len(tape))
     for z in outputs:
         if isinstance(z, Symbol):
+            if z.tape is not tape:
+                raise _kept(z, [z])
             need[z.number] = 1
     for i in range(len(tape) - 1, -1, -1):
         if need[i]:
