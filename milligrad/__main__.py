@@ -178,13 +178,11 @@ def _windows(some: Any) -> TensorDataset:
 
 
 def make_up_name(trainer: Trainer, random: Random, beginning: str = "") -> str:
-    """Letters drawn one by one, as likely as the model says, until it draws the end or says NaN; 15 at most."""
+    """Letters drawn one by one, as likely as the model says, until it draws the end; 15 at most."""
     tokens = [END] * CONTEXT + [LETTERS.index(letter) for letter in beginning]
     while len(tokens) < CONTEXT + 15:
         (logits,) = trainer.predict([tokens[-CONTEXT:]])
         probabilities = softmax(logits)
-        if any(map(isnan, probabilities)):
-            break
         (token,) = random.choices(range(END + 1), probabilities)
         if token == END:
             break
@@ -274,7 +272,8 @@ def _fit(trainer: Trainer, train: Any, options: Namespace, tell: Any, **data: An
     except ArithmeticError as error:
         if not trainer.history:
             raise
-        failure = f"\nStopped in epoch {len(trainer.history) + 1}: {error}"
+        where = "" if f"{error}".startswith("epoch ") else f"epoch {len(trainer.history) + 1}: "
+        failure = f"\nStopped in {where}{error}"
     if not trainer.history:
         raise KeyboardInterrupt
     return trainer.history, failure

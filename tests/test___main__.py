@@ -110,10 +110,11 @@ def test_a_model_that_has_come_to_nan_ends_in_one_line_with_a_report_of_the_epoc
     arguments = ["--lr", "1e308", "--backend", "python", "--report", str(file)]
     with pytest.raises(SystemExit) as stop:
         main(["digits", "--hidden", "4", "--epochs", "1", *arguments])
-    assert stop.value.code.startswith("\nStopped, nothing was saved: the loss is nan") and not file.exists()
+    assert stop.value.code.startswith("\nStopped, nothing was saved: epoch 1, batch 2: the loss is nan: ")
+    assert not file.exists() and stop.value.code.count("\n") == 1
     with pytest.raises(SystemExit) as stop:
         main(["xor", "--hidden", "100", "--epochs", "8", *arguments])
-    epoch = int(re.match(r"\nStopped in epoch (\d): the loss is nan", stop.value.code)[1])
+    epoch = int(re.match(r"\nStopped in epoch (\d), batch 1: the loss is (nan|inf)", stop.value.code)[1])
     page = Page(file.read_text(encoding="utf-8"))
     assert page.texts("p")[0].startswith(f"{epoch - 1} epochs.") and "nan%" not in file.read_text(encoding="utf-8")
 
@@ -515,7 +516,8 @@ def test_a_run_without_one_whole_epoch_saves_nothing_and_says_why(few_names, mon
 def test_a_loss_that_is_nan_ends_the_run_in_one_line(few_names, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["names", "--lr", "1e308", "--hidden", "4", "--backend", "python", "--report", str(tmp_path / "r.html")])
-    assert stop.value.code.startswith("\nStopped, nothing was saved: the loss is nan: ") and os.listdir(tmp_path) == []
+    assert stop.value.code.startswith("\nStopped, nothing was saved: epoch 1, batch 2: the loss is nan: ")
+    assert os.listdir(tmp_path) == []
     assert stop.value.code.count("\n") == 1
 
 
@@ -535,7 +537,7 @@ def test_a_run_that_ends_in_a_later_epoch_saves_and_reports_the_epochs_before(fe
         patched.setattr(command_line, "CrossEntropyLoss", Loss)
         with pytest.raises(SystemExit) as stop:
             main([*arguments, "--epochs", "9", "--save", str(file), "--report", str(report)])
-    assert stop.value.code == "\nStopped in epoch 2: the loss is nan"
+    assert re.fullmatch(r"\nStopped in epoch 2, batch \d: the loss is nan", stop.value.code)
     page, printed = Page(report.read_text(encoding="utf-8")), capsys.readouterr().out
     assert page.texts("p")[0].startswith("1 epoch.") and re.findall("^epoch (.)", printed, re.MULTILINE) == ["1"]
     whole = tmp_path / "whole.json"
@@ -544,5 +546,11 @@ def test_a_run_that_ends_in_a_later_epoch_saves_and_reports_the_epochs_before(fe
 
 
 def test_a_model_that_has_come_to_nan_makes_up_no_letters(few_names, capsys, tmp_path):
-    main(["names", "--epochs", "1", "--lr", "1e308", "--hidden", "4", "--backend", "eager"])
-    assert capsys.readouterr().out.endswith("\n" * 20)
+    with pytest.raises(SystemExit, match="Stopped, nothing was saved: epoch 1, batch 2: the loss is nan: "):
+        main(["names", "--epochs", "1", "--lr", "1e308", "--hidden", "4", "--backend", "eager"])
+    model = command_line.NETWORKS["names"](4)
+    trainer = milligrad.Trainer(model, CrossEntropyLoss(), SGD(model.parameters(), lr=0.1), backend="eager")
+    for v in model.values():
+        v.data = math.nan
+    with pytest.raises(FloatingPointError, match=r"the prediction\[0\] is nan"):
+        make_up_name(trainer, Random(0))

@@ -267,6 +267,10 @@ def test_on_a_phone_what_is_told_of_a_node_hides_none_of_its_neighbours(visit, n
         assert tip["y"] + tip["height"] <= box["y"] or box["y"] + box["height"] <= tip["y"]
 
 
+def is_within(inner, outer):
+    return outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+
+
 def test_the_beginning_of_a_step_is_in_sight_wherever_the_last_one_was_read(visit, tmp_path):
     z = total([Value(0.1 * i, f"x{i}") for i in range(30)])
     step_through(z + total([z, *z.inputs]), tmp_path / "lesson.html")
@@ -279,8 +283,7 @@ def test_the_beginning_of_a_step_is_in_sight_wherever_the_last_one_was_read(visi
         panel.evaluate("panel => panel.scrollTo(0, 10_000)")
         scrolled += panel.evaluate("panel => panel.scrollTop") > 100
         page.clock.run_for(1600)
-        inner, outer = heading.bounding_box(), panel.bounding_box()
-        assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+        assert eventually(page, lambda: is_within(heading.bounding_box(), panel.bounding_box()))
         assert page.evaluate("scrollY") == 50  # the page itself stays where the reader put it
     assert scrolled == 3  # the first step, the last, and that of the sum are long
 
