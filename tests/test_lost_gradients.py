@@ -389,7 +389,9 @@ def test_data_that_is_no_number_is_refused_by_name_at_its_next_use(bad):
         assert (x * 2).data == 2.0 * x.data and (x + x).data == 2 * x.data
 
 
-def test_reading_numbers_is_as_before_after_a_trace_and_in_other_threads():
+def test_reading_numbers_is_as_before_after_a_trace_and_in_other_threads(monkeypatch):
+    monkeypatch.setattr(mg.engine, "_changes", 0)  # there may have been hundreds of traces before
+    mg.compile(lambda x: x, backend="python")(1.0)
     assert Value.data is Value.real is Value.__dict__["_data"]
     w = Value(2.0)
     found = []
@@ -402,3 +404,15 @@ def test_reading_numbers_is_as_before_after_a_trace_and_in_other_threads():
 
     assert mg.compile(f, backend="python")(2.0) == 6.0 and found == [(2.0, 2.0, None)]
     assert Value.data is Value.real is Value.__dict__["_data"]
+
+
+def test_after_hundreds_of_traces_numbers_are_still_asked_for_in_traces_alone(monkeypatch):
+    monkeypatch.setattr(mg.engine, "_changes", mg.engine.CHANGES + 1)
+    w = Value(2.0)
+    for _ in range(2):
+        with pytest.raises(TraceError):
+            mg.compile(lambda x: x * w.data, backend="python")(1.0)
+        w.data += 1.0
+    assert w.data == w.real == 4.0
+    monkeypatch.setattr(mg.engine, "_changes", 0)
+    mg.compile(lambda x: x, backend="python")(1.0)
