@@ -191,7 +191,7 @@ def explain_paths(subject: Subject, wrt: Value, max_paths: int) -> Explanation:
     loss = subject.loss
     n, largest = paths(wrt, loss, max_paths)
     adjoint = adjoints([(loss, 1.0)], derivatives_of) if subject.missing else subject.adjoint
-    total = adjoint.get(wrt, 0.0)
+    total = adjoint.get(wrt, 0.0) + 0.0  # of -0.0, 0.0
     y, x = subject.name(loss), subject.name(wrt)
     derivative = f"∂{y}/∂{x}"
     value = f"{derivative} = {subject.number(total)}" if total == total else f"{derivative} is no number"

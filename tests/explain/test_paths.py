@@ -68,6 +68,13 @@ def test_the_products_add_up_to_the_gradient(case):
     assert explanation.total == source.grad
 
 
+def test_a_gradient_of_minus_zero_is_shown_as_0_like_the_products_that_make_it():
+    x, zero = Value(0.0, "x"), Value(0.0, requires_grad=False)
+    explanation = explain((x * zero + x * zero) * -0.25, wrt=x)
+    [table] = [block for block in explanation.blocks if getattr(block, "label", "") == "paths"]
+    assert {row[0] for row in table.rows} == {"0"} and math.copysign(1.0, explanation.total) == 1.0
+
+
 @given(graphs_and_sources(), st.integers(1, 8) | st.just(5_000))
 def test_the_table_says_what_is_so(case, most):
     """The column adds up to its last row; each row is the product of its factors; no two paths have one row."""
