@@ -37,9 +37,7 @@ def draw(
     `optimizer.step()`: once numbers have changed, formulas of them do not hold any more, and a note says how many.
 
     Who has no name of its own is called v1, v2, … on every page: first what was given, then what was computed, in the
-    order in which it was made. As a graph keeps what a Value was made of, but not when, that is: each after its inputs,
-    and those in the order of the formula. It is the order of a program that uses its results in the order in which it
-    computes them; after `q + p`, q is numbered before p.
+    order in which it was made.
 
     model:      a Module whose parameters' names to show: "hidden.weight[0][1]".
     direction:  where the output is, as in Graphviz: "LR" right, "RL" left, "TB" below, "BT" above.

@@ -2,7 +2,7 @@
 
 How it is shown (text, DOT, Mermaid, SVG, a page) is the business of a writer each; they read this and no Values.
 
-    order   the Values of a graph, inputs first, as they were made; see `naming.inputs_first`
+    order   the Values of a graph in the order in which they were made; see `naming.inputs_first`
     name    what the user called a Value; without one it is v1, v2, … in order, first what was given
     edge    from an input to what was computed of it, with ∂target/∂source
     group   the Values that one node stands for: a single one, unless the graph is too large to show each

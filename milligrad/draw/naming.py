@@ -12,27 +12,16 @@ from milligrad.typing import Any
 
 
 def inputs_first(*outputs: Value) -> list[Value]:
-    """All Values behind the outputs, each after its inputs; leaves and constants where they are first used.
-
-    What is computed comes in the order in which it was made, where that can be known: a graph keeps what a Value was
-    made of, and not when. Of two that do not depend on each other, that which stands first in a formula comes first,
-    with all that it was made of. So it is in expressions, which Python computes from the left, and line after line,
-    loops and helper functions too, where results are used in the order in which they were computed.
-    """
-    order: dict[Value, None] = {}  # an ordered set
-    stack = [(z, False) for z in reversed(outputs)]
+    """All Values behind the outputs, leaves and constants too, in the order in which they were made: inputs first."""
+    ends = frozenset(outputs)
+    found, stack = {*ends}, [*ends]
     while stack:
-        z, is_complete = stack.pop()
-        if z in order:
-            continue
-        computed = z.op is not None and (z.requires_grad or any(z is output for output in outputs))
-        inputs = [x for x in z.inputs if type(x) is not float] if computed else []
-        if is_complete or not inputs:
-            order |= dict.fromkeys([*inputs, z])
-        else:
-            stack.append((z, True))
-            stack += [(x, False) for x in reversed(inputs) if x.op is not None and x.requires_grad and x not in order]
-    return [*order]
+        z = stack.pop()
+        if z.requires_grad or z in ends:
+            new = {x for x in z.inputs if type(x) is not float} - found
+            found |= new
+            stack += new
+    return sorted(found, key=lambda z: z.serial)
 
 
 def names_of(order: Sequence[Value], model: Module | None = None, also: Sequence[Value] = ()) -> dict[Value, str]:

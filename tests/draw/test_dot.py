@@ -98,17 +98,17 @@ def test_boxes_show_name_formula_data_and_grad_and_edges_the_derivative():
     assert [attributes["label"] for attributes in nodes.values()] == [
         "x\ndata 2\ngrad −0.3243",
         "w\ndata −0.5\ngrad 3.146",
-        "v1\nx * w\ndata −1\ngrad 1.573",
         "b\ndata 1.5",
+        "v1\nx * w\ndata −1\ngrad 1.573",
         "v2\nv1 + b\ndata 0.5\ngrad 1.573",
         "v3\ntanh(v2)\ndata 0.4621\ngrad 2",
         "y\nv3 * x\ndata 0.9242\ngrad 1",
     ]
     assert [(i, j, a["label"]) for i, j, a in edges][:4] == [
-        ("n0", "n2", "−0.5"),
-        ("n1", "n2", "2"),
-        ("n2", "n4", "1"),
+        ("n0", "n3", "−0.5"),
+        ("n1", "n3", "2"),
         ("n3", "n4", "1"),
+        ("n2", "n4", "1"),
     ]
 
 

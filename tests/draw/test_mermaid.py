@@ -68,19 +68,19 @@ def test_the_small_example():
     assert [meant(label) for name, label in found["node"] if name != "note"] == [
         ["x", "data 2", "grad −0.3243"],
         ["w", "data −0.5", "grad 3.146"],
-        ["v1", "x * w", "data −1", "grad 1.573"],
         ["b", "data 1.5"],
+        ["v1", "x * w", "data −1", "grad 1.573"],
         ["v2", "v1 + b", "data 0.5", "grad 1.573"],
         ["v3", "tanh(v2)", "data 0.4621", "grad 2"],
         ["y", "v3 * x", "data 0.9242", "grad 1"],
     ]
     assert [(i, j, meant(label)) for i, _, label, j in found["edge"]][:2] == [
-        ("n0", "n2", ["−0.5"]),
-        ("n1", "n2", ["2"]),
+        ("n0", "n3", ["−0.5"]),
+        ("n1", "n3", ["2"]),
     ]
     classes = styles(found, "class")
     assert classes["n0"] == ["leaf", "orange"]
-    assert classes["n3"] == ["constant", "line"]
+    assert classes["n2"] == ["constant", "line"]
     assert classes["n6"] == ["computed", "blue"]
     assert {name for name, _ in found["classDef"]} == {name for names in classes.values() for name in names}
 

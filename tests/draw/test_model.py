@@ -93,14 +93,14 @@ def test_the_small_example_is_as_drawn_by_hand():
     assert [(n.name, n.kind, n.formula) for n in picture.nodes] == [
         ("x", "leaf", ""),
         ("w", "leaf", ""),
-        ("v1", "computed", "x * w"),
         ("b", "constant", ""),
+        ("v1", "computed", "x * w"),
         ("v2", "computed", "v1 + b"),
         ("v3", "computed", "tanh(v2)"),
         ("y", "computed", "v3 * x"),
     ]
     z = math.tanh(0.5)
-    expected = [(0, 2, -0.5), (1, 2, 2.0), (2, 4, 1.0), (3, 4, 1.0), (4, 5, 1 - z * z), (5, 6, 2.0), (0, 6, z)]
+    expected = [(0, 3, -0.5), (1, 3, 2.0), (3, 4, 1.0), (2, 4, 1.0), (4, 5, 1 - z * z), (5, 6, 2.0), (0, 6, z)]
     assert [(e.source, e.target) for e in picture.edges] == [(i, j) for i, j, _ in expected]
     assert [e.derivative for e in picture.edges] == pytest.approx([d for _, _, d in expected])
     assert picture.title == "y = 0.9242, computed by a graph of 7 Values"
@@ -124,7 +124,7 @@ def test_a_constant_ends_the_graph_whatever_it_was_computed_of():
     z = x * x
     z.requires_grad = False
     picture = picture_of_value(z + x)
-    assert [(n.name, n.kind) for n in picture.nodes] == [("v1", "constant"), ("x", "leaf"), ("v2", "computed")]
+    assert [(n.name, n.kind) for n in picture.nodes] == [("x", "leaf"), ("v1", "constant"), ("v2", "computed")]
     with no_grad():
         picture = picture_of_value(x * 3)
     assert [(n.kind, n.data) for n in picture.nodes] == [("constant", 6.0)]
@@ -204,10 +204,10 @@ def test_a_network_is_folded_to_its_layers():
     nodes = {node.name: i for i, node in enumerate(picture.nodes)}
     assert list(nodes) == [
         "0.weight, 48 × leaf",
-        "8 × constant",
         "0.bias, 6 × leaf",
         "2.weight, 18 × leaf",
         "2.bias, 3 × leaf",
+        "8 × constant",
         "6 × dot",
         "6 × add",
         "6 × relu",
@@ -425,7 +425,7 @@ def test_highlight_marks_a_path(direction):
     path = [y.inputs[1], y.inputs[0].inputs[0].inputs[0], y.inputs[0].inputs[0]]  # x → v1 → v2
     picture = picture_of_value(y, highlight=path[::direction])
     assert [n.name for n in picture.nodes if n.highlighted] == ["x", "v1", "v2"]
-    assert [(e.source, e.target) for e in picture.edges if e.highlighted] == [(0, 2), (2, 4)]
+    assert [(e.source, e.target) for e in picture.edges if e.highlighted] == [(0, 3), (3, 4)]
 
 
 def test_highlight_stays_visible_when_folded_or_cut():

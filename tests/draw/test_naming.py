@@ -62,11 +62,35 @@ def made_layer_by_layer():
     x, ws, vs = Value(2.0), [Value(0.5), Value(0.25)], [Value(3.0), Value(4.0)]
     hs = [dot([w], [x]) for w in ws]
     ys = [dot(vs, hs) for _ in range(2)]
-    return [ws[0], x, ws[1], *vs, *hs, *ys, total(ys)]  # leaves where they are first used
+    return [x, *ws, *vs, *hs, *ys, total(ys)]
+
+
+def used_in_another_order():
+    x = Value(2.0)
+    p = x * 2
+    q = x * 3
+    return [x, p, q, q + p]
+
+
+def all_hidden_units_before_their_sums():
+    x, ws = Value(2.0), [Value(float(i)) for i in range(3)]
+    hs = [w * x for w in ws]
+    squares = [h * h for h in reversed(hs)]
+    z = squares[2] + squares[1]
+    return [x, *ws, *hs, *squares, z, z + squares[0]]
 
 
 @pytest.mark.parametrize(
-    "make", [made_in_two_lines, made_by_a_formula, made_in_a_loop, made_by_a_helper, made_layer_by_layer]
+    "make",
+    [
+        made_in_two_lines,
+        made_by_a_formula,
+        made_in_a_loop,
+        made_by_a_helper,
+        made_layer_by_layer,
+        used_in_another_order,
+        all_hidden_units_before_their_sums,
+    ],
 )
 def test_numbers_are_in_the_order_in_which_values_were_made(make):
     made = make()

@@ -244,7 +244,7 @@ def test_what_is_reached_but_gets_nothing():
         w.data = 0.0
     finding = found("zero gradient", lambda: sum(y[0] for y in model(batch())), model=model)
     assert finding.where[:2] == ["0.weight: 12 numbers", "0.bias: 3 numbers"]
-    assert finding.where[2].startswith("∂v10/∂v3 is 0, of v10 = dot([2.weight[0][0], ")
+    assert finding.where[2].startswith("∂v145/∂v97 is 0, of v145 = dot([2.weight[0][0], ")
     assert finding.where[-1] == f"and {16 * 3 - 1} more like this"
     assert {*finding.values} == {*model[0].weight.values(), *model[0].bias.values()}
     assert "zero" in rows(explain(sum(y[0] for y in model(batch())), model=model))["0.weight"]
