@@ -274,7 +274,8 @@ def _answer(true: object) -> Answer:
 
 MANY = object()
 _new = object.__new__
-_next_serial = count(1).__next__
+next_serial = count(1).__next__
+_serial = operator.attrgetter("serial")
 _modes: set[int] = set()  # one for each unusual mode that some thread or task is in: most often none, so quick to ask
 
 
@@ -322,7 +323,7 @@ def _remember(op: Op, x: Any, y: Any, data: float) -> Value:
     z.y = y
     z.requires_grad = True
     z.name = None
-    z.serial = _next_serial()
+    z.serial = next_serial()
     return z
 
 
@@ -356,7 +357,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
             z.y = y
             z.requires_grad = True
             z.name = None
-            z.serial = _next_serial()
+            z.serial = next_serial()
             return z
         return node(op_for_y if constant else op, (x, y), data)
 
@@ -445,7 +446,7 @@ class Value:
         self.x, self.y = (), MANY
         self.requires_grad = bool(requires_grad)
         self.name = name
-        self.serial = _next_serial()
+        self.serial = next_serial()
 
     # The rest of the arithmetic is the table's: ops.py sets `Value.__add__, Value.__radd__ = infix(add)`, `Value.exp
     # = exp` and so on. Here it is only declared, for type checkers.
@@ -720,31 +721,19 @@ def check_history(output: Value) -> None:
 
 
 def topological_order(outputs: Iterable[Number]) -> list[Value]:
-    """The Values computed on the way to `outputs`, each before its inputs; leaves are left out.
+    """The Values computed on the way to `outputs`, the last made first; leaves are left out.
 
-    The one walk behind backward, grad, and every other reader of a graph. It puts a node down when all behind it have
-    been put down: at once if there are none, else when it comes back to it; `None` on the stack says that it does.
+    The one walk behind backward, grad, and every other reader of a graph. A Value is made after its inputs, so that
+    each comes before what it was computed from; and a loop that computed them is gone through from its end.
     """
-    order: list[Value] = []
-    seen: set[Value] = set()
-    stack: list[Any] = [z for z in outputs if isinstance(z, Value) and z.op is not None]
-    while stack:
-        z = stack.pop()
-        if z is None:
-            order.append(stack.pop())
-        elif z not in seen:
-            seen.add(z)
-            waiting = False
-            for x in z.x if z.y is MANY else (z.x, z.y):
-                if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
-                    if not waiting:
-                        waiting = True
-                        stack.append(z)
-                        stack.append(None)
-                    stack.append(x)
-            if not waiting:
-                order.append(z)
-    order.reverse()
+    order = [*{z for z in outputs if isinstance(z, Value) and z.op is not None}]
+    seen = {*order}
+    for z in order:
+        for x in z.x if z.y is MANY else (z.x, z.y):
+            if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
+                seen.add(x)
+                order.append(x)
+    order.sort(key=_serial, reverse=True)
     return order
 
 

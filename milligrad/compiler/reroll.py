@@ -138,7 +138,9 @@ class Reroller:
                 arrays, places = self._operands(op, inputs)
             classes[op, out, self.varies[i], arrays].append((i, places))
         values: dict[Any, int] = {}
-        for (op, out, varies, arrays), members in classes.items():
+        # Of an op the large groups first: the odd ones at a loop's ends, which follow, leave its numbers side by side.
+        rank = {op: k for k, (op, *_) in reversed([*enumerate(classes)])}
+        for (op, out, varies, arrays), members in sorted(classes.items(), key=lambda c: (rank[c[0][0]], -len(c[1]))):
             groups = _by_pattern(arrays, members) if op is total or isinstance(op, Reduction) else [members]
             for group in groups:
                 self._group(op, out, bool(varies), arrays, group, values)

@@ -19,7 +19,18 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from milligrad import ops, places, random
-from milligrad.engine import MANY, Answer, Op, TraceError, Value, is_grad_enabled, operand, traced_by, tracer
+from milligrad.engine import (
+    MANY,
+    Answer,
+    Op,
+    TraceError,
+    Value,
+    is_grad_enabled,
+    next_serial,
+    operand,
+    traced_by,
+    tracer,
+)
 
 
 class Tape(list["Symbol"]):
@@ -76,7 +87,7 @@ class Symbol(Value):
     def __init__(self, tape: Tape, requires_grad: bool = False) -> None:
         self.op, self.x, self.y = None, (), MANY
         self.requires_grad = requires_grad
-        self.tape, self.number = tape, len(tape)
+        self.tape, self.number, self.serial = tape, len(tape), next_serial()
         tape.append(self)
 
     def record(self, op: Op, inputs: tuple[Any, ...]) -> Symbol:
@@ -89,7 +100,7 @@ class Symbol(Value):
             z.x, z.y = inputs, MANY
         z.requires_grad = any([type(x) is not float and x.requires_grad for x in inputs]) and is_grad_enabled()
         tape = z.tape = self.tape
-        z.number = len(tape)
+        z.number, z.serial = len(tape), next_serial()
         tape.append(z)
         return z
 
@@ -248,7 +259,7 @@ def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = N
         z.y = y
         z.requires_grad = (x.requires_grad or (not constant and y.requires_grad)) and is_grad_enabled()
         tape = z.tape = x.tape
-        z.number = len(tape)
+        z.number, z.serial = len(tape), next_serial()
         tape.append(z)
         return z
 
@@ -349,8 +360,10 @@ class Trace:
 
 def _states_of_other_generators() -> Any:
     """Of Python's random numbers, and of NumPy's, where they have been imported."""
-    pythons, numpys = sys.modules.get("random"), sys.modules.get("numpy.random")
-    return pythons and pythons.getstate(), numpys and str(numpys.get_state())
+    import random as pythons  # here, since it takes long, and milligrad is quick to import
+
+    numpys = sys.modules.get("numpy.random")
+    return pythons.getstate(), numpys and str(numpys.get_state())
 
 
 def inputs_of(z: Symbol) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from milligrad.markup import count
 def accumulated(subject: Subject) -> list[Finding]:
     """Whether each `.grad`, of the parameters if there is a model, is what this loss gives; if not, what is in it."""
     loss = subject.loss
-    leaves = [x for x in subject.adjoint if x.op is None and x is not loss]
+    leaves = [x for x in subject.order if x.op is None and x is not loss and x in subject.adjoint]
     leaves = [x for x in leaves if x in subject.places] if subject.parameters else leaves
     if subject.fresh:
         return []
@@ -23,7 +23,7 @@ def accumulated(subject: Subject) -> list[Finding]:
         return [_not_run(subject, [x for x in leaves if x.grad])]
     if not off:
         return []
-    factor = next((x.grad / subject.adjoint[x] for x in leaves if subject.adjoint[x]), math.nan)
+    factor = _factor(subject, leaves)
     if all(math.isclose(x.grad, factor * subject.adjoint[x], rel_tol=1e-6) for x in leaves):
         return [_scaled(subject, factor, off, alone=len(leaves) == 1)]
     verb = "is" if len(off) == 1 else "are"
@@ -32,6 +32,13 @@ def accumulated(subject: Subject) -> list[Finding]:
         return [Finding("scaled", text, _compared(subject, off), "", off, trouble=False)]
     text = f"The gradients were accumulated: {count(len(off), '.grad')} {verb} not what this loss gives"
     return [Finding("accumulated", text, _compared(subject, off), ADDED, off)]
+
+
+def _factor(subject: Subject, leaves: list[Value]) -> float:
+    """How many times what the loss gives the largest gradient is: a whole number, if only rounding is between."""
+    x = max(leaves, key=lambda x: abs(subject.adjoint[x]))
+    factor = x.grad / (subject.adjoint[x] or math.nan)
+    return float(round(factor)) if math.isfinite(factor) and close(factor, round(factor)) else factor
 
 
 def _are_limited(subject: Subject, leaves: list[Value], off: list[Value]) -> bool:

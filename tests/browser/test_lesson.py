@@ -230,7 +230,7 @@ def test_a_node_tells_of_itself(visit, neuron, how):
     page = visit(neuron)
     tip = page.get_by_role("tooltip")
     assert tip.is_hidden()
-    getattr(page.locator("#n2"), how)()
+    getattr(page.locator("#n3"), how)()
     assert tip.locator("div").all_text_contents() == ["v1", "x * w", "data ?", "grad 0"]
     page.keyboard.press("ArrowRight")
     assert tip.locator("div").all_text_contents() == ["v1", "x * w", "0.5 * (−1.2)", "data −0.6", "grad 0"]

@@ -86,7 +86,7 @@ FAULTS = {
         "stores of the second loop as they were": ("*((k + first, place) for k, place in b.stores)", "*((k, place) for k, place in b.stores)"),
         "split strides the wrong way": ("inner.append(stride * block)\n                block *= extent", "block *= extent\n                inner.append(stride * block)"),
         "forget the strides of inner loops": ("Access(x.array, x.base, (*strides, *x.strides[old:]))", "Access(x.array, x.base, (*strides,))"),
-        "any two nests with as many iterations": ("if any(large % small for small, large in zip(products, products[1:])):\n        return None", ""),
+        "any two nests with as many iterations": ("if any(large % small for small, large in pairwise(products)):\n        return None", ""),
         "parts of arrays that are read together": ("if not any(a <= low and high <= b for a, b, _ in writers[x.array]):", "if False:"),
         "parts that are interleaved": ("if any(b[0] <= a[1] for a, b in zip(writers[array], writers[array][1:])):", "if False:"),
         "keep every store": ("if place.array.role != \"value\" or place.array in read]", "]"),

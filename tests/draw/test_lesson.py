@@ -127,7 +127,7 @@ def test_values_are_computed_in_the_order_in_which_they_were_made():
 def test_what_a_gradient_becomes_is_what_is_added():
     x = Value(1.0, "x")
     rows = Lesson(1.000001 * x - x * 1.0).items[-2]
-    assert rows == ["∂v2/∂x = 1", "x.grad += −1 · 1", "x.grad: 1.000001 → 1e−06"]
+    assert rows == ["∂v1/∂x = 1", "x.grad += 1 · 1.000001", "x.grad: −1 → 1e−06"]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
