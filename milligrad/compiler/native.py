@@ -18,7 +18,6 @@ from itertools import chain
 from typing import Any
 
 from milligrad.compiler.instructions import DTYPES, Machine
-from milligrad.compiler.nests import Layout
 from milligrad.compiler.program import Array
 
 ALIGNMENT = 64  # bytes: a cache line
@@ -147,21 +146,28 @@ def viewed(name: str, x: Any, typecode: str) -> memoryview:
 class Machinery:
     """Machine code of a module's text, and what all that run it share: constants and index tables."""
 
-    def __init__(self, source: str, layout: Layout, dtype: str, machine: Machine, emitting: float) -> None:
+    def __init__(
+        self, source: str, layout: Any, dtype: str, machine: Machine, emitting: float, optimize: bool = False
+    ) -> None:
         started = time.perf_counter()
-        self.source, self.layout, self.dtype = source, layout, dtype
+        self.source, self.layout, self.dtype, self.optimize = source, layout, dtype, optimize
         self._translate(machine)
         self.times = {"emit": emitting, "llvm": time.perf_counter() - started}
         self.tables = array("i", layout.tables)
         self.constants = {a: self._constant(a) for a in layout.slots if a.role == "constant"}
 
     def _translate(self, machine: Machine) -> None:
-        """Only LLVM's code generator is run: the text leaves nothing to the passes before it."""
+        """LLVM's code generator, and its optimisers before that where the text leaves something to them."""
         llvm = _llvm()
         self._target = llvm.Target.from_default_triple().create_target_machine(
             cpu=machine.cpu, features=machine.features, opt=2, jit=True
         )
         self._module = llvm.parse_assembly(self.source)
+        if self.optimize:
+            options = llvm.create_pipeline_tuning_options(speed_level=3)
+            options.loop_vectorization = options.loop_unrolling = options.slp_vectorization = True
+            builder = llvm.create_pass_builder(self._target, options)
+            builder.getModulePassManager().run(self._module, builder)
         self._engine = llvm.create_mcjit_compiler(self._module, self._target)
         self._engine.finalize_object()
         address, pointer, number = self._engine.get_function_address, ctypes.c_void_p, ctypes.c_int64

@@ -23,10 +23,12 @@ from typing import Any, Literal, TypeAlias
 
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
+from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
-from milligrad.compiler.simplify import simplify
+from milligrad.compiler.roll import roll
+from milligrad.compiler.simplify import Graph, levels, simplify
 from milligrad.compiler.structure import NUMBER, Structure, flat, nested, structure
-from milligrad.compiler.trace import Trace, captured, needed
+from milligrad.compiler.trace import Trace, captured, needed, total
 from milligrad.engine import (
     GradientWarning,
     Op,
@@ -645,6 +647,34 @@ def _not_finite(what: str, x: float) -> FloatingPointError:
     )
 
 
+DEEP = 50  # levels of a graph, from which on it may be loops in time
+
+
+def in_order(
+    graph: Graph, leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
+    backend: str, capacity: int, dtype: str, exact: bool,
+) -> tuple[Program, Any] | None:  # fmt: skip
+    """The program with its loops in the order of the graph, where that is the shorter one: loops in time are."""
+    if len(wanted) > 1 or len(set(levels(graph))) < DEEP or any([op is total for op in graph.op]):
+        return None
+    with clock("roll"):
+        rolled = roll(graph, {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)})
+        statements = len(list(rolled.statements()))
+        if statements * 8 > rolled.values:
+            return None
+    program = Program([*[layout.array for layout in leaves], wanted[0].array], [])
+    program.info.update(nodes=rolled.values, groups=statements)
+    with clock("registers"):
+        steps = in_registers(rolled)
+    if backend == "llvm":
+        from milligrad.compiler import print_llvm
+
+        return program, print_llvm.build(program, rolled, steps, capacity, dtype)
+    from milligrad.compiler import print_python
+
+    return program, print_python.build(program, rolled, steps, capacity, exact)
+
+
 def compiled(
     tape: Any, outputs: Sequence[Any], leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
     backend: str, capacity: int, dtype: str, exact: bool = False,
@@ -653,6 +683,10 @@ def compiled(
     with collector_paused():
         with clock("simplify"):
             graph = simplify(tape, outputs, exact)
+        rolled = in_order(graph, leaves, wanted, clock, backend, capacity, dtype, exact)
+        if rolled:
+            rolled[0].info["traced"] = len(tape)
+            return rolled
         with clock("reroll"):
             program = reroll(graph, leaves, wanted)
             program.info["traced"] = len(tape)

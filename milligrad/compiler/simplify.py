@@ -292,6 +292,15 @@ def shared(tape: Tape, outputs: Sequence[Any], exact: bool = False) -> Graph:
     return builder
 
 
+def levels(graph: Graph) -> list[int]:
+    """Of each node the level: 0 of a leaf, or 1 more than that of its deepest input."""
+    level = [0] * len(graph)
+    for i, inputs in enumerate(graph.inputs):
+        if inputs:
+            level[i] = 1 + max([level[x] for x in inputs])
+    return level
+
+
 def uses(graph: Graph) -> list[int]:
     """How many times each node is an output, or an input of a node that is used."""
     count = [0] * len(graph)
