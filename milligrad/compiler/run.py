@@ -284,6 +284,16 @@ class Compiled:
         """A compiled function in a class is a method."""
         return self if instance is None else lambda *args, **kwargs: self(instance, *args, **kwargs)
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles are of the function and the options, and are compiled anew where they are called.
+
+        One that decorates a function of a module is found there by its name.
+        """
+        named = getattr(sys.modules.get(self.__module__), getattr(self, "__qualname__", ""), None)
+        if named is self:
+            return self.__qualname__
+        return Compiled, (self._f, self.backend, self.dtype, self.nonfinite)
+
     def __repr__(self) -> str:
         traced = sum(map(len, self._variants.values()))
         return f"<compiled {self.__name__}: {self.backend}, {traced} traced>"

@@ -1,8 +1,10 @@
 """`compile` against the function itself: arguments, results, map, value, transforms, threads, and what it refuses."""
 
+import copy
 import gc
 import importlib.util
 import math
+import pickle
 import random
 import sys
 import threading
@@ -761,3 +763,34 @@ def test_a_captured_value_is_never_baked_in_as_a_condition_or_a_number():
     for f in (lambda x: x * float(w), lambda x: x * math.exp(w), lambda x: x if w else 2 * x, lambda x: x * int(w)):
         with pytest.raises(TraceError, match=r"test_run\.py"):
             compile(f, backend="python")(2.0)
+
+
+# ── Copies and pickles ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@partial(compile, backend="python")
+def decorated(x):
+    return x * x
+
+
+COPIES = (copy.copy, copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f)))
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_compiled_function_is_copied_as_the_function_and_its_options(copied, backend):
+    f = compile(ops.sqrt, backend=backend, nonfinite="allow")
+    f(4.0)
+    g = copied(f)
+    assert g is not f and (g(9.0), g.backend, g.nonfinite) == (3.0, backend, "allow") and math.isnan(g(-1.0))
+    assert copied(decorated) is decorated and copied([decorated])[0](3.0) == 9.0
+
+
+def test_a_module_with_a_compiled_function_is_copied_and_so_is_a_compiled_module(backend):
+    model = nn.Linear(1, 1)
+    model.f = compile(ops.sqrt, backend=backend)
+    assert copy.deepcopy(model).f(4.0) == pickle.loads(pickle.dumps(model)).f(4.0) == 2.0
+    f = compile(nn.Linear(1, 1), backend=backend)
+    g = copy.deepcopy(f)
+    assert f([2.0]) == g([2.0])
+    f.uncompiled.bias[0].data += 1.0
+    assert f([2.0])[0] == about(g([2.0])[0] + 1.0)
