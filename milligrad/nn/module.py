@@ -7,6 +7,7 @@ defined here, and nothing here computes.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 
@@ -442,7 +443,7 @@ class Module:
         return f"{type(self).__name__}(" + "\n".join(["", *lines]).replace("\n", "\n  ") + "\n)"
 
 
-_CONTAINERS = (list, tuple, dict, set, frozenset)
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 
 
 def _registrable(container: Any) -> list[Module | Parameter]:
