@@ -150,6 +150,7 @@ def test_the_answer_of_a_comparison_is_one_or_zero():
 # ── What a traced number is not asked ────────────────────────────────────────────────────────────────────────────
 
 W, P, Q = Value(2.0), nn.Parameter([1.0, 2.0]), Value(5.0)
+STATE = random.Random(1).getstate()
 TRACED = {
     "if equal": lambda x, y: x if x == y else 2 * y,
     "if different": lambda x, y: x if x != y else 2 * y,
@@ -177,6 +178,16 @@ TRACED = {
     "choice": lambda x, y: x * generator().choice([1.0, 2.0]),
     "randrange": lambda x, y: x * generator().randrange(5),
     "new weights": lambda x, y: nn.Linear(1, 1)([x])[0],
+    "seed": lambda x, y: mg.manual_seed(1) or x * generator().random(),
+    "state": lambda x, y: generator().setstate(STATE) or x * generator().random(),
+    "floor": lambda x, y: x // y,
+    "remainder": lambda x, y: 3.5 % y,
+    "divmod": lambda x, y: divmod(7, y)[1],
+    "trunc": lambda x, y: math.trunc(x),
+    "copied": lambda x, y: copy.copy(x),
+    "copied deep": lambda x, y: copy.deepcopy([x])[0],
+    "pickled": lambda x, y: pickle.loads(pickle.dumps(x)),
+    "zero_grad": lambda x, y: x.zero_grad() or x,
 }
 
 
