@@ -162,6 +162,8 @@ TRACED = {
     "key": lambda x, y: {1.0: 5.0}.get(x, 0.0) * y,
     "dict": lambda x, y: {x: 1.0}[x] * y,
     "captured data": lambda x, y: x * W.data,
+    "captured gradient": lambda x, y: x * W.grad,
+    "captured gradients": lambda x, y: x * P.grad[0],
     "captured item": lambda x, y: x * W.item(),
     "captured real": lambda x, y: x * W.real,
     "captured round": lambda x, y: x * round(W),
@@ -276,6 +278,28 @@ def test_rows_copy_and_pickle_to_themselves(row):
         assert pickle.loads(pickle.dumps(row, protocol)) is row
 
 
+def twice(x):
+    return 2 * x
+
+
+def twos(z, *xs):
+    return (2.0,) * len(xs)
+
+
+def twice_all(*xs):
+    return 2 * sum(xs)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_users_own_operation_is_pickled_by_its_functions(protocol):
+    doubled = Op("doubled", twice, twos, "doubled({})", "2x.")
+    total = Reduction("total2", twice_all, twos, "total2({})", "2x + 2y + …", symmetric=True)
+    f, g = pickle.loads(pickle.dumps((doubled, total), protocol))
+    x = Value(3.0)
+    (f(x) + g([x, 1.0, x])).backward()
+    assert x.grad == 6.0 and type(f) is Op and vars(g) == vars(total) and f.__doc__ == "2x."
+
+
 def test_a_module_with_a_row_is_copied_and_pickled():
     model = act(nn.Linear(1, 1))
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -364,6 +388,15 @@ def test_the_code_for_objects_is_bounded_and_keeps_none_alive(backend):
     gc.collect()
     assert not any(ref() for ref in alive)
     assert len(f._variants) <= 64
+
+
+@pytest.mark.parametrize("partial", [None, "a", [1.0]])
+def test_a_partial_that_is_no_number_names_its_op(partial):
+    row = Op("mine", lambda x: 2 * x, lambda z, x: (partial,), "mine({})", "Twice x.")
+    for derive in (lambda z, x: z.backward(), lambda z, x: mg.grad(z, x, create_graph=False)):
+        with pytest.raises(TypeError, match=r"^mine: partial derivative: expected a real number or a Value, got"):
+            derive(row(x := Value(1.0)), x)
+        assert x.grad == 0.0
 
 
 def test_a_partial_that_is_no_sequence_names_its_op():
