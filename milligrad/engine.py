@@ -89,8 +89,8 @@ class Op:
     def __deepcopy__(self, memo: Any) -> Op:
         return self
 
-    def __reduce__(self) -> Any:
-        return (row, (self.name,)) if TABLE.get(self.name) is self else super().__reduce_ex__(2)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (row, (self.name,)) if TABLE.get(self.name) is self else super().__reduce_ex__(protocol)
 
 
 TABLE: dict[str, Op] = {}
@@ -317,7 +317,7 @@ def node(op: Op, inputs: tuple[Any, ...], data: float) -> Value:
 def _remember(op: Op, x: Any, y: Any, data: float) -> Value:
     z = _new(Value)
     z._data = data
-    z.grad = 0.0
+    z._grad = 0.0
     z.op = op
     z.x = x
     z.y = y
@@ -351,7 +351,7 @@ def infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = No
         if not _modes and type(data) is float and (x.requires_grad or (not constant and y.requires_grad)):
             z = _new(Value)  # as `_remember` does
             z._data = data
-            z.grad = 0.0
+            z._grad = 0.0
             z.op = op_for_y if constant else op
             z.x = x
             z.y = y
@@ -422,13 +422,13 @@ class Value:
     `backward` uses the numbers that the inputs hold when it runs: change `.data` after it, not before.
     """
 
-    __slots__ = ("_data", "grad", "op", "x", "y", "requires_grad", "name", "serial", "line")
+    __slots__ = ("_data", "_grad", "op", "x", "y", "requires_grad", "name", "serial", "line")
     __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic with a Value to the Value
     symbolic = False  # whether it has no number, as the compiler's Symbol, and only records what is computed from it
     sum_of_products: Callable[[Sequence[Any], Sequence[Any]], Any]  # the table's `dot`, set by ops.py
 
     _data: float
-    grad: float
+    _grad: float
     op: Op | None
     x: Any
     y: Any
@@ -441,7 +441,7 @@ class Value:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name: expected a string or None, got {type(name).__name__} {name!r:.60}")
         self._data = number(data, "data")
-        self.grad = 0.0
+        self._grad = 0.0
         self.op = None
         self.x, self.y = (), MANY
         self.requires_grad = bool(requires_grad)
@@ -458,6 +458,11 @@ class Value:
         def data(self, x: float) -> None: ...
 
         real = data
+
+        @property
+        def grad(self) -> float: ...
+        @grad.setter
+        def grad(self, x: float) -> None: ...
 
         # fmt: off
         def __add__(self, y: Any) -> Value: ...
@@ -531,13 +536,13 @@ class Value:
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name is not None else ""
         constant = "" if self.requires_grad else ", requires_grad=False"
-        return f"Value(data={self._data}, grad={self.grad}{name}{constant})"
+        return f"Value(data={self._data}, grad={self._grad}{name}{constant})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of leaves: a copy of a graph would have to copy all that it was computed from."""
         if self.inputs:
             raise TypeError(f"a Value computed from others ({self.op}) can't be copied or pickled: detach() it first")
-        return type(self), (self.data, self.name, self.requires_grad), (None, {"grad": self.grad})
+        return type(self), (self.data, self.name, self.requires_grad), (None, {"_grad": self._grad})
 
     def record(self, op: Op, inputs: tuple[Any, ...]) -> Value:
         """What `op` of `inputs`, of which self is one, is to a Value without a number; see `symbolic`."""
@@ -576,32 +581,34 @@ class Value:
         g = number(gradient, "gradient")
         check_history(self)
         for x, adjoint in adjoints([(self, g)], partials_as_numbers).items():
-            x.grad += adjoint
+            x._grad += adjoint
 
 
-# `data` is the slot `_data`, and so is `real`, the name that Python's floats have for the number itself. While the
-# compiler traces, they ask first: a number that is read then would be that of this one call in every call.
-
-Value.data = Value.real = Value.__dict__["_data"]  # type: ignore[method-assign]
-
-
-def _asked(x: Value) -> float:
-    if tracer():
-        (+x).data  # noqa: B018  # of a Value without a number, which refuses
-    return x._data
+# `data` and `grad` are the slots `_data` and `_grad`; so is `real`, the name that Python's floats have for the number
+# itself. While the compiler traces, they ask first: a number that is read then would be that of this one call in every
+# call.
 
 
-def _asked_to_change(x: Value, data: float) -> None:
-    if tracer():
-        (+x).data = data  # likewise
-    x._data = data
+def _asking(name: str) -> property:
+    def read(x: Value) -> Any:
+        if tracer():
+            getattr(+x, name)  # of a Value without a number, which refuses
+        return getattr(x, f"_{name}")
+
+    def change(x: Value, number: Any) -> None:
+        if tracer():
+            setattr(+x, name, number)  # likewise
+        setattr(x, f"_{name}", number)
+
+    return property(read, change)
 
 
-_asking = property(_asked, _asked_to_change)
+SLOTS = {"data": Value.__dict__["_data"], "real": Value.__dict__["_data"], "grad": Value.__dict__["_grad"]}
+ASKING = {"data": _asking("data"), "real": _asking("data"), "grad": _asking("grad")}
 _traces: list[Any] = []  # those that are running, in all threads
 _lock = allocate_lock()
 _changes = 0
-CHANGES = 400 if sys.version_info >= (3, 13) else 10**9
+CHANGES = 300 if sys.version_info >= (3, 13) else 10**9
 """How often the class may be changed to and fro: from Python 3.13 on, a class changed 1,000 times is slow for ever.
 After that it goes on asking, which only those notice who read `data` themselves."""
 
@@ -611,10 +618,18 @@ def _ask(trace: Any, on: bool) -> None:
     global _changes
     with _lock:
         (_traces.append if on else _traces.remove)(trace)
-        wanted = _asking if _traces or _changes > CHANGES else Value.__dict__["_data"]
-        if Value.__dict__["data"] is not wanted:
-            Value.data = Value.real = wanted  # type: ignore[assignment]
+        wanted = ASKING if _traces or _changes > CHANGES else SLOTS
+        if Value.__dict__["data"] is not wanted["data"]:
+            _become(wanted)
             _changes += 1
+
+
+def _become(attributes: dict[str, Any]) -> None:
+    for name, attribute in attributes.items():
+        setattr(Value, name, attribute)
+
+
+_become(SLOTS)
 
 
 def is_grad_enabled() -> bool:
@@ -761,12 +776,24 @@ def adjoints(
     """
     seeds, as_numbers = dict(outputs), partials is partials_as_numbers
     adjoint, missing = _adjoints_as_numbers(seeds) if as_numbers else _adjoints_as_values(seeds, partials, total)
-    if missing is not None:
+    if missing is not None or not as_numbers:
         asked = adjoint if wanted is None else [x for x in wanted if x in adjoint]
         numbers = [_known(adjoint[x]) for x in asked if wanted is not None or x.op is None]
         if any(x != x for x in numbers):
-            partials_as_numbers(missing)  # which raises the error
+            check_derivatives(seeds, missing)
     return adjoint
+
+
+def check_derivatives(outputs: Iterable[Number], missing: Value | None = None) -> None:
+    """Raise the error of `missing`, which has no derivative, or of what had none when `outputs` were differentiated."""
+    order = [] if missing is not None else topological_order(outputs)
+    found = [x.x[0] for z in order for x in (z, *z.inputs) if isinstance(x, Value) and x.op is NONE]
+    for z in [missing, *found]:
+        if z is not None:
+            partials_as_numbers(z)
+
+
+NONE = Op("none", lambda x: NAN, lambda z, x: (NAN,), "no derivative of {}", "The derivative of what has none.")
 
 
 def _known(x: Any) -> float | None:
@@ -790,10 +817,9 @@ def _adjoints_as_values(
         try:
             ds = partials(z)
         except (ValueError, ArithmeticError):
-            if _known(g) == 0.0:
-                continue
-            missing = z if missing is None else missing
-            ds = (NAN,) * len(z.inputs)
+            if _known(g) != 0.0:
+                missing = z if missing is None else missing
+            ds = (node(NONE, (z,), NAN),) * len(z.inputs)  # 0 times it is 0, but how that moves with g is not known
         for x, d in _one_each(z, ds):
             if type(x) is not float and x.requires_grad and not (type(d) is float and d == 0.0):
                 if x in terms:
@@ -844,6 +870,11 @@ def _one_each(z: Value, ds: Any) -> list[tuple[Any, Any]]:
         return list(zip(z.inputs, ds, strict=True))
     except (TypeError, ValueError):
         raise _not_one_each(z, ds) from None
+
+
+def _partial(z: Value, d: Any) -> float:
+    """d, a partial derivative of z, as a float; an error that names the operation if it is no number."""
+    return d if type(d) is float else number(d, f"{z.op.name}: partial derivative")  # type: ignore[union-attr]
 
 
 def _not_one_each(z: Value, ds: Any) -> TypeError:
@@ -900,8 +931,10 @@ def _careful_adjoints(seeds: dict[Value, float]) -> tuple[dict[Value, float], Va
                 missing, ds = z if missing is None else missing, (NAN,) * len(z.inputs)
         for x, d in _one_each(z, ds):
             if type(x) is not float and x.requires_grad:
-                gd = g * d if d else 0.0
+                gd = g * d if (d := _partial(z, d)) else 0.0
                 adjoint[x] = adjoint[x] + gd if x in adjoint else gd
+        if z.op is NONE and missing is None:
+            missing = z.x[0]
     return adjoint, missing
 
 

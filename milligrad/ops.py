@@ -328,6 +328,14 @@ def _called(x: Any) -> Any:
     return x() if callable(x) else x
 
 
+def _where(x: Value, condition: Any, y: Any) -> Any:
+    """x where the condition holds, else y."""
+    return where(condition, x, y)
+
+
+_where.__name__ = _where.__qualname__ = "where"  # as the method is called, and printed
+
+
 def matvec(rows: Iterable[Sequence[Any]], xs: Iterable[Number]) -> list[Any]:
     """dot(row, xs) for each of the rows. It looks up the numbers of xs once for all, and takes a third of the time."""
     ys = tuple(xs)
@@ -403,4 +411,4 @@ for _row in (
     setattr(Value, _row.name, _row)
 Value.sum_of_products = staticmethod(chain)
 Value.clamp, Value.maximum, Value.minimum = clamp, maximum, minimum
-Value.where = lambda x, condition, y: where(condition, x, y)
+Value.where = _where

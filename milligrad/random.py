@@ -58,7 +58,7 @@ def drawn_by(draw: Callable[[], Any]) -> Iterator[None]:
     _instead.set(draw)
     with _lock:
         _drawing.append(mark)
-        kind.random, kind.getrandbits, kind.gauss = _random, _getrandbits, _gauss
+        kind.random, kind.getrandbits, kind.gauss, kind.seed, kind.setstate = _INSTEAD
     try:
         yield
     finally:
@@ -66,7 +66,7 @@ def drawn_by(draw: Callable[[], Any]) -> Iterator[None]:
         with _lock:
             _drawing.remove(mark)
             if not _drawing:
-                del kind.random, kind.getrandbits, kind.gauss
+                del kind.random, kind.getrandbits, kind.gauss, kind.seed, kind.setstate
 
 
 def _random(own: Any) -> Any:
@@ -83,6 +83,26 @@ def _gauss(own: Any, mu: float = 0.0, sigma: float = 1.0) -> Any:
     if draw := _instead.get():
         float(draw())  # likewise; the number might be one that was drawn before
     return super(type(own), own).gauss(mu, sigma)
+
+
+def _seed(own: Any, *seed: Any) -> None:
+    _refuse_to_set("the seed")
+    super(type(own), own).seed(*seed)
+
+
+def _setstate(own: Any, state: Any) -> None:
+    _refuse_to_set("the state")
+    super(type(own), own).setstate(state)
+
+
+def _refuse_to_set(what: str) -> None:
+    if _instead.get():
+        from milligrad.compiler.trace import refuse_to_set
+
+        refuse_to_set(f"{what} of random numbers")
+
+
+_INSTEAD = _random, _getrandbits, _gauss, _seed, _setstate
 
 
 def manual_seed(seed: int) -> None:

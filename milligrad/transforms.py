@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from milligrad.engine import (
     Value,
     adjoints,
+    check_derivatives,
     enable_grad,
     number,
     operand,
@@ -216,8 +217,8 @@ def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Va
                 missing, ds = z if missing is None else missing, [math.nan] * len(moving)
             terms = [(tangent[x], d) for x, d, moves in zip(z.inputs, ds, moving) if moves]
             tangent[z] = chain(*zip(*terms))
-    if missing is not None and any(_is_nan(tangent.get(z, 0.0)) for z in flatten(y)):
-        partials_as_numbers(missing)  # which raises the error
+    if any(_is_nan(tangent.get(z, 0.0)) for z in flatten(y)):
+        check_derivatives(flatten(y), missing)
     return tangent
 
 

@@ -150,6 +150,7 @@ def test_the_answer_of_a_comparison_is_one_or_zero():
 # ── What a traced number is not asked ────────────────────────────────────────────────────────────────────────────
 
 W, P, Q = Value(2.0), nn.Parameter([1.0, 2.0]), Value(5.0)
+STATE = random.Random(1).getstate()
 TRACED = {
     "if equal": lambda x, y: x if x == y else 2 * y,
     "if different": lambda x, y: x if x != y else 2 * y,
@@ -161,6 +162,8 @@ TRACED = {
     "key": lambda x, y: {1.0: 5.0}.get(x, 0.0) * y,
     "dict": lambda x, y: {x: 1.0}[x] * y,
     "captured data": lambda x, y: x * W.data,
+    "captured gradient": lambda x, y: x * W.grad,
+    "captured gradients": lambda x, y: x * P.grad[0],
     "captured item": lambda x, y: x * W.item(),
     "captured real": lambda x, y: x * W.real,
     "captured round": lambda x, y: x * round(W),
@@ -177,6 +180,16 @@ TRACED = {
     "choice": lambda x, y: x * generator().choice([1.0, 2.0]),
     "randrange": lambda x, y: x * generator().randrange(5),
     "new weights": lambda x, y: nn.Linear(1, 1)([x])[0],
+    "seed": lambda x, y: mg.manual_seed(1) or x * generator().random(),
+    "state": lambda x, y: generator().setstate(STATE) or x * generator().random(),
+    "floor": lambda x, y: x // y,
+    "remainder": lambda x, y: 3.5 % y,
+    "divmod": lambda x, y: divmod(7, y)[1],
+    "trunc": lambda x, y: math.trunc(x),
+    "copied": lambda x, y: copy.copy(x),
+    "copied deep": lambda x, y: copy.deepcopy([x])[0],
+    "pickled": lambda x, y: pickle.loads(pickle.dumps(x)),
+    "zero_grad": lambda x, y: x.zero_grad() or x,
 }
 
 
@@ -263,6 +276,28 @@ def test_rows_copy_and_pickle_to_themselves(row):
     assert copy.copy(row) is row and copy.deepcopy([row])[0] is row
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(row, protocol)) is row
+
+
+def twice(x):
+    return 2 * x
+
+
+def twos(z, *xs):
+    return (2.0,) * len(xs)
+
+
+def twice_all(*xs):
+    return 2 * sum(xs)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_users_own_operation_is_pickled_by_its_functions(protocol):
+    doubled = Op("doubled", twice, twos, "doubled({})", "2x.")
+    total = Reduction("total2", twice_all, twos, "total2({})", "2x + 2y + …", symmetric=True)
+    f, g = pickle.loads(pickle.dumps((doubled, total), protocol))
+    x = Value(3.0)
+    (f(x) + g([x, 1.0, x])).backward()
+    assert x.grad == 6.0 and type(f) is Op and vars(g) == vars(total) and f.__doc__ == "2x."
 
 
 def test_a_module_with_a_row_is_copied_and_pickled():
@@ -353,6 +388,15 @@ def test_the_code_for_objects_is_bounded_and_keeps_none_alive(backend):
     gc.collect()
     assert not any(ref() for ref in alive)
     assert len(f._variants) <= 64
+
+
+@pytest.mark.parametrize("partial", [None, "a", [1.0]])
+def test_a_partial_that_is_no_number_names_its_op(partial):
+    row = Op("mine", lambda x: 2 * x, lambda z, x: (partial,), "mine({})", "Twice x.")
+    for derive in (lambda z, x: z.backward(), lambda z, x: mg.grad(z, x, create_graph=False)):
+        with pytest.raises(TypeError, match=r"^mine: partial derivative: expected a real number or a Value, got"):
+            derive(row(x := Value(1.0)), x)
+        assert x.grad == 0.0
 
 
 def test_a_partial_that_is_no_sequence_names_its_op():

@@ -736,3 +736,9 @@ def test_where_a_derivative_is_infinite_backward_raises_and_no_grad_changes(f, e
     with pytest.raises(ZeroDivisionError, match=error):
         z.backward()
     assert [v.grad for v in (x, y, before, z)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_methods_are_printed_by_their_names():
+    v = Value(1.0)
+    for name in ("exp", "abs", "where", "maximum", "minimum", "clamp"):
+        assert repr(getattr(v, name)) == f"<bound method {name} of {v!r}>"

@@ -113,6 +113,14 @@ def test_second_derivatives_too(way):
         assert SECOND[way](f, x) == expected
 
 
+@pytest.mark.parametrize("way", SECOND)
+def test_a_derivative_that_a_factor_of_zero_hid_is_missed_by_the_next_one(way):
+    """(√x)² at 0: the 2√x of the first derivative is 0, but moves at once."""
+    for f in (lambda x: sqrt(x) ** 2, lambda x: x * sqrt(x), lambda x: x * (1 - x**0.5), lambda x: sqrt(x) * x**0.5):
+        with pytest.raises((ValueError, ArithmeticError)):
+            SECOND[way](f, 0.0)
+
+
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_a_zero_is_no_end_of_the_graph(order):
     """x³ at 0: the adjoint x of x·x is 0 there, but its derivative is not."""

@@ -166,7 +166,7 @@ class NestCode:
             if isinstance(y, Constant) and y.value in POWERS:
                 return self.code.num(POWERS[y.value](self.input(x, copy)))
         if step.op not in ROWS:
-            raise NotImplementedError(f"the llvm backend has no op {step.op!r}")
+            raise NotImplementedError(f"the llvm backend has no op {step.op!r}: write backend='python'")
         return ROWS[step.op](*[self.input(x, copy) for x in step.inputs])
 
     def input(self, x: Input, copy: Copy, inner: Index = ()) -> Num:

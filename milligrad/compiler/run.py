@@ -42,6 +42,7 @@ from milligrad.engine import (
     partials_as_values,
     tracer,
 )
+from milligrad.nn.reads import Reads, recorded
 from milligrad.places import warn
 from milligrad.random import plain
 
@@ -175,8 +176,9 @@ def compile(
     None, objects) is fixed when it is traced. For each new shape of the arguments f is traced once, by a call with
     symbols in the place of numbers; what it does besides computing happens in that call only. Values that f uses
     besides its arguments, such as a model's parameters, are looked up in each call; a module's `train()` or `eval()`
-    is noticed. Results are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout)
-    are drawn anew in each call.
+    is noticed, and so is whatever f read of a module once it has changed: another Parameter, a Dropout's `p`. Results
+    are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout) are drawn anew in
+    each call.
 
     backend:    "python" needs nothing; "llvm" needs llvmlite; "auto" takes llvm if it is there, and says which, once.
     dtype:      "float64", or "float32" with llvm.
@@ -286,6 +288,16 @@ class Compiled:
         """A compiled function in a class is a method."""
         return self if instance is None else lambda *args, **kwargs: self(instance, *args, **kwargs)
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles are of the function and the options, and are compiled anew where they are called.
+
+        One that decorates a function of a module is found there by its name.
+        """
+        named = getattr(sys.modules.get(self.__module__), getattr(self, "__qualname__", ""), None)
+        if named is self:
+            return self.__qualname__
+        return Compiled, (self._f, self.backend, self.dtype, self.nonfinite)
+
     def __repr__(self) -> str:
         traced = sum(map(len, self._variants.values()))
         return f"<compiled {self.__name__}: {self.backend}, {traced} traced>"
@@ -325,7 +337,8 @@ class Compiled:
                     symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
                 outputs: list[Any] = []
                 learning: list[Value] = []
-                with trace.ending(), trace.running(), enable_grad():
+                reads = Reads()
+                with trace.ending(), trace.running(), enable_grad(), recorded(reads):
                     args, kwargs = nested(arguments, iter(symbols))
                     result = self._f(*args, **kwargs)
                     returned = structure(result, outputs, outputs=True)
@@ -338,7 +351,7 @@ class Compiled:
                         outputs, learning = _with_gradient(trace, outputs[0], symbols)
                         returned = structure(outputs, [], outputs=True)
             return Variant(
-                trace, outputs, returned, learning, kind, self.backend, self.dtype, self.nonfinite, exact, clock
+                trace, reads, outputs, returned, learning, kind, self.backend, self.dtype, self.nonfinite, exact, clock
             )
 
     # map
@@ -479,6 +492,7 @@ class Variant:
     """
 
     trace: Trace
+    reads: Reads
     outputs: list[Any]
     returned: Structure
     learning: list[Value]
@@ -524,7 +538,7 @@ class Variant:
     def holds(self) -> bool:
         """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""
         same = self.kind != "gradient" or [v.requires_grad for v in self.captured] == self._requires
-        return same and all(map(_is_so, self._settings))
+        return same and all(map(_is_so, self._settings)) and self.reads.hold_still()
 
     def _take_captured(self) -> None:
         if self.captured:

@@ -168,13 +168,17 @@ class Symbol(Value):
 
     @data.setter
     def data(self, x: Any) -> None:
-        raise TraceError(f"{_users_line()}a traced function can't set .data: it would be set in the trace alone")
+        refuse_to_set(".data")
 
     real = data
 
     @property
-    def grad(self) -> float:  # type: ignore[override]
+    def grad(self) -> float:
         _refuse(".grad", "milligrad.grad(output, inputs), or compile(value_and_grad(f))")
+
+    @grad.setter
+    def grad(self, x: float) -> None:
+        refuse_to_set(".grad")
 
     def backward(self, gradient: Any = 1.0) -> None:
         _refuse("backward()", "compile(value_and_grad(f)), or f = compile(loss) and f.value(…).backward()")
@@ -206,6 +210,14 @@ class Symbol(Value):
     def __round__(self, ndigits: int | None = None) -> float:
         _refuse("round()", "arithmetic with the value itself")
 
+    def __trunc__(self) -> int:
+        _refuse("math.trunc()", "arithmetic with the value itself")
+
+    def __floordiv__(self, y: Any) -> Any:
+        _refuse("//, % or divmod()", "arithmetic that has a derivative: x / y")
+
+    __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = __floordiv__
+
     def __format__(self, spec: str) -> str:
         return repr(self) if not spec else _refuse("a format", "its repr")
 
@@ -213,7 +225,10 @@ class Symbol(Value):
         return f"Symbol({self.op.name if self.op else 'input'})"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Symbol can't be copied or pickled: it belongs to its trace")
+        raise TraceError(
+            f"{_users_line()}a Symbol can't be copied or pickled: it is a traced value, which has its number in a call "
+            "only. Write the value itself"
+        )
 
 
 def _are_answers(*xs: Any) -> bool:
@@ -231,6 +246,10 @@ def _refuse(question: str, instead: str) -> NoReturn:
     raise TraceError(
         f"{_users_line()}{question} asks a traced value for its number, which it has in a call only. Write {instead}."
     )
+
+
+def refuse_to_set(what: str) -> NoReturn:
+    raise TraceError(f"{_users_line()}a traced function can't set {what}: it would be set in the trace alone")
 
 
 def _users_line() -> str:

@@ -7,6 +7,7 @@ defined here, and nothing here computes.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 
@@ -235,6 +236,10 @@ class Module:
     # Attributes: a Parameter or a Module is registered under its name, anything else is an ordinary attribute.
 
     def __setattr__(self, name: str, value: Any) -> None:
+        self._set_attribute(name, value)
+        _assignments[0] += 1  # afterwards: who asked in between, asks again
+
+    def _set_attribute(self, name: str, value: Any) -> None:
         kind: type[Parameter] | type[Module]
         if isinstance(value, Parameter) or name in self.__dict__.get("_parameters", ()):
             kind, table = Parameter, self._parameters
@@ -278,12 +283,13 @@ class Module:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
-        for table in (self._parameters, self._modules):
-            if name in table:
-                del table[name]
-                self.__dict__.pop(name, None)
-                return
-        object.__delattr__(self, name)
+        registered = [table for table in (self._parameters, self._modules) if name in table]
+        for table in registered:
+            del table[name]
+            self.__dict__.pop(name, None)
+        if not registered:
+            object.__delattr__(self, name)
+        _assignments[0] += 1
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._modules})
@@ -294,6 +300,7 @@ class Module:
             raise TypeError(f"{name}: expected a Parameter or None, got {type(parameter).__name__}")
         self._check_name(name, self._parameters)
         self._parameters[name] = parameter
+        _assignments[0] += 1
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Make `module` an attribute, under a name that need not be an identifier."""
@@ -301,6 +308,7 @@ class Module:
             raise TypeError(f"{name}: expected a Module, got {type(module).__name__} {module!r:.60}")
         self._check_name(name, self._modules)
         self._modules[name] = module
+        _assignments[0] += 1
 
     def _check_name(self, name: str, table: dict[str, Any]) -> None:
         if not isinstance(name, str) or "." in name or not name:
@@ -442,7 +450,15 @@ class Module:
         return f"{type(self).__name__}(" + "\n".join(["", *lines]).replace("\n", "\n  ") + "\n)"
 
 
-_CONTAINERS = (list, tuple, dict, set, frozenset)
+_assignments = [0]
+
+
+def assignments() -> int:
+    """How many assignments to attributes of Modules there have been."""
+    return _assignments[0]
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 
 
 def _registrable(container: Any) -> list[Module | Parameter]:

@@ -7,6 +7,8 @@ they close over) is not seen. The numbers of Values may change: they are no part
 
     token   plain data that is equal for equal attributes: what an attribute is, or the id of what can't be compared
     kept    the objects whose ids stand in tokens: as long as they are kept, no other object gets these ids
+
+Modules are not kept: one that is gone can't have changed, and whatever held it holds something else now.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from functools import partial, reduce
 from itertools import chain
 from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from weakref import ref
 
 from milligrad.engine import Value
-from milligrad.nn.module import Module, Parameter
+from milligrad.nn.module import Module, Parameter, assignments
 from milligrad.typing import Any
 
 PLAIN = frozenset({int, bool, str, bytes, complex, type(None)})
-BY_ID = (Value, Module, type, FunctionType, BuiltinFunctionType, ModuleType)
+BY_ID = (Value, type, FunctionType, BuiltinFunctionType, ModuleType)
+FIXED: Any = (*PLAIN, float, Parameter, Module, *BY_ID)  # nothing within them changes, or it does not count
 
 _absent = object()
 _recording: dict[int, Reads] = {}  # thread → what records in it
@@ -37,21 +41,35 @@ class Reads:
     """Attributes that were read while they were `recorded`."""
 
     def __init__(self) -> None:
-        self._was: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of owner, attribute) → (owner, token)
+        self._was: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of owner, attribute) → (its owner, token)
         self._kept: list[Any] = []
+        self._loose: list[tuple[Any, str, Any]] = []  # what may change without an assignment to a module
+        self._held: int | None = None  # how many assignments there had been when all were the same
 
     def add(self, owner: Any, name: str, now: Any) -> None:
         """The attribute, which is `now`, is one of them."""
-        if (id(owner), name) not in self._was:
-            self._was[id(owner), name] = owner, token(now, self._kept)
+        known = self._was.get((id(owner), name))
+        if known is None or known[0]() is not owner:  # but one that is gone, whose id it has now
+            self._was[id(owner), name] = ref(owner), token(now, self._kept)
 
     def hold(self) -> bool:
         """Whether all are what they were when they were read first."""
         return all([_is(owner, name, was) for (_, name), (owner, was) in self._was.items()])
 
+    def hold_still(self) -> bool:
+        """The same for who asks before each call: most attributes change by an assignment to a Module alone."""
+        now = assignments()
+        if now == self._held:
+            return all([_is(*loose) for loose in self._loose])
+        if not self.hold():
+            return False
+        entries = [(owner, name, was) for (_, name), (owner, was) in self._was.items()]
+        self._held, self._loose = now, [x for x in entries if _is_loose(getattr(x[0](), x[1], None))]
+        return True
+
     def clear(self) -> None:
         """Forget all."""
-        self._was, self._kept = {}, []
+        self._was, self._kept, self._loose, self._held = {}, [], [], None
 
     def forget(self, name: str, owners: Iterable[Any]) -> None:
         """Leave out the attribute of these owners: whoever asks keeps an eye on it himself."""
@@ -63,8 +81,14 @@ class Reads:
         self._was = {key: (owner, was) for key, (owner, was) in self._was.items() if _is(owner, key[1], was)}
 
 
-def _is(owner: Any, name: str, was: Any) -> bool:
-    return bool(token(getattr(owner, name, _absent), []) == was)
+def _is(owner: ref[Any], name: str, was: Any) -> bool:
+    now = owner()
+    return now is None or bool(token(getattr(now, name, _absent), []) == was)
+
+
+def _is_loose(x: Any) -> bool:
+    """Whether something within x may change without an assignment to a Module."""
+    return not isinstance(x.__self__ if isinstance(x, MethodType) else x, FIXED)
 
 
 @contextmanager
@@ -125,6 +149,8 @@ def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
         return id(x.__func__), token(x.__self__, kept, around)
     if isinstance(x, Value) and x.symbolic:
         return None  # of a trace, which ends
+    if isinstance(x, Module):
+        return ref(x)
     if isinstance(x, BY_ID) or id(x) in around:
         kept.append(x)
         return id(x)

@@ -161,6 +161,7 @@ class Optimizer:
     """
 
     options: ClassVar[dict[str, Check]]
+    squares: ClassVar[frozenset[str]] = frozenset()  # names in the state of what adds squares up: none is below 0
     resumed: list[Group] | None = None  # [] when loaded, then the groups as they were before a scheduler was made
 
     @staticmethod
@@ -352,7 +353,11 @@ class Optimizer:
             initial = self.initial_state(**self._options(group))
             for i, slot in zip(saved_group["params"], slots):
                 state = remaining.pop(str(i), FRESH)
-                states.append((slot, slot.checked(state, initial, f"state[{i}]")))
+                step, columns = slot.checked(state, initial, f"state[{i}]")
+                for name in self.squares & columns.keys():
+                    for x in columns[name]:
+                        expected.saved(at_least_0, x, f"state[{i}][{name!r}]")
+                states.append((slot, (step, columns)))
         if remaining:
             raise ValueError(f"state: expected indices that param_groups lists, got also {', '.join(remaining)}")
         return states

@@ -90,6 +90,7 @@ class Adam(Optimizer):
         "lr": at_least_0, "betas": two_below_1, "eps": at_least_0, "weight_decay": at_least_0,
         "amsgrad": flag, "maximize": flag,
     }  # fmt: skip
+    squares = frozenset(["exp_avg_sq", "max_exp_avg_sq"])
 
     def __init__(
         self,
@@ -125,6 +126,7 @@ class AdamW(Optimizer):
 
     options = Adam.options
     initial_state = staticmethod(Adam.initial_state)
+    squares = Adam.squares
 
     def __init__(
         self,
@@ -168,6 +170,7 @@ class RMSprop(Optimizer):
         "lr": at_least_0, "alpha": at_least_0, "eps": at_least_0, "weight_decay": at_least_0,
         "momentum": at_least_0, "centered": flag, "maximize": flag,
     }  # fmt: skip
+    squares = frozenset(["square_avg"])
 
     def __init__(
         self,
@@ -223,6 +226,7 @@ class Adagrad(Optimizer):
         "lr": at_least_0, "lr_decay": at_least_0, "weight_decay": at_least_0,
         "initial_accumulator_value": at_least_0, "eps": at_least_0, "maximize": flag,
     }  # fmt: skip
+    squares = frozenset(["sum"])
 
     def __init__(
         self,

@@ -1,11 +1,14 @@
 """`compile` against the function itself: arguments, results, map, value, transforms, threads, and what it refuses."""
 
+import copy
 import gc
 import importlib.util
 import math
+import pickle
 import random
 import sys
 import threading
+import weakref
 from array import array
 from functools import partial
 from itertools import chain, pairwise
@@ -761,3 +764,109 @@ def test_a_captured_value_is_never_baked_in_as_a_condition_or_a_number():
     for f in (lambda x: x * float(w), lambda x: x * math.exp(w), lambda x: x if w else 2 * x, lambda x: x * int(w)):
         with pytest.raises(TraceError, match=r"test_run\.py"):
             compile(f, backend="python")(2.0)
+
+
+# ── Copies and pickles ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@partial(compile, backend="python")
+def decorated(x):
+    return x * x
+
+
+COPIES = (copy.copy, copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f)))
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_compiled_function_is_copied_as_the_function_and_its_options(copied, backend):
+    f = compile(ops.sqrt, backend=backend, nonfinite="allow")
+    f(4.0)
+    g = copied(f)
+    assert g is not f and (g(9.0), g.backend, g.nonfinite) == (3.0, backend, "allow") and math.isnan(g(-1.0))
+    assert copied(decorated) is decorated and copied([decorated])[0](3.0) == 9.0
+
+
+def test_a_module_with_a_compiled_function_is_copied_and_so_is_a_compiled_module(backend):
+    model = nn.Linear(1, 1)
+    model.f = compile(ops.sqrt, backend=backend)
+    assert copy.deepcopy(model).f(4.0) == pickle.loads(pickle.dumps(model)).f(4.0) == 2.0
+    f = compile(nn.Linear(1, 1), backend=backend)
+    g = copy.deepcopy(f)
+    assert f([2.0]) == g([2.0])
+    f.uncompiled.bias[0].data += 1.0
+    assert f([2.0])[0] == about(g([2.0])[0] + 1.0)
+
+
+# ── Attributes of modules ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Power:
+    def __init__(self, y):
+        self.y = y
+
+    def of(self, x):
+        return x**self.y
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+        self.scale, self.options, self.factors, self.act, self.calls = 2.0, {"by": 1.0}, [1.0], ops.tanh, 0
+        self.power = Power(2)
+        self.raised = self.power.of
+
+    def forward(self, x):
+        self.calls += 1
+        return self.act(self.layers([self.scale * self.options["by"] * self.factors[0] * self.raised(x)])[0])
+
+
+CHANGES = {
+    "a number": lambda m: setattr(m, "scale", 5.0),
+    "in a dict": lambda m: m.options.update(by=2.0),
+    "in a list": lambda m: m.factors.__setitem__(0, 3.0),
+    "a function": lambda m: setattr(m, "act", ops.sigmoid),
+    "of an object": lambda m: setattr(m.power, "y", 3),
+    "a Parameter": lambda m: setattr(m.layers[1], "weight", nn.Parameter([[0.5, -2.0]])),
+    "no Parameter": lambda m: setattr(m.layers[1], "bias", None),
+    "a layer": lambda m: m.layers.__setitem__(0, nn.Linear(1, 2)),
+    "another layer": lambda m: m.layers.append(nn.Linear(1, 1)),
+    "one layer less": lambda m: m.layers.pop(0) and m.layers.insert(0, nn.Linear(1, 2)),
+    "behind its back": lambda m: m.layers._modules.update({"0": nn.Linear(1, 2)}),
+    "deleted": lambda m: delattr(m, "scale") or setattr(m, "scale", 0.5),
+    "numbers": lambda m: m.load_state_dict({**Scaled().state_dict()}),
+}
+
+
+def test_what_is_read_of_a_module_counts_in_each_call(backend):
+    for name, change in CHANGES.items():
+        model = Scaled()
+        f = compile(model, backend=backend)
+        g = compile(transforms.grad(model), backend=backend)
+        before = f(0.3), f(0.3)
+        change(model)
+        found, expected = f(0.3), model(0.3).data
+        assert found == about(expected) and found != before[0], name
+        assert f.map([[0.3]])[0] == about(expected) and f.value(0.3).data == about(expected), name
+        assert g(0.3) == about(number(transforms.grad(model)(0.3))), name
+        assert before[0] == before[1] and len(f._variants) == 3, name
+
+
+def test_modules_among_the_arguments_are_not_kept(backend):
+    f = compile(lambda model, x: model(x), backend=backend)
+    alive = []
+    for k in range(3):
+        model = Scaled()
+        for model.scale in (1.0, 1.0 + k, 4.0):
+            assert f(model, 0.3) == about(model(0.3).data)
+        alive += [weakref.ref(model), weakref.ref(model.layers), weakref.ref(model.layers[0])]
+    del model
+    gc.collect()
+    assert not any(module() for module in alive)
+
+
+def test_a_module_that_is_made_in_the_function_is_traced_once(backend):
+    f = compile(lambda p: nn.HuberLoss(delta=0.5)([p], [2.0]), backend=backend)
+    f(1.0)
+    [[variant]] = f._variants.values()
+    assert (f(1.0), f(2.5)) == (0.375, 0.125) and list(f._variants.values()) == [[variant]]

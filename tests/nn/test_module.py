@@ -6,6 +6,7 @@ import linecache
 import math
 import pickle
 import re
+from collections import deque
 
 import pytest
 
@@ -340,6 +341,8 @@ HIDDEN = [
     ({"a": [(nn.Linear(1, 1),)]}, "Linear in a plain dict", "ModuleDict"),
     ([{"a": nn.Linear(1, 1)}], "Linear in a plain list", "ModuleList"),
     (Named([nn.Linear(1, 1)]), "Linear in a plain Named", "ModuleList"),
+    (deque([nn.Linear(1, 1)], maxlen=3), "Linear in a plain deque", "ModuleList"),
+    ([deque([nn.Linear(1, 1)])], "Linear in a plain list", "ModuleList"),
     (loop(), "Linear in a plain list", "ModuleList"),
     ([nn.Parameter([1.0])], "Parameter in a plain list", "register_parameter"),
     ({"w": [nn.Parameter([1.0])]}, "Parameter in a plain dict", "register_parameter"),

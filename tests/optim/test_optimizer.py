@@ -1,6 +1,7 @@
 """Parameters, groups, state, and what goes wrong: everything of an optimizer but its rule."""
 
 import copy
+import functools
 import json
 import math
 import random
@@ -390,6 +391,24 @@ def test_a_state_dict_that_does_not_fit_is_refused_and_changes_nothing(change, m
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(wrong)
     assert optimizer.state_dict() == before
+
+
+@pytest.mark.parametrize("make", [
+    functools.partial(Adam, amsgrad=True), functools.partial(AdamW, amsgrad=True), RMSprop, Adagrad,
+])  # fmt: skip
+def test_sums_of_squares_below_0_are_refused(make):
+    params = parameters()
+    optimizer = make(params, lr=0.1)
+    train(optimizer, params, 2)
+    saved = optimizer.state_dict()
+    squares = [name for name, xs in saved["state"][1].items() if name not in ("step", "exp_avg")]
+    assert {*squares} == optimizer.squares
+    for name in squares:
+        wrong = copy.deepcopy(saved)
+        wrong["state"][1][name][0] = -1e-9
+        with pytest.raises(ValueError, match=rf"^state\[1\]\['{name}'\]: expected a number that is at least 0"):
+            optimizer.load_state_dict(wrong)
+        assert optimizer.state_dict() == saved
 
 
 def test_what_is_no_number_in_a_state_is_a_value_error_with_its_place():
