@@ -55,9 +55,9 @@ Operand: TypeAlias = "Back | At | LookedUp | Next | float"
 
 
 class Run(NamedTuple):
-    """Inputs of an op of many inputs: `count` products of `factors`, each of which goes on by its step."""
+    """Inputs of an op of many inputs: `length` products of `factors`, each of which goes on by its step."""
 
-    count: Affine
+    length: Affine
     factors: tuple[Operand, ...]
     steps: tuple[int, ...]
 

@@ -171,9 +171,10 @@ class _Printer:
     def applied(self, op: Any, inputs: tuple[Source, ...]) -> Num:
         if op is ops.power and isinstance(inputs[1], float) and inputs[1] in POWERS:
             return self.code.num(POWERS[inputs[1]](self.source(inputs[0])))
-        if op.name not in ROWS or ops.TABLE.get(op.name) is not op:
-            raise NotImplementedError(f"the llvm backend has no op {op.name!r}")
-        return ROWS[op.name](*[self.source(x) for x in inputs])
+        name = op.name
+        if name not in ROWS or ops.TABLE.get(name) is not op:
+            raise NotImplementedError(f"the llvm backend has no op {name!r}: write backend='python'")
+        return ROWS[name](*[self.source(x) for x in inputs])
 
     def reduced(self, op: Any, terms: tuple[Terms, ...]) -> Num:
         """An op of many inputs."""
@@ -186,19 +187,19 @@ class _Printer:
     def folded(self, terms: tuple[Terms, ...], folds: list[Fold]) -> list[Num]:
         """What each of the folds makes of all inputs: those without a loop first, if there are many."""
         sums: list[Num | None] = [None] * len(folds)
-        long = any([x.count.terms or x.count.constant > SHORT for x in terms])
-        ordered = sorted(terms, key=lambda x: x.count != Linear(1)) if long else terms
+        long = any([x.length.terms or x.length.constant > SHORT for x in terms])
+        ordered = sorted(terms, key=lambda x: x.length != Linear(1)) if long else terms
         for x in ordered:
-            if x.count == Linear(1):
+            if x.length == Linear(1):
                 factors = [self.source(y) for y in x.factors]
                 sums = [f.take((0, None), z, factors) for f, z in zip(folds, sums)]
-            elif not x.count.terms and x.count.constant <= SHORT:
-                for k in range(x.count.constant):
+            elif not x.length.terms and x.length.constant <= SHORT:
+                for k in range(x.length.constant):
                     factors = self.factors(x, Num(self.code, str(k), 0, 1, "i64"))
                     sums = [f.take((0, None), z, factors) for f, z in zip(folds, sums)]
             else:
                 firsts = [self.code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]
-                index, carried = self.code.open(0, self.index(x.count).name, 1, True, firsts)
+                index, carried = self.code.open(0, self.index(x.length).name, 1, True, firsts)
                 factors = self.factors(x, index)
                 sums = [*self.code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])]
         return [self.code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]

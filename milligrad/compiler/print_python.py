@@ -158,9 +158,9 @@ class _Text:
     def reduced(self, op: Op, terms: tuple[Terms, ...]) -> Expr:
         """An op of many inputs: a sum is added up from left to right."""
         if op is ops.dot or op is ops.sum:
-            total: Expr | None = None
+            total: Any = None
             for x in terms:
-                if x.count == Linear(1):
+                if x.length == Linear(1):
                     one = self.product(x)
                     total = one if total is None else FORMS["add"](self, total, one)
                 else:
@@ -169,16 +169,16 @@ class _Text:
                 if total is not None and total.ops > LONG:
                     total = self.atom(total)
             return total or Expr("0.0")
-        inputs = [self.product(x).text if x.count == Linear(1) else f"*{self.run(x)}" for x in terms]
+        inputs = [self.product(x).text if x.length == Linear(1) else f"*{self.run(x)}" for x in terms]
         return Expr(f"{self.function(op)}({', '.join(inputs)})", ops=LONG)
 
-    def product(self, x: Terms) -> Expr:
+    def product(self, x: Terms) -> Any:
         factors = [self.source(y) for y in x.factors]
         return factors[0] if len(factors) == 1 else FORMS["mul"](self, *factors)
 
     def run(self, x: Terms) -> str:
         self.globals["mul"] = ops.mul.value
-        parts = [self.slice(y, step, x.count) for y, step in zip(x.factors, x.steps)]
+        parts = [self.slice(y, step, x.length) for y, step in zip(x.factors, x.steps, strict=True)]
         return parts[0] if len(parts) == 1 else f"map(mul, {', '.join(parts)})"
 
     def slice(self, x: Source, step: int, count: Linear) -> str:

@@ -1,7 +1,7 @@
-"""Which numbers of a rolled program stay in registers, and where all others stand: loops with every address written out.
+"""Which numbers of a rolled program stay in registers, and where all others stand, with every address written out.
 
-An address is a `Linear` form of the variables around it: the indices of loops, and counters. Two equal forms are the same
-address, and each address is written once, so what stands there is known without a look at memory:
+An address is a `Linear` form of the variables around it: the indices of loops, and counters. Two equal forms are the
+same address, and each address is written once, so what stands there is known without a look at memory:
 
     the number of a statement before this one, in the same iteration    its name
     … in the iteration before                                           a name that the loop hands on (`carried`)
@@ -79,9 +79,9 @@ Source: TypeAlias = "Name | Cell | Entry | float"
 
 
 class Terms(NamedTuple):
-    """`count` products of factors, each of which goes on by its step."""
+    """`length` products of factors, each of which goes on by its step."""
 
-    count: Linear
+    length: Linear
     factors: tuple[Source, ...]
     steps: tuple[int, ...]
 
@@ -203,19 +203,17 @@ class _Writer:
         names: list[str] = []
         for x in body:  # the addresses of its own statements, as long as they are known before
             if isinstance(x, ir.Loop):
-                sizes = self._sizes(x)
-                if sizes[VALUES] is None:
+                size = self._sizes(x)[VALUES]
+                if size is None:
                     break
-                at = at.plus(self._affine(x.count), sizes[VALUES])
+                at = at.plus(self._affine(x.count), size)
             elif x.op is not None:
                 names.append(self._name("z"))
                 scope.written[at] = names[-1]
                 at = at.plus(Linear(1))
         for x in body:
-            if isinstance(x, ir.Loop):
-                counters = self._loop(x, scope, counters)
-            else:
-                counters = self._statement(x, scope, counters)
+            write: Any = self._loop if isinstance(x, ir.Loop) else self._statement
+            counters = write(x, scope, counters)
         return counters
 
     def _loop(self, x: ir.Loop, scope: Scope, counters: dict[str, Linear]) -> dict[str, Linear]:
@@ -261,13 +259,13 @@ class _Writer:
         moves: dict[str, int | None] = dict.fromkeys(COUNTERS, 0)
         moves[VALUES if x.op else OUTPUTS] = 1
         for kind, counter in ((Next, CONSTANTS), (LookedUp, TABLE)):
-            n = sum([isinstance(y, kind) for y in x.inputs])
+            n: int | None = sum([isinstance(y, kind) for y in x.inputs])
             for run in x.runs:
                 own = sum([isinstance(y, kind) for y in run.factors])
-                if own and any(run.count.steps):
+                if own and any(run.length.steps):
                     n = None
                     break
-                n += own * run.count.base
+                n = (n or 0) + own * run.length.base
             moves[counter] = n
         return moves
 
@@ -277,7 +275,7 @@ class _Writer:
         inputs = tuple([self._operand(y, scope, counters, here) for y in x.inputs])
         terms = []
         for run in x.runs:
-            count = self._affine(run.count)
+            count = self._affine(run.length)
             single = count == Linear(1)
             factors = tuple([self._operand(y, scope, counters, here, None if single else count) for y in run.factors])
             steps = tuple(
@@ -413,7 +411,7 @@ def _sources(x: Step) -> Iterator[tuple[Source, Linear | None, int]]:
             yield y, None, 0
         for terms in x.terms:
             for y, step in zip(terms.factors, terms.steps):
-                yield y, terms.count, step
+                yield y, terms.length, step
 
 
 def _iterations(steps: list[Step], variables: dict[str, int]) -> Iterator[tuple[Step, dict[str, int], str | None, int]]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from milligrad import ops
@@ -131,10 +132,7 @@ class _Stack:
 
 def _all(places: Any, first: Any, steps: Any, count: int) -> bool:
     """Whether all places are `count` steps after the first ones."""
-    for p, q, s in zip(places, first, steps):
-        if p != q + count * s:
-            return False
-    return True
+    return all([p == q + count * s for p, q, s in zip(places, first, steps)])
 
 
 class _Reader:
@@ -220,7 +218,8 @@ class _Reader:
         if len(lengths) > MANY_RUNS and (op is ops.dot or op is ops.sum):
             self._sum(op, columns)
             return
-        runs, told, k = [], [], 0
+        runs: list[Any] = []
+        told, k = [], 0
         while k < len(terms):
             kinds = [kind for kind, _ in terms[k]]
             count, steps = lengths[len(runs)]
@@ -243,7 +242,8 @@ class _Reader:
         """A sum of terms that are no runs, added one by one: what is alike in them is found as loops are."""
         for j, factors in enumerate(zip(*columns)):
             so_far = [(("v",), (0,))] if j else []
-            kinds, told = [], []
+            kinds: list[Any] = []
+            told = []
             for x in sorted(factors, key=lambda x: x == ONE):
                 if x != ONE or not kinds:
                     kind, place = self._where(x)
@@ -295,9 +295,7 @@ class _Reader:
         loop = self.stack.loops.get(k)
         if loop:
             body, own = loop
-            count = place()
-            own = list(own)
-            inner = [*steps, own]
+            count, inner = place(), [*steps, [*own]]
             return Loop(count, [self._instruction(x, places, inner) for x in body])
         op, kinds, *rest = self.stack.key_of[k]
 
@@ -335,7 +333,7 @@ def irregular(reader: _Reader) -> frozenset[Any]:
             continue
         kinds = signature[2] if len(signature) == 4 else signature[1]
         for j, kind in enumerate(kinds):
-            if kind != "c" and len({y[j] - x[j] for x, y in zip(places, places[1:])}) > 8:
+            if kind != "c" and len({y[j] - x[j] for x, y in pairwise(places)}) > 8:
                 found.add((signature, j))
     return frozenset(found)
 

@@ -662,6 +662,8 @@ def _not_finite(what: str, x: float) -> FloatingPointError:
 
 
 DEEP = 50  # levels of a graph, from which on it may be loops in time
+DENSE = 8  # numbers computed by a statement of a program in order, at least: of less it is no loops
+MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
 
 
 def in_order(
@@ -674,7 +676,7 @@ def in_order(
     with clock("roll"):
         rolled = roll(graph, {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)})
         statements = len(list(rolled.statements()))
-        if statements * 8 > rolled.values:
+        if statements * DENSE > rolled.values or statements > MOST:
             return None
     program = Program([*[layout.array for layout in leaves], wanted[0].array], [])
     program.info.update(nodes=rolled.values, groups=statements)
