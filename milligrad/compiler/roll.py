@@ -30,7 +30,7 @@ from milligrad.engine import Op, Reduction
 
 FURTHEST = 40  # so many places back equal blocks are looked for
 LONGEST = 3_000  # statements and loops in the body of a loop
-MANY_RUNS = 6  # so many runs in one sum are added term by term
+MANY_RUNS = 40  # so many runs in one sum are added term by term
 RUN = 4  # the fewest inputs that are a run: short accidental ones would break patterns
 TRIES = 3
 
@@ -48,6 +48,8 @@ def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
         found = len(reader.statements_of())
         if best is None or found < best[0]:
             best = found, reader
+        if found * 64 < reader.values:
+            break
         more = irregular(reader)
         if more <= tables:
             break
@@ -69,6 +71,7 @@ class _Stack:
         self.loops: dict[int, tuple[Places, Places]] = {}
         self.stack: list[Instruction] = []
         self.last: dict[int, list[int]] = defaultdict(list)  # where on the stack a key is
+        self.places_of_loops: list[int] = []
 
     def intern(self, key: Any) -> int:
         k = self.keys.get(key)
@@ -84,32 +87,38 @@ class _Stack:
             pass
 
     def _push(self, k: int, places: Places) -> None:
-        self.last[k].append(len(self.stack))
+        n = len(self.stack)
+        self.last[k].append(n)
+        if k in self.loops:
+            self.places_of_loops.append(n)
         self.stack.append((k, places))
 
     def _replace(self, n: int, body: Places, steps: Places, places: Places) -> None:
         """The upper n instructions are a loop."""
         for _ in range(n):
             self.last[self.stack.pop()[0]].pop()
+        while self.places_of_loops and self.places_of_loops[-1] >= len(self.stack):
+            self.places_of_loops.pop()
         k = self.intern(("loop", body, steps))
         self.loops[k] = body, steps
         self._push(k, places)
 
     def _goes_on(self) -> bool:
         """Whether the top was one more iteration of the nearest loop below it."""
-        stack, n = self.stack, len(self.stack)
-        for b in range(1, min(LONGEST, n - 1) + 1):
-            loop = self.loops.get(stack[n - 1 - b][0])
-            if loop is None:
-                continue
-            body, steps = loop
-            if len(body) == b and body[-1] == stack[-1][0] and tuple([k for k, _ in stack[n - b :]]) == body:
-                count, *first = stack[n - 1 - b][1]
-                if _all([p for _, places in stack[n - b :] for p in places], first, steps, count):
-                    self._replace(b + 1, body, steps, (count + 1, *first))
-                    return True
+        stack, n, loops = self.stack, len(self.stack), self.places_of_loops
+        at = loops[-1] if loops else -1
+        if at == n - 1:
+            at = loops[-2] if len(loops) > 1 else -1
+        if at < 0:
             return False
-        return False
+        key, (count, *first) = stack[at]
+        body, steps = self.loops[key]
+        if len(body) != n - 1 - at or body[-1] != stack[-1][0] or tuple([k for k, _ in stack[at + 1 :]]) != body:
+            return False
+        if not _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):
+            return False
+        self._replace(n - at, body, steps, (count + 1, *first))
+        return True
 
     def _begins(self) -> bool:
         """Whether three equal blocks with equal steps lay on top."""
@@ -119,6 +128,10 @@ class _Stack:
             if b > LONGEST or 3 * b > n:
                 return False
             if stack[n - 1 - 2 * b][0] != top:
+                continue
+            if b > 1 and not stack[n - 2][0] == stack[n - 2 - b][0] == stack[n - 2 - 2 * b][0]:
+                continue
+            if b > 2 and not stack[n - b][0] == stack[n - 2 * b][0] == stack[n - 3 * b][0]:
                 continue
             x, y, z = stack[n - 3 * b : n - 2 * b], stack[n - 2 * b : n - b], stack[n - b :]
             if [k for k, _ in x] == [k for k, _ in y] == [k for k, _ in z]:
