@@ -14,8 +14,10 @@ What an operand says of its place is `Affine`: base + Σ index·step over the lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.engine import Op
@@ -79,6 +81,23 @@ class Loop:
     body: list[Statement | Loop]
 
 
+def describe(body: Sequence[Statement | Loop]) -> list[str]:
+    """A line for each loop, and for statements between loops: the ops, and how often."""
+    lines: list[str] = []
+    for is_loop, group in groupby(body, lambda x: isinstance(x, Loop)):
+        if is_loop:
+            for loop in group:
+                assert isinstance(loop, Loop)
+                grows = any(loop.count.steps)
+                times = f"{loop.count.base:,} and more times" if grows else f"{loop.count.base:,} times"
+                inner = describe(loop.body)
+                lines += [f"{times}: {inner[0]}"] if len(inner) == 1 else [f"{times}:", *[f"  {x}" for x in inner]]
+        else:
+            ops = Counter(x.op.name if x.op else "output" for x in group if isinstance(x, Statement))
+            lines.append(", ".join([name if n == 1 else f"{n} × {name}" for name, n in ops.items()]))
+    return lines
+
+
 @dataclass(eq=False, slots=True)
 class Rolled:
     """A program: what to run, and what it runs on.
@@ -92,6 +111,16 @@ class Rolled:
     table: list[int] = field(default_factory=list)
     values: int = 0
     outputs: int = 0
+
+    def loops(self) -> int:
+        """How many loops are written."""
+        found, stack = 0, [*self.body]
+        while stack:
+            x = stack.pop()
+            if isinstance(x, Loop):
+                found += 1
+                stack += x.body
+        return found
 
     def statements(self) -> Iterator[Statement]:
         """All statements, each once."""

@@ -21,6 +21,7 @@ from functools import cache, update_wrapper
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
+from milligrad.compiler import ir
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.registers import in_registers
@@ -50,6 +51,7 @@ NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's lette
 FLOATS = frozenset([float])
 VARIANTS = 64  # shapes of arguments whose code is kept; the one that was not used for longest goes first
 VERSIONS = 4  # and of one shape, for different settings of what the function uses (train and eval)
+SCREEN = 30  # lines of loops that `explain` shows
 BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
 
 
@@ -273,11 +275,14 @@ class Compiled:
             return self._map_list(rows)
         return self._map_buffer(rows)
 
-    def explain(self) -> str:
-        """What was made of the code in the last call: nodes, groups, loops, the times of the passes, and the source."""
+    def explain(self, full: bool = False) -> str:
+        """What was made of the code in the last call: nodes, loops, the times of the passes. It fits a screen.
+
+        full: all loops, and the generated source, too.
+        """
         if self._last is None:
             return f"{self.__name__}: not traced yet; call it once"
-        return self._last.explain(self.__name__)
+        return self._last.explain(self.__name__, full)
 
     @property
     def source(self) -> str:
@@ -626,19 +631,21 @@ class Variant:
     def _bad_rows(self, results: Any) -> list[int]:
         return list(dict.fromkeys(i // self.width for i, x in enumerate(results) if not math.isfinite(x)))
 
-    def explain(self, name: str) -> str:
+    def explain(self, name: str, full: bool) -> str:
         """See `Compiled.explain`."""
         info, times = self.program.info, {**self.clock.times, **self.code.times}
+        shape = info.get("shape") or f"{info['groups']:,} groups, {len(self.program.loops):,} loops"
+        found = info.get("lines") or describe(self.program.loops)
+        shown = (
+            found if full or len(found) <= SCREEN else [*found[: SCREEN - 1], f"… and {len(found) - SCREEN + 1:,} more"]
+        )
         lines = [
             f"{name}, {self.backend} backend, {self.dtype}",
-            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, "
-            f"{info['groups']} groups, {len(self.program.loops)} loops",
+            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {shape}",
             "  " + ", ".join(f"{pass_}: {1000 * s:.1f} ms" for pass_, s in times.items()),
-            *(f"  {line}" for line in describe(self.program.loops)),
-            "",
-            self.code.source,
+            *(f"  {line}" for line in shown),
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", self.code.source] if full else lines)
 
 
 def _is_so(setting: tuple[weakref.ref[Any], str, Any]) -> bool:
@@ -661,7 +668,9 @@ def _not_finite(what: str, x: float) -> FloatingPointError:
     )
 
 
-DEEP = 50  # levels of a graph, from which on it may be loops in time
+DEEP = 50  # groups of nodes side by side (of one level and op), from which on they may be loops in time
+WIDE = 8  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
+MANY = 2_000  # groups that take too long to translate one by one
 DENSE = 8  # numbers computed by a statement of a program in order, at least: of less it is no loops
 MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
 
@@ -671,7 +680,8 @@ def in_order(
     backend: str, capacity: int, dtype: str, exact: bool,
 ) -> tuple[Program, Any] | None:  # fmt: skip
     """The program with its loops in the order of the graph, where that is the shorter one: loops in time are."""
-    if len(wanted) > 1 or len(set(levels(graph))) < DEEP or any([op is total for op in graph.op]):
+    groups = len({*zip(levels(graph), graph.op)})
+    if groups < DEEP or (groups < MANY and len(graph) > WIDE * groups) or len(wanted) > 1 or total in graph.op:
         return None
     with clock("roll"):
         rolled = roll(graph, {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)})
@@ -679,7 +689,11 @@ def in_order(
         if statements * DENSE > rolled.values or statements > MOST:
             return None
     program = Program([*[layout.array for layout in leaves], wanted[0].array], [])
-    program.info.update(nodes=rolled.values, groups=statements)
+    program.info.update(
+        nodes=len(graph) - len(graph.source),
+        shape=f"{statements:,} statements in {rolled.loops():,} loops, in order",
+        lines=ir.describe(rolled.body),
+    )
     with clock("registers"):
         steps = in_registers(rolled)
     if backend == "llvm":

@@ -208,7 +208,8 @@ def test_explain_and_source_show_what_was_made_of_the_code(backend):
     assert head == f"rosenbrock, {backend} backend, float64"
     assert "nodes traced" in counts and "groups" in counts and counts.endswith("loops")
     assert all(f"{name}: " in times for name in ("trace", "simplify", "reroll", "fuse", "emit"))
-    assert g.source in text and ("def run" in g.source) is (backend == "python")
+    assert ("def run" in g.source) is (backend == "python")
+    assert g.source not in text and g.explain(full=True) == f"{text}\n\n{g.source}"
 
 
 def test_a_python_program_can_be_stepped_into():
