@@ -7,6 +7,7 @@ they close over) is not seen. The numbers of Values may change: they are no part
 
     token   plain data that is equal for equal attributes: what an attribute is, or the id of what can't be compared
     kept    the objects whose ids stand in tokens: as long as they are kept, no other object gets these ids
+    same    a quick test of an attribute now and then: where it says so, the tokens are equal, too
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from _thread import RLock, get_ident
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import chain
@@ -23,10 +24,12 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from milligrad.engine import Value
 from milligrad.nn.module import Module, Parameter
-from milligrad.typing import Any
+from milligrad.typing import Any, TypeAlias
 
 PLAIN = frozenset({int, bool, str, bytes, complex, type(None)})
 BY_ID = (Value, Module, type, FunctionType, BuiltinFunctionType, ModuleType)
+
+_Was: TypeAlias = "tuple[Any, str, Any, Callable[[Any, Any], bool], Any]"  # owner, name, attribute, same, token
 
 _absent = object()
 _recording: dict[int, Reads] = {}  # thread → what records in it
@@ -37,17 +40,17 @@ class Reads:
     """Attributes that were read while they were `recorded`."""
 
     def __init__(self) -> None:
-        self._was: dict[tuple[int, str], tuple[Any, Any]] = {}  # (id of owner, attribute) → (owner, token)
+        self._was: dict[tuple[int, str], _Was] = {}  # (id of owner, attribute) → what it was
         self._kept: list[Any] = []
 
     def add(self, owner: Any, name: str, now: Any) -> None:
         """The attribute, which is `now`, is one of them."""
         if (id(owner), name) not in self._was:
-            self._was[id(owner), name] = owner, token(now, self._kept)
+            self._was[id(owner), name] = owner, name, now, _same(now), token(now, self._kept)
 
     def hold(self) -> bool:
         """Whether all are what they were when they were read first."""
-        return all([_is(owner, name, was) for (_, name), (owner, was) in self._was.items()])
+        return all([_is(*was) for was in self._was.values()])
 
     def clear(self) -> None:
         """Forget all."""
@@ -60,11 +63,29 @@ class Reads:
 
     def forget_changed(self) -> None:
         """Leave out what changed while it was recorded: a computation that counts its calls depends on no count."""
-        self._was = {key: (owner, was) for key, (owner, was) in self._was.items() if _is(owner, key[1], was)}
+        self._was = {key: was for key, was in self._was.items() if _is(*was)}
 
 
-def _is(owner: Any, name: str, was: Any) -> bool:
-    return bool(token(getattr(owner, name, _absent), []) == was)
+def _is(owner: Any, name: str, then: Any, same: Callable[[Any, Any], bool], was: Any) -> bool:
+    now = getattr(owner, name, _absent)
+    return same(now, then) or bool(token(now, []) == was)
+
+
+def _same(x: Any) -> Callable[[Any, Any], bool]:
+    """The quick test for an attribute that is x: 36 attributes in 10 µs, where their tokens take 45."""
+    if type(x) is MethodType and isinstance(x.__self__, BY_ID):  # a new object each time that one asks for it
+        return _same_method
+    if type(x) is Parameter:
+        return _Values(x).are_in
+    return is_ if type(x) in PLAIN or type(x) is float or isinstance(x, BY_ID) else _never_sure
+
+
+def _same_method(now: Any, then: Any) -> bool:
+    return type(now) is MethodType and now.__func__ is then.__func__ and now.__self__ is then.__self__
+
+
+def _never_sure(now: Any, then: Any) -> bool:
+    return False  # what can change and stay the same object
 
 
 @contextmanager
@@ -104,14 +125,25 @@ def _is_property(module: Module, name: str) -> bool:
 
 
 class _Values:
-    """The Values of a Parameter, which are compared by identity: a thousand in 10 µs."""
+    """The Values of a Parameter, which are compared by identity: a thousand in 20 µs."""
 
-    def __init__(self, values: list[Value]) -> None:
-        self.values = values
+    def __init__(self, parameter: Parameter) -> None:
+        self.values = list(_flat(parameter))
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, _Values) and len(other.values) == len(self.values)
-        return same and all(map(is_, self.values, other.values))  # type: ignore[attr-defined]
+        return isinstance(other, _Values) and _are_same(self.values, other.values)
+
+    def are_in(self, now: Any, then: Any) -> bool:
+        return type(now) is Parameter and _are_same(self.values, list(_flat(now)))
+
+
+def _flat(parameter: Parameter) -> Iterable[Any]:
+    flat: Iterable[Any] = parameter
+    return reduce(lambda rows, _: chain.from_iterable(rows), parameter.shape[1:], flat)
+
+
+def _are_same(xs: list[Value], ys: list[Value]) -> bool:
+    return len(xs) == len(ys) and all(map(is_, xs, ys))
 
 
 def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
@@ -129,8 +161,7 @@ def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
         kept.append(x)
         return id(x)
     if kind is Parameter:
-        flat: Any = reduce(lambda rows, _: chain.from_iterable(rows), x.shape[1:], x)
-        return _Values(list(flat))
+        return _Values(x)
     inner = (*around, id(x))
     if isinstance(x, (list, tuple, deque)):
         if x and {*map(type, x)} == {float}:
