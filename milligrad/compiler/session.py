@@ -65,7 +65,8 @@ class CompiledSession:
         self._layout: Any = None
         self._steps, self._checked = 0, -1  # made since the last `load` or `store`, and when `check` was called last
         self._random: Any = None  # the generator's state before the first number that they drew
-        self._modules: list[Any] = []
+        self.layers: list[Any] = []  # the modules of the model, and
+        self._modules: list[Any] = []  # those of the loss, too
         self.parameters: list[Parameters] = []
         self.buffers: dict[Array, Any] = {}
         self.update = Update(optimizer, [], None, None)
@@ -87,8 +88,8 @@ class CompiledSession:
 
     def load(self) -> None:
         """Take the numbers from the Values and from the optimizer, whose options may have changed, too."""
-        roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
-        self._modules = [m for root in roots for m in root.modules()]
+        self.layers = [*self.model.modules()]
+        self._modules = [*self.layers, *(self.loss_fn.modules() if hasattr(self.loss_fn, "modules") else ())]
         self._arrange()
         for p in self.parameters:
             self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
@@ -360,7 +361,7 @@ def _rows(x: Any, memory: Memory) -> Any:
     for sample in x:
         numbers: list[Any] = []
         keys.add(structure(sample, numbers, bools=True).key)
-        rows.append([number(x) for x in numbers])
+        rows.append(numbers if {*map(type, numbers)} == {float} else [number(x) for x in numbers])
     if len(keys) > 1:
         raise NotSeparable("samples that are nested in different ways")
     if not memory.typecode:
@@ -446,7 +447,7 @@ class Samples:
             two.each()
         except NotSeparable:
             return sys.maxsize  # there are no predictions that could be given to the loss alone
-        if all(map(_is_ours, self.session.model.modules())):
+        if all(map(_is_ours, self.session.layers)):
             return 0
         return max(3, 2 * TRACED // (1 + sum([len(inputs_of(z)) for z in two.batch.trace.tape])))
 
