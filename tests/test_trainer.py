@@ -1231,6 +1231,22 @@ def test_a_batch_whose_targets_are_all_ignored_is_refused(backend):
 
 
 @each_backend
+def test_a_sum_of_ignored_targets_is_0_and_momentum_goes_on(backend):
+    trainers = setup(backend), setup("eager")
+    for trainer in trainers:
+        trainer.loss_fn.reduction = "sum"
+        ignored = [-100] * 2
+        assert trainer.step(X[:2], ignored) == 0.0
+        trainer.step(X[2:4], Y[2:4])
+        before = numbers(trainer.model)
+        assert trainer.step(X[:2], ignored) == 0.0
+        assert numbers(trainer.model) != before  # by what the optimizer remembers
+        trainer.fit(X, [*ignored, *Y[2:]], batch_size=2, shuffle=False, progress=False)
+        trainer.fit([(X[:2], ignored), (X[2:5], Y[2:5])], seed=0, progress=False)
+    assert numbers(trainers[0].model) == pytest.approx(numbers(trainers[1].model), rel=1e-9, abs=1e-12)
+
+
+@each_backend
 def test_what_can_learn_nothing_is_refused(backend):
     trainer, other = regression(backend), nn.Linear(4, 1)
     before = everything(trainer)
