@@ -1630,6 +1630,8 @@ def _shape_or_none(x: Nested) -> Shape | None:
 def _predicted(session: Session, x: Sequence[Any], batch_size: int, first: int) -> list[Any]:
     """The predictions for the samples x, the first of which has that number. Raises FloatingPointError for NaN, inf."""
     predictions = session.predict(x, batch_size)
+    if _is_flat(predictions) or all(map(_is_flat, predictions)):
+        return predictions
     for i, prediction in enumerate(predictions, first):
         for path, p in leaves(prediction, f"X[{i}]: the prediction"):
             if not math.isfinite(p):
