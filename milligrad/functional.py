@@ -808,6 +808,8 @@ def _class_losses(
         pairs = zip(vectors, targets, strict=True)
         losses = [0.0 if t == ignore_index else smoothed(-x[t] * w[t], x) for x, t in pairs]
         counted = [w[t] for t in targets if t != ignore_index]
+        if not counted:  # a loss that still is one of the predictions, and has the gradient 0
+            losses = [ops.where(False, x[0], 0.0) for x in vectors]
     if reduction != "mean":
         return _reduced(unflatten(losses, expected), reduction)
     if not counted:

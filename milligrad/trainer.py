@@ -109,7 +109,8 @@ class Session(Protocol):
         """Take the numbers from the Values and the optimizer, whose options may have changed, too."""
 
     def discard(self) -> None:
-        """Forget what was trained since the last `store` or `load`: Values and optimizer are as they were then."""
+        """Forget what was trained since the last `store` or `load`: Values and optimizer are as they were then, and the
+        random numbers that steps have drawn will be drawn again."""
 
 
 class _EagerSession:
@@ -129,7 +130,7 @@ class _EagerSession:
     ) -> None:
         self.model, self.loss_fn, self.optimizer, self.correct = model, loss_fn, optimizer, correct
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
-        self._kept = _Snapshot(optimizer)
+        self.load()
         self.examine: Callable[[Iterable[Value]], None] = lambda leaves: None
         self._seen = False  # whether it has been called
 
@@ -226,12 +227,13 @@ class _EagerSession:
                 )
 
     def store(self) -> None:
-        self._kept = _Snapshot(self.optimizer)
+        self._kept, self._random = _Snapshot(self.optimizer), generator().getstate()
 
     load = store
 
     def discard(self) -> None:
         self._kept.restore()
+        generator().setstate(self._random)
 
 
 def _exactly(session: Session, attempt: Callable[[], R], undo: Callable[[], Any] = lambda: None) -> R:
@@ -1216,11 +1218,9 @@ class Trainer:
     def _steps(self, session: Session, run: _Run, losses: list[float], shown: _Progress | None) -> tuple[float, float]:
         """The steps of an epoch; (Σ loss · n, Σ right)."""
         feed, epoch, order = run.feed, len(run.history) + 1, run.order()
-        drawn = generator().getstate()
 
         def undo() -> None:
             session.discard()
-            generator().setstate(drawn)
             losses.clear()
 
         def attempt() -> tuple[float, float]:
@@ -1281,7 +1281,6 @@ class Trainer:
             self._examined(feed, training=True)
             session = self._session()
             session.load()
-            drawn = generator().getstate()
 
             def attempt() -> float:
                 loss, _ = session.batch(*feed.pairs[0])
@@ -1289,14 +1288,10 @@ class Trainer:
                     session.store()
                 return loss
 
-            def undo() -> None:
-                session.discard()
-                generator().setstate(drawn)
-
             try:
-                loss = _exactly(session, attempt, undo)
+                loss = _exactly(session, attempt, session.discard)
             except BaseException as error:
-                undo()
+                session.discard()
                 if isinstance(error, FloatingPointError) and not session.explains:
                     self._explained(session, [("", feed.step([0]))])
                 raise
@@ -1477,7 +1472,7 @@ class Trainer:
         For training, some parameter must learn.
         """
         self._forget_what_changed()
-        if training and not any(v.requires_grad for v in _optimized(self.optimizer)):
+        if training and not any([v.requires_grad for v in _optimized(self.optimizer)]):
             raise ValueError("optimizer: expected a parameter that learns, got frozen ones only (requires_grad=False)")
         found: set[Metric | None] = set()
         for example in feed.examples():
@@ -1538,8 +1533,8 @@ class Trainer:
                 "loss_fn: expected a loss that depends on a parameter of the optimizer that learns, "
                 "got one that depends on none"
             )
-        hidden = learning - known - {*self._parameters()}
-        if hidden and not self._warned:
+        hidden = learning - known
+        if hidden and not self._warned and (hidden := hidden - {*self._parameters()}):
             self._warned = True
             warn(
                 f"the loss depends on {count(len(hidden), 'learning Value')} that no Parameter of the model, the loss "
@@ -1635,6 +1630,8 @@ def _shape_or_none(x: Nested) -> Shape | None:
 def _predicted(session: Session, x: Sequence[Any], batch_size: int, first: int) -> list[Any]:
     """The predictions for the samples x, the first of which has that number. Raises FloatingPointError for NaN, inf."""
     predictions = session.predict(x, batch_size)
+    if _is_flat(predictions) or all(map(_is_flat, predictions)):
+        return predictions
     for i, prediction in enumerate(predictions, first):
         for path, p in leaves(prediction, f"X[{i}]: the prediction"):
             if not math.isfinite(p):

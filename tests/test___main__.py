@@ -19,7 +19,7 @@ import milligrad
 import milligrad.__main__ as command_line
 from milligrad import SGD, CrossEntropyLoss, Linear, ReLU, Sequential, manual_seed
 from milligrad.__main__ import END, LETTERS, evaluate, main, make_up_name, table
-from milligrad.data import DataLoader, load_digits, load_mnist, load_names
+from milligrad.data import DataLoader, load_digits, load_mnist, load_names, random_split
 from tests.charts.reading import pixels
 from tests.page import Page
 
@@ -34,8 +34,7 @@ def test_digits_learns_in_one_epoch_prints_what_it_reached_and_saves_the_model(c
     line = re.search(
         r"epoch  1/1   train: loss ([\d.]+), accuracy ([\d. ]+)%   test: loss ([\d.]+), accuracy ([\d. ]+)%", printed
     )
-    assert float(line[3]) < 1 and float(line[4]) > 75  # of the epoch itself, in which it began to learn:
-    assert float(line[1]) < 1.5 and float(line[2]) > 50
+    assert float(line[1]) < 1 and float(line[3]) < 1 and float(line[2]) > 80 and float(line[4]) > 75
 
     rows = re.findall(r"^  is +(\d) \|((?: +[\d.]+){10})$", printed, re.MULTILINE)
     confusion = [[int(n) for n in cells.replace(".", "0").split()] for _, cells in rows]
@@ -49,6 +48,10 @@ def test_digits_learns_in_one_epoch_prints_what_it_reached_and_saves_the_model(c
     model.load_state_dict(saved["state_dict"])
     digits = load_digits()
     assert evaluate(model, [digits[i] for i in range(50)])[1] > 0.7
+    manual_seed(3)
+    for samples, figures in zip(random_split(digits, [0.8, 0.2]), (line.groups()[:2], line.groups()[2:])):
+        loss, accuracy, _ = evaluate(model, samples)  # of both after the epoch
+        assert (f"{loss:.4f}", f"{100 * accuracy:.2f}") == (figures[0], figures[1].strip())
 
 
 def test_the_report_of_the_digits_is_what_was_printed(capsys, tmp_path):

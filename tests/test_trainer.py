@@ -1094,6 +1094,41 @@ def test_a_number_that_is_none_ends_the_fit_and_is_explained(backend, name, drop
     assert all(m.training for m in trainer.model.modules())
 
 
+def logarithms(prediction, target):
+    return ops.mean([ops.log(y[0] + 0.0 * row[0]) + row[0] for row, y in zip(prediction, target)])
+
+
+@each_backend
+def test_a_step_that_fails_takes_back_the_random_numbers_that_it_drew(backend):
+    trainer = regression(backend, logarithms, dropout=0.5)
+    trainer.step(X[:4], [[1.0]] * 4)
+    before, state = everything(trainer), generator().getstate()
+    with pytest.raises(FloatingPointError, match="log of −1 raised"):
+        trainer.step(X[:4], [[1.0], [1.0], [1.0], [-1.0]])
+    assert everything(trainer) == before and generator().getstate() == state
+
+
+def beyond_the_root(prediction, target):
+    """A loss of which compiled code computes a root that no result depends on: it is computed once more, with care."""
+
+    def far(x):
+        return ops.where(x < 100.0, lambda: 0.0, lambda: ops.sqrt(x - 100.0))
+
+    return F.mse_loss(prediction, target) + ops.mean([far(row[0]) for row in prediction])
+
+
+@each_backend
+def test_what_is_computed_once_more_draws_the_same_random_numbers(backend):
+    trained = []
+    for b in ("eager", backend):
+        trainer = regression(b, beyond_the_root, dropout=0.5)
+        losses = [trainer.step(X[:4], SUMS[:4]) for _ in range(3)]
+        history = regression(b, beyond_the_root, dropout=0.5).fit(X, SUMS, epochs=2, batch_size=4, progress=False)
+        trained.append([losses, history["loss"]])
+    assert trained[1][0] == pytest.approx(trained[0][0], rel=1e-12)
+    assert trained[1][1] == pytest.approx(trained[0][1], rel=1e-12)
+
+
 @each_backend
 def test_ready_made_batches_that_fail_are_named_and_so_is_a_loss_of_the_validation(backend):
     batches = [(X[:4], SUMS[:4]), (X[4:9], SUMS[4:9]), ([[30.0] * 4], [[0.0]])]
@@ -1193,6 +1228,22 @@ def test_a_batch_whose_targets_are_all_ignored_is_refused(backend):
         assert everything(trainer) == before
     trainer.loss_fn.reduction = "sum"
     assert trainer.fit(X, y, batch_size=2, progress=False).loss[-1] > 0
+
+
+@each_backend
+def test_a_sum_of_ignored_targets_is_0_and_momentum_goes_on(backend):
+    trainers = setup(backend), setup("eager")
+    for trainer in trainers:
+        trainer.loss_fn.reduction = "sum"
+        ignored = [-100] * 2
+        assert trainer.step(X[:2], ignored) == 0.0
+        trainer.step(X[2:4], Y[2:4])
+        before = numbers(trainer.model)
+        assert trainer.step(X[:2], ignored) == 0.0
+        assert numbers(trainer.model) != before  # by what the optimizer remembers
+        trainer.fit(X, [*ignored, *Y[2:]], batch_size=2, shuffle=False, progress=False)
+        trainer.fit([(X[:2], ignored), (X[2:5], Y[2:5])], seed=0, progress=False)
+    assert numbers(trainers[0].model) == pytest.approx(numbers(trainers[1].model), rel=1e-9, abs=1e-12)
 
 
 @each_backend

@@ -30,7 +30,7 @@ from milligrad.compiler.update import Parameters, Update, arrangement, learning
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import is_list
 from milligrad.nn.reads import Reads, recorded
-from milligrad.random import plain
+from milligrad.random import generator, plain
 
 BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
@@ -63,7 +63,10 @@ class CompiledSession:
         self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
         self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
         self._layout: Any = None
-        self._modules: list[Any] = []
+        self._steps, self._checked = 0, -1  # made since the last `load` or `store`, and when `check` was called last
+        self._random: Any = None  # the generator's state before the first number that they drew
+        self.layers: list[Any] = []  # the modules of the model, and
+        self._modules: list[Any] = []  # those of the loss, too
         self.parameters: list[Parameters] = []
         self.buffers: dict[Array, Any] = {}
         self.update = Update(optimizer, [], None, None)
@@ -85,8 +88,8 @@ class CompiledSession:
 
     def load(self) -> None:
         """Take the numbers from the Values and from the optimizer, whose options may have changed, too."""
-        roots = [root for root in (self.model, self.loss_fn) if hasattr(root, "modules")]
-        self._modules = [m for root in roots for m in root.modules()]
+        self.layers = [*self.model.modules()]
+        self._modules = [*self.layers, *(self.loss_fn.modules() if hasattr(self.loss_fn, "modules") else ())]
         self._arrange()
         for p in self.parameters:
             self.memory.fill(self.buffers[p.array], [v.data for v in p.values])
@@ -94,10 +97,13 @@ class CompiledSession:
             for name, array in p.state.items():
                 column = p.slot.state.get(name) or [initial[name]] * len(p.slot.values)
                 self.memory.fill(self.buffers[array], [column[i] for i in p.positions])
-        self._steps = 0
-        self._refresh()
+        self._begin()
 
-    discard = load
+    def discard(self) -> None:
+        """Go back to the Values and the optimizer as they are, and to the random numbers drawn since they were so."""
+        if self._random is not None:
+            generator().setstate(self._random)
+        self.load()
 
     def store(self) -> None:
         """Write the numbers back. If some parameter is not finite, raise FloatingPointError, and write nothing."""
@@ -109,14 +115,16 @@ class CompiledSession:
                 for name, array in p.state.items():
                     p.slot.state[name] = self._column(p, name, list(self.buffers[array]))
                 p.slot.step += self._steps
-        self._steps = 0
-        self._refresh()
+        self._begin()
 
     def check(self) -> None:
         """Raise FloatingPointError if some parameter is not finite."""
+        if self._checked == self._steps:
+            return
         for p in self.parameters:
             if not self.memory.finite(self.buffers[p.array]):
                 raise FloatingPointError(f"a parameter is no longer finite: {EAGERLY}")
+        self._checked = self._steps
 
     def _column(self, p: Parameters, name: str, numbers: list[float]) -> list[float]:
         """What the optimizer remembers of a whole parameter: `numbers` of what learns, and the rest as it was."""
@@ -140,8 +148,9 @@ class CompiledSession:
         lasting = [array for p in self.parameters for array in (p.array, *p.state.values())]
         self.buffers = {array: self.memory.zeros(array.size) for array in (*lasting, self.update.hyper)}
 
-    def _refresh(self) -> None:
-        """The learning rates, and the steps made before, where the program reads them."""
+    def _begin(self) -> None:
+        """No step is made, none drew numbers; rates, and the steps made before, stand where the program reads them."""
+        self._steps, self._checked, self._random = 0, -1, None
         self.memory.fill(self.buffers[self.update.hyper], self.update.hyperparameters())
 
     # Training.
@@ -155,7 +164,7 @@ class CompiledSession:
                 parts = [self.epoch(x, y, part, batch_size) for part in (order[:full], order[full:])]
                 return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
             return self._one_by_one(x, y, order, batch_size)
-        totals = code.run(self, x, y, order, batch_size, self._steps)
+        totals = self._run(code, x, y, order, batch_size)
         self._steps += -(-len(order) // batch_size)
         return _finite(totals)
 
@@ -180,7 +189,7 @@ class CompiledSession:
         if _are_samples(sx) and _are_samples(sy) and len(xb) == len(yb):
             code = self._loop(xb, yb, len(xb), len(xb), train=True, keep=False)
             if code is not None:
-                total, right = _finite(code.run(self, xb, yb, range(len(xb)), len(xb), self._steps, keep=False))
+                total, right = _finite(self._run(code, xb, yb, range(len(xb)), len(xb), keep=False))
                 self._steps += 1
                 return total / len(xb), right
         return self._whole_batch(xb, yb)
@@ -189,9 +198,15 @@ class CompiledSession:
         return self._stepped(*self._whole(xb, yb, train=True))
 
     def _stepped(self, whole: Whole, numbers_x: list[Any], numbers_y: list[Any]) -> tuple[float, float]:
-        loss, right = _finite(whole.run(self, numbers_x, numbers_y, self._steps))
+        loss, right = _finite(self._run(whole, numbers_x, numbers_y))
         self._steps += 1
         return loss, right
+
+    def _run(self, code: Any, *data: Any, **options: Any) -> Any:
+        """Make steps by a program, Loops or Whole. The generator's state takes 10 µs: it is taken if they draw."""
+        if code.random.size and self._random is None:
+            self._random = generator().getstate()
+        return code.run(self, *data, done=self._steps, **options)
 
     # Judging.
 
@@ -337,14 +352,16 @@ def _rows(x: Any, memory: Memory) -> Any:
     flat = getattr(x, "buffer", None)
     if flat is not None and memory.typecode and memoryview(flat).format == memory.typecode:
         return flat
-    one_kind = len(set(map(type, x))) == 1
-    if memory.typecode and one_kind and is_list(x[0]) and not any(is_list(number) for number in x[0]):
+    kinds = set(map(type, x))
+    if kinds <= {int, float}:
+        return memory.new(list(map(float, x))) if memory.typecode else [[number] for number in map(float, x)]
+    if memory.typecode and len(kinds) == 1 and is_list(x[0]) and not any(is_list(number) for number in x[0]):
         return memory.new(list(chain.from_iterable(x)))
     rows, keys = [], set()
     for sample in x:
         numbers: list[Any] = []
         keys.add(structure(sample, numbers, bools=True).key)
-        rows.append([number(x) for x in numbers])
+        rows.append(numbers if {*map(type, numbers)} == {float} else [number(x) for x in numbers])
     if len(keys) > 1:
         raise NotSeparable("samples that are nested in different ways")
     if not memory.typecode:
@@ -430,7 +447,7 @@ class Samples:
             two.each()
         except NotSeparable:
             return sys.maxsize  # there are no predictions that could be given to the loss alone
-        if all(map(_is_ours, self.session.model.modules())):
+        if all(map(_is_ours, self.session.layers)):
             return 0
         return max(3, 2 * TRACED // (1 + sum([len(inputs_of(z)) for z in two.batch.trace.tape])))
 

@@ -513,6 +513,16 @@ def test_nll_loss(size, weight, reduction, ignore_index, agree):
     )
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("name", ["nll_loss", "cross_entropy"])
+def test_what_is_ignored_altogether_is_0_and_so_is_its_gradient(name, reduction, agree):
+    agree(
+        lambda v: getattr(F, name)(v, [-100] * 3, reduction=reduction),
+        lambda t: getattr(T, name)(t, torch.tensor([-100] * 3), reduction=reduction),
+        numbers(3, 4),
+    )
+
+
 @class_shapes
 @class_weights
 @reductions

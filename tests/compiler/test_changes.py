@@ -6,6 +6,7 @@ compiled, and all numbers that it sees are compared after each move.
 """
 
 import random
+from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -13,13 +14,34 @@ import pytest
 
 from milligrad import functional as F
 from milligrad import manual_seed, nn, ops, optim
+from milligrad.compiler import native
 from milligrad.nested import flatten
 from milligrad.random import generator
 from milligrad.trainer import Trainer
 
 NATIVE = pytest.mark.skipif(find_spec("llvmlite") is None, reason="llvmlite is not installed")
 BACKENDS = ["python", pytest.param("llvm", marks=NATIVE)]
+TRANSLATED = ("_target", "_module", "_engine", "run", "rows", "epoch")  # what `native.Machinery._translate` sets
 PROGRAMS = 8  # of each backend; by hand, thousands
+
+
+@pytest.fixture(autouse=True, scope="module")
+def translated_once():
+    """Programs of one text share their machine code, whose making takes most of the time of these tests."""
+    if not find_spec("llvmlite"):
+        yield
+        return
+    translate, known = native.Machinery._translate, {}
+
+    def once(code, machine):
+        if code.source not in known:
+            translate(code, machine)
+            known[code.source] = {name: x for name, x in vars(code).items() if name in TRANSLATED}
+        vars(code).update(known[code.source])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native.Machinery, "_translate", once)
+        yield
 
 
 class Scaled(nn.Module):
@@ -28,7 +50,7 @@ class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
         self.config = SimpleNamespace(scale=1.0, shifts=[0.0, {"by": 0.5}])
-        self.linear, self.drop = nn.Linear(3, 4), nn.Dropout(0.25)
+        self.linear, self.drop = nn.Linear(2, 2), nn.Dropout(0.25)
         self.slopes = [0.1]
         self.calls = 0
 
@@ -42,7 +64,7 @@ class Scaled(nn.Module):
 
 def made(backend, kind):
     manual_seed(1)
-    model = nn.Sequential(Scaled(), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, 2))
+    model = nn.Sequential(Scaled(), nn.Tanh(), nn.Dropout(0.5), nn.Linear(2, 2))
     groups = [{"params": list(model[0].parameters())}, {"params": list(model[3].parameters()), "lr": 0.02}]
     makers = {
         "sgd": lambda: optim.SGD(groups, lr=0.05, momentum=0.5),
@@ -115,7 +137,7 @@ CHANGES = {
     "half frozen": half_frozen,
     "a Parameter": another_parameter,
     "numbers": lambda t, rng: setattr(t.model[3].weight[1][0], "data", rng.uniform(-1, 1)),
-    "a Value": lambda t, rng: t.model[3].weight.copy_([[rng.uniform(-1, 1) for _ in range(4)] for _ in range(2)]),
+    "a Value": lambda t, rng: t.model[3].weight.copy_([[rng.uniform(-1, 1) for _ in range(2)] for _ in range(2)]),
 }
 
 
@@ -125,7 +147,7 @@ class Program:
     def __init__(self, backend, seed):
         self.rng = random.Random(seed)
         self.trainer = made(backend, self.rng.choice(["sgd", "adam"]))
-        self.x = [[self.rng.gauss(0, 1) for _ in range(3)] for _ in range(7)]
+        self.x = [[self.rng.gauss(0, 1) for _ in range(2)] for _ in range(7)]
         self.y = [[self.rng.gauss(0, 1) for _ in range(2)] for _ in range(7)]
         manual_seed(seed)
 
@@ -155,7 +177,7 @@ class Program:
         metric, changes = t.metric, []
         if how == "a callback":
             changes = [lambda t, history: self.change() and setattr(t, "metric", metric)]
-        history = t.fit(self.x, self.y, epochs=3, callbacks=changes, validation_data=(self.x, self.y), **options)
+        history = t.fit(self.x, self.y, epochs=2, callbacks=changes, validation_data=(self.x, self.y), **options)
         return [*history.loss, *history.val_loss]
 
     def numbers(self):
@@ -164,6 +186,7 @@ class Program:
         return [*own, *optimized, generator().random()]
 
 
+@cache
 def run(backend, seed, moves=8):
     program = Program(backend, seed)
     return [program.move() for _ in range(moves)]
@@ -177,19 +200,20 @@ def test_changes_count_as_they_do_in_eager_code(backend, seed):
         assert compiled[2] == pytest.approx(eager[2], rel=1e-9, abs=1e-12), eager[:2]
 
 
+@cache
+def walk(backend, name):
+    program = Program(backend, 3)
+    numbers = []
+    for change in (lambda *_: None, CHANGES[name], CHANGES[name]):
+        change(program.trainer, program.rng)
+        for how in ("step", "fit", "predict", "evaluate"):
+            numbers.append([*program.seen(how), *program.numbers()])
+    return numbers
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_change_counts(backend, name):
     """Between two steps, once code for a step, an epoch and a prediction is there."""
-
-    def walk(backend):
-        program = Program(backend, 3)
-        numbers = []
-        for change in (lambda *_: None, CHANGES[name], CHANGES[name]):
-            change(program.trainer, program.rng)
-            for how in ("step", "fit", "predict", "evaluate"):
-                numbers.append([*program.seen(how), *program.numbers()])
-        return numbers
-
-    for eager, compiled in zip(walk("eager"), walk(backend), strict=True):
+    for eager, compiled in zip(walk("eager", name), walk(backend, name), strict=True):
         assert compiled == pytest.approx(eager, rel=1e-9, abs=1e-12)
