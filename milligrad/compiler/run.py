@@ -28,7 +28,7 @@ from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
 from milligrad.compiler.roll import roll
 from milligrad.compiler.simplify import Graph, levels, simplify
-from milligrad.compiler.structure import NUMBER, Structure, flat, nested, structure
+from milligrad.compiler.structure import NUMBER, Structure, flat, nested, packer, structure, unpacked
 from milligrad.compiler.trace import Trace, captured, needed, total
 from milligrad.engine import (
     GradientWarning,
@@ -121,7 +121,7 @@ class Memory:
 
     def finite(self, numbers: Any) -> bool:
         """Whether all numbers of a buffer are finite."""
-        if self.typecode == "d" and len(numbers) > 256:
+        if self.typecode == "d" and len(numbers) > 32:
             from milligrad.compiler.native import finite
 
             return finite(numbers)
@@ -213,6 +213,7 @@ class Compiled:
         self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
         self._last: Variant | None = None
         self._lock = threading.RLock()
+        self._has_out = _has_argument(f, "out")
         update_wrapper(self, f, updated=())
         self.__name__: str = getattr(f, "__name__", type(f).__name__)
 
@@ -222,12 +223,25 @@ class Compiled:
         return self._f
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """f(*args, **kwargs), as floats nested like the result of f. While another function is traced, it is f."""
+        """f(*args, **kwargs), as floats nested like the result of f. While another function is traced, it is f.
+
+        A buffer of doubles as `out` (of floats for float32; array, memoryview, NumPy array) gets the results, one after
+        the other, and is what is returned, unless f itself has an argument of that name.
+        """
         if tracer():
             return self._f(*args, **kwargs)
-        variant, numbers, exactly = self._variant("call", args, kwargs)
+        out = kwargs.pop("out", None) if kwargs and not self._has_out else None
+        if out is not None:
+            out = _Out(out, Memory(self.backend, self.dtype).typecode or "d")
+        last = self._last
         with self._lock:
-            return variant(numbers, exactly)
+            if not kwargs and last is not None and last.pack is not None:
+                results = last.quickly(args)
+                if results is not None:
+                    return out.take(results) if out else unpacked(last.returned, results)
+            variant, numbers, exactly = self._variant("call", args, kwargs)
+            results = variant(numbers, exactly)
+            return out.take(results) if out else unpacked(variant.returned, results)
 
     def _plain(self, given: list[Any]) -> list[float]:
         """The numbers of the arguments, of which no gradient finds its way back through results that are floats."""
@@ -253,7 +267,7 @@ class Compiled:
         if not is_grad_enabled():
             variant, numbers, exactly = self._variant("value", args, kwargs)
             with self._lock:
-                return Value(variant(numbers, exactly), requires_grad=False)
+                return Value(variant(numbers, exactly)[0], requires_grad=False)
         given = flat((args, kwargs))
         requires = tuple([isinstance(x, Value) and x.requires_grad for x in given])
         variant, numbers, exactly = self._variant("gradient", args, kwargs, requires)
@@ -356,8 +370,9 @@ class Compiled:
                         outputs, learning = _with_gradient(trace, outputs[0], symbols)
                         returned = structure(outputs, [], outputs=True)
             return Variant(
-                trace, reads, outputs, returned, learning, kind, self.backend, self.dtype, self.nonfinite, exact, clock
-            )
+                arguments, trace, reads, outputs, returned, learning, kind,
+                self.backend, self.dtype, self.nonfinite, exact, clock,
+            )  # fmt: skip
 
     # map
 
@@ -415,6 +430,38 @@ class Compiled:
         if width is not None and most == 1 and width != 1:
             row = ([0.0] * n,)
         return self._variant("map", row, {}), n
+
+
+def _has_argument(f: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(f).parameters
+    except (TypeError, ValueError):
+        return False
+    return name in parameters or any([p.kind is p.VAR_KEYWORD for p in parameters.values()])
+
+
+class _Out:
+    """The buffer that results go to. It raises TypeError or ValueError if it can't be one."""
+
+    def __init__(self, buffer: Any, typecode: str) -> None:
+        try:
+            view = memoryview(buffer)
+        except TypeError:
+            raise TypeError(f"out: expected a buffer of numbers, got {type(buffer).__name__}") from None
+        if view.format != typecode or view.readonly or not view.c_contiguous:
+            flaws = "read-only " * view.readonly + "not contiguous " * (not view.c_contiguous)
+            raise ValueError(
+                f"out: expected a contiguous buffer of {typecode!r} to write to, got a {flaws}one of {view.format!r}"
+            )
+        self.buffer = buffer
+        self.view = view if view.ndim == 1 else view.cast("B").cast(typecode)  # type: ignore[call-overload]
+
+    def take(self, results: Any) -> Any:
+        """Put the results there."""
+        if len(self.view) != len(results):
+            raise ValueError(f"out: expected a buffer of {len(results)} numbers, got one of {len(self.view)}")
+        self.view[:] = array(self.view.format, results) if isinstance(results, list) else results
+        return self.buffer
 
 
 def _buffer(rows: Any) -> memoryview:
@@ -496,6 +543,7 @@ class Variant:
     slower, knows no error, and 0 times inf is 0 in its chain rule (see `simplify.Builder`). It is made when needed.
     """
 
+    arguments: Structure
     trace: Trace
     reads: Reads
     outputs: list[Any]
@@ -539,11 +587,30 @@ class Variant:
             if a.role in ("input", "leaf", "output") and not a.per_sample
         }
         self._memory.bind(self.code, self.program, self._buffers)
+        is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
+        self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
+        self.arguments = NUMBER  # what was passed is not kept
+
+    def quickly(self, args: Any) -> Any:
+        """The results, if the arguments are what they were last time but for the numbers; else None.
+
+        None, too, if a result is not finite.
+        """
+        assert self.pack is not None
+        if not self.pack(args, self._buffers[self._inputs["arguments"]]) or not self.holds():
+            return None
+        self._take_captured()
+        try:
+            self.code()
+        except (ArithmeticError, ValueError):
+            return None
+        results = self._buffers[self._results]
+        return results if self._memory.finite(results) else None
 
     def holds(self) -> bool:
         """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""
         same = self.kind != "gradient" or [v.requires_grad for v in self.captured] == self._requires
-        return same and all(map(_is_so, self._settings)) and self.reads.hold_still()
+        return same and (not self._settings or all(map(_is_so, self._settings))) and self.reads.hold_still()
 
     def _take_captured(self) -> None:
         if self.captured:
@@ -556,7 +623,7 @@ class Variant:
         return self._exactly
 
     def __call__(self, numbers: list[float], exactly: Exactly) -> Any:
-        """The nested results."""
+        """The results, one after the other."""
         drawn = self._drawn(1)
         results = self._run(numbers, drawn)
         if results is None or not self._memory.finite(results):
@@ -566,7 +633,7 @@ class Variant:
                 raise _not_finite(
                     f"{_which('result', bad)} of {self.width}" if self.width > 1 else "the result", results[bad[0]]
                 )
-        return nested(self.returned, iter(results))
+        return results
 
     def _drawn(self, count: int) -> list[float]:
         if not self._draws:

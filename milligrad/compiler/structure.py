@@ -7,8 +7,11 @@ other kinds (arrays, ranges) count as lists.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from array import array
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.engine import Value, number
 from milligrad.nested import is_list
@@ -28,6 +31,8 @@ class Structure(NamedTuple):
 
 NUMBER = Structure("number", None, "n")
 _QUICK = {float, int}
+NUMBERS = frozenset("bBhHiIlLqQnNefd")  # the formats of buffers of numbers
+FLOAT, LIST = frozenset([float]), frozenset([list])
 
 
 def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = False) -> Structure:
@@ -43,6 +48,7 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
         parts = [structure(part, numbers, outputs, bools) for part in x.values()]
         return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
     if is_list(x):
+        x = x if isinstance(x, (list, tuple)) else _listed(x)
         parts = [structure(part, numbers, outputs, bools) for part in x]
         if parts and not isinstance(x, tuple) and all([part is NUMBER for part in parts]):
             return Structure("numbers", len(parts), len(parts))
@@ -52,6 +58,15 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
         numbers.append(number(x, "output" if outputs else "argument"))
         return NUMBER
     return Structure("fixed", x, ("fixed", _hashable(x)))
+
+
+def _listed(x: Any) -> Any:
+    """x, or if it is a buffer of floats or whole numbers, the list of them, nested as deep as it has dimensions."""
+    try:
+        view = memoryview(x)
+        return view.tolist() if view.format in NUMBERS else x
+    except (TypeError, ValueError, NotImplementedError):
+        return x
 
 
 def _hashable(x: Any) -> Any:
@@ -85,7 +100,7 @@ def nested(s: Structure, numbers: Iterator[Any]) -> Any:
     if s.kind == "number":
         return next(numbers)
     if s.kind == "numbers":
-        return [next(numbers) for _ in range(s.parts)]
+        return list(islice(numbers, s.parts))
     if s.kind == "list":
         return [nested(part, numbers) for part in s.parts]
     if s.kind == "tuple":
@@ -94,6 +109,96 @@ def nested(s: Structure, numbers: Iterator[Any]) -> Any:
         keys, parts = s.parts
         return {key: nested(part, numbers) for key, part in zip(keys, parts)}
     return s.parts
+
+
+# The quick way: arguments of the structure of the last call, floats in lists and buffers, are put straight into memory.
+
+Put: TypeAlias = "Callable[[Any, Any], bool]"
+
+
+def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
+    """What puts the numbers of an x of the structure s into a buffer, from `at` on; None if there is no quick way.
+
+    The function takes x and the buffer, and says whether x is of this structure and was put there. Buffers of the type
+    `typecode` ("" for lists) count as lists of their numbers. All numbers have to be floats, but those of buffers.
+    """
+    if s.kind == "number":
+        return partial(_put_number, at)
+    if s.kind == "numbers":
+        return partial(_put_numbers, at, s.parts, typecode)
+    if s.kind not in ("list", "tuple"):
+        return None
+    puts: list[Put] = []
+    start = at
+    for part in s.parts:
+        put = packer(part, typecode, at)
+        if put is None:
+            return None
+        puts.append(put)
+        at += size(part)
+    kind: type = list if s.kind == "list" else tuple
+    rows = {part.parts for part in s.parts if kind is list and part.kind == "numbers"}
+    alike = len(rows) == 1 and all([part.kind == "numbers" for part in s.parts])
+    shape = (len(puts), *rows) if alike else None
+    return partial(_put_parts, start, kind, puts, shape, typecode)
+
+
+def _put_number(at: int, x: Any, buffer: Any) -> bool:
+    if type(x) is not float:
+        return False
+    buffer[at] = x
+    return True
+
+
+def _put_numbers(at: int, n: int, typecode: str, x: Any, buffer: Any) -> bool:
+    if type(x) is not list:
+        return _put_buffer(at, (n,), typecode, x, buffer)
+    if len(x) != n or not FLOAT.issuperset(map(type, x)):
+        return False
+    buffer[at : at + n] = array(typecode, x) if typecode else x
+    return True
+
+
+def _put_parts(
+    at: int, kind: Any, puts: list[Put], shape: tuple[int, ...] | None, typecode: str, x: Any, buffer: Any
+) -> bool:
+    if type(x) is not kind:
+        return shape is not None and _put_buffer(at, shape, typecode, x, buffer)
+    if shape is not None:
+        m, n = shape
+        same = len(x) == m and LIST.issuperset(map(type, x)) and {*map(len, x)} == {n}
+        return same and _put_numbers(at, m * n, typecode, list(chain.from_iterable(x)), buffer)
+    return len(x) == len(puts) and all([put(part, buffer) for put, part in zip(puts, x)])
+
+
+def _put_buffer(at: int, shape: tuple[int, ...], typecode: str, x: Any, buffer: Any) -> bool:
+    try:
+        view = memoryview(x)
+    except TypeError:
+        return False
+    if view.format != (typecode or "d") or view.shape != shape or not view.c_contiguous:
+        return False
+    flat_view = view if view.ndim == 1 else view.cast("B").cast(view.format)  # type: ignore[call-overload]
+    buffer[at : at + flat_view.nbytes // flat_view.itemsize] = flat_view if typecode else flat_view.tolist()
+    return True
+
+
+def size(s: Structure) -> int:
+    """How many numbers it has."""
+    if s.kind in ("list", "tuple"):
+        return sum(map(size, s.parts))
+    if s.kind == "dict":
+        return sum(map(size, s.parts[1]))
+    return s.parts if s.kind == "numbers" else int(s.kind == "number")
+
+
+def unpacked(s: Structure, numbers: Any) -> Any:
+    """The numbers of a buffer or list in the structure s."""
+    if s.kind == "number":
+        return numbers[0]
+    if s.kind == "numbers":
+        return numbers.tolist() if type(numbers) is not list else numbers[:]
+    return nested(s, iter(numbers if type(numbers) is list else numbers.tolist()))
 
 
 def flat(x: Any) -> list[Any]:

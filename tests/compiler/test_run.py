@@ -871,3 +871,125 @@ def test_a_module_that_is_made_in_the_function_is_traced_once(backend):
     f(1.0)
     [[variant]] = f._variants.values()
     assert (f(1.0), f(2.5)) == (0.375, 0.125) and list(f._variants.values()) == [[variant]]
+
+
+# ── Arguments of one structure again, and buffers ────────────────────────────────────────────────────────────────
+
+
+def weighted(x, rows, y):
+    """A sum in which each number counts in another way, so that none can be taken for another."""
+    total = 2.0 * y
+    for i, a in enumerate([*x, *chain.from_iterable(rows)]):
+        total = total + (i + 1) * a * a
+    return total
+
+
+AGAIN = {  # after a call with floats: the same structure, or another one, in other types
+    "floats": lambda: ([1.0, 2.0], [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], 9.0),
+    "whole numbers": lambda: ([1, 2], [[3, 4, 5], [6.5, 7, 8]], 9),
+    "one whole number": lambda: ([1.5, 2], [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], 9.0),
+    "constants": lambda: ([Value(1.5, requires_grad=False), 2.0], [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], 9.0),
+    "a buffer": lambda: (array("d", [1.5, 2.5]), [[3.0, 4.0, 5.0], array("d", [6.0, 7.0, 8.0])], 9.0),
+    "floats of 32 bits": lambda: (array("f", [1.5, 2.5]), [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], 9.0),
+    "bytes": lambda: (array("b", [1, 2]), [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], 9.0),
+    "two dimensions": lambda: (
+        [1.0, 2.0],
+        memoryview(array("d", [3.0, 4.0, 5.0, 6.0, 7.0, 8.0])).cast("B").cast("d", (2, 3)),
+        9.0,
+    ),
+    "other two dimensions": lambda: (
+        [1.0, 2.0],
+        memoryview(array("d", [3.0, 4.0, 5.0, 6.0, 7.0, 8.0])).cast("B").cast("d", (3, 2)),
+        9.0,
+    ),
+    "every second": lambda: (memoryview(array("d", [1.5, 0.0, 2.5, 0.0]))[::2], [[3.0] * 3, [6.0] * 3], 9.0),
+    "tuples": lambda: ((1.5, 2.0), ((3.0, 4.0, 5.0), (6.0, 7.0, 8.0)), 9.0),
+    "a longer list": lambda: ([1.0, 2.0, 2.5], [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], 9.0),
+    "a shorter row": lambda: ([1.0, 2.0], [[3.0, 4.0, 5.0], [6.0, 7.0]], 9.0),
+    "another nesting": lambda: ([1.0, 2.0], [[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], 9.0),
+}
+
+
+def listed(x):
+    return (
+        x.tolist() if isinstance(x, (array, memoryview)) else [*map(listed, x)] if isinstance(x, (list, tuple)) else x
+    )
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_arguments_of_a_known_structure_are_taken_in_every_type(backend, name):
+    f = shared(weighted, backend)
+    f([0.5, -1.5], [[2.0, 3.0, 4.0], [0.1, 0.2, 0.3]], 1.0)
+    args = AGAIN[name]()
+    expected = weighted(*[listed(x) for x in args])
+    expected = expected.data if isinstance(expected, Value) else expected
+    assert f(*args) == pytest.approx(expected, rel=1e-14)
+    assert f(*args) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("wrong", ["x", None, [1.0, "x"], [[1.0], 2.0]])
+def test_what_is_no_number_is_told_after_a_good_call_as_before(backend, wrong):
+    f = compile(lambda x: [a * a for a in x], backend=backend)
+    with pytest.raises((TypeError, ValueError)) as first:
+        f(wrong)
+    f([1.0, 2.0])
+    with pytest.raises(first.type) as second:
+        f(wrong)
+    assert str(second.value) == str(first.value)
+
+
+def test_a_buffer_takes_the_results(backend):
+    f = compile(lambda x: {"square": [a * a for a in x], "first": x[0]}, backend=backend)
+    out = array("d", [0.0] * 4)
+    for x in ([1.0, 2.0, 3.0], [2.0, 3.0, 4.0], array("d", [5.0, 6.0, 7.0])):
+        assert f(x, out=out) is out
+        assert out.tolist() == [*[a * a for a in x], x[0]]
+    assert f([1.0, 2.0, 3.0]) == {"square": [1.0, 4.0, 9.0], "first": 1.0}
+    assert out.tolist() == [25.0, 36.0, 49.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "words"),
+    [
+        ([0.0] * 2, TypeError, "out: expected a buffer of numbers, got list"),
+        (array("f", [0.0] * 2), ValueError, "buffer of 'd' to write to, got a one of 'f'"),
+        (bytes(16), ValueError, "got a read-only one of 'B'"),
+        (memoryview(array("d", [0.0] * 4))[::2], ValueError, "got a not contiguous one of 'd'"),
+        (array("d", [0.0] * 3), ValueError, "out: expected a buffer of 2 numbers, got one of 3"),
+    ],
+)
+def test_a_buffer_that_can_take_no_results_is_told(backend, out, error, words):
+    f = compile(lambda x: [x, x + 1.0], backend=backend)
+    before = bytes(memoryview(out).tobytes()) if not isinstance(out, list) else None
+    for _ in range(2):
+        with pytest.raises(error, match=words):
+            f(1.0, out=out)
+        f(2.0)
+    assert before is None or memoryview(out).tobytes() == before
+
+
+def test_an_argument_named_out_is_the_functions_own(backend):
+    f = compile(lambda x, out: x * out, backend=backend)
+    assert f(2.0, out=3.0) == f(2.0, 3.0) == 6.0
+    assert compile(lambda **kwargs: kwargs["out"] * 2.0, backend=backend)(out=3.0) == 6.0
+
+
+def test_captured_numbers_and_modes_count_in_every_quick_call(backend):
+    w = Value(2.0)
+    layer = nn.Dropout(0.5)
+    f = compile(lambda x: w * layer([x, x])[0], backend=backend)
+    layer.eval()
+    assert [f(3.0), f(3.0)] == [6.0, 6.0]
+    w.data = 5.0
+    assert f(3.0) == 15.0
+    layer.train()
+    assert {f(3.0) for _ in range(40)} == {0.0, 30.0}
+
+
+def test_a_result_that_is_not_finite_is_told_also_in_quick_calls(backend):
+    f = compile(lambda x: [1.0 / a for a in x], backend=backend)
+    assert f([1.0, 2.0]) == [1.0, 0.5]
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="result 1 of 2"):
+            f([1.0, 0.0])
+        assert f([4.0, 2.0]) == [0.25, 0.5]
