@@ -34,6 +34,7 @@ from milligrad.compiler.registers import (
     Step,
     Terms,
     sources_of,
+    variable,
 )
 from milligrad.compiler.simplify import REFUSING
 from milligrad.engine import Op
@@ -74,9 +75,6 @@ class _Text:
             self.depth += 1
             for a in rows:
                 self.line(f"{a.name} = {a.name}_rows[s]")
-        if not self.outputs.per_sample:
-            self.line(f"{self.outputs.name}_0 = 0")
-        else:
             self.line(f"{self.outputs.name} = {self.outputs.name}_list")
             self.line(f"{self.outputs.name}_0 = s * {self.outputs.size}")
         self.steps(steps)
@@ -98,8 +96,9 @@ class _Text:
         self.line(f"{x.name} = {place(x.to)}")
 
     def _give(self, x: Give) -> None:
-        base = f"{self.outputs.name}_0"
-        self.line(f"{self.outputs.name}[{base} + {place(x.place)}] = {self.source(x.source).text}")
+        name = self.outputs.name
+        at = x.place.plus(variable(f"{name}_0")) if self.outputs.per_sample else x.place
+        self.line(f"{name}[{place(at)}] = {self.source(x.source).text}")
 
     def _assign(self, x: Assign) -> None:
         expr = self.reduced(x.op, x.terms) if x.terms else self.applied(x.op, [self.source(y) for y in x.inputs])
