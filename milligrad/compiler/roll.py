@@ -18,7 +18,7 @@ after the other, and then they are no places any more: see `irregular`.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -33,6 +33,8 @@ LONGEST = 3_000  # statements and loops in the body of a loop
 MANY_RUNS = 40  # so many runs in one sum are added term by term
 RUN = 4  # the fewest inputs that are a run: short accidental ones would break patterns
 TRIES = 3
+COMPACT = 64  # numbers computed by a statement, from which on tables would gain nothing
+OFTEN, FEW = 12, 8  # see `irregular`
 
 Places = tuple[int, ...]
 Instruction = tuple[int, Places]  # (number of the key, places)
@@ -48,7 +50,7 @@ def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
         found = len(reader.statements_of())
         if best is None or found < best[0]:
             best = found, reader
-        if found * 64 < reader.values:
+        if found * COMPACT < reader.values:
             break
         more = irregular(reader)
         if more <= tables:
@@ -71,7 +73,7 @@ class _Stack:
         self.loops: dict[int, tuple[Places, Places]] = {}
         self.stack: list[Instruction] = []
         self.last: dict[int, list[int]] = defaultdict(list)  # where on the stack a key is
-        self.places_of_loops: list[int] = []
+        self.places_of_loops: list[int] = []  # and where loops are
 
     def intern(self, key: Any) -> int:
         k = self.keys.get(key)
@@ -236,7 +238,7 @@ class _Reader:
         while k < len(terms):
             kinds = [kind for kind, _ in terms[k]]
             count, steps = lengths[len(runs)]
-            signature = op, len(runs), tuple(kinds), steps
+            signature = op, tuple(kinds), len(runs), steps
             self.seen[signature].append(tuple([place for _, place in terms[k]]))
             told.append(count)
             for j, kind in enumerate(kinds):
@@ -331,29 +333,15 @@ class _Reader:
 def irregular(reader: _Reader) -> frozenset[Any]:
     """The operands that are to be told by a table: those whose places break up loops.
 
-    That is so where many statements are left of one signature, and its places go on in many different steps.
+    They are those of ops that many statements are left of, measured by how often they are computed, and whose places go
+    on in many different steps: nested loops have few.
     """
-    written: dict[Any, int] = defaultdict(int)
-    for k in reader.statements_of():
-        written[_signature(reader.stack.key_of[k])] += 1
+    written = Counter([reader.stack.key_of[k][0] for k in reader.statements_of()])
     found = set()
     for signature, places in reader.seen.items():
-        n = len(places)
-        if n < 12:
-            continue
-        many = written[_signature_of_seen(signature)]
-        if many <= 6 or many * 8 < n:
-            continue
-        kinds = signature[2] if len(signature) == 4 else signature[1]
-        for j, kind in enumerate(kinds):
-            if kind != "c" and len({y[j] - x[j] for x, y in pairwise(places)}) > 8:
-                found.add((signature, j))
+        op, kinds, *_ = signature
+        if len(places) >= OFTEN and written[op] > FEW and written[op] * 8 >= len(places):
+            for j, kind in enumerate(kinds):
+                if kind != "c" and len({y[j] - x[j] for x, y in pairwise(places)}) > FEW:
+                    found.add((signature, j))
     return frozenset(found)
-
-
-def _signature(key: Any) -> Any:
-    return key[0]
-
-
-def _signature_of_seen(signature: Any) -> Any:
-    return signature[0]
