@@ -18,18 +18,21 @@ after the other, and then they are no places any more: see `irregular`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.ir import Affine, At, Back, LookedUp, Loop, Next, Operand, Rolled, Run, Statement
+from milligrad.compiler.program import SHORT
 from milligrad.compiler.simplify import ONE, Graph
 from milligrad.engine import Op, Reduction
 
 FURTHEST = 40  # so many places back equal blocks are looked for
 LONGEST = 3_000  # statements and loops in the body of a loop
+SOME_RUNS = 3  # in one reduction, from which on a table tells places, if there is one at all
 MANY_RUNS = 40  # so many runs in one sum are added term by term
 RUN = 4  # the fewest inputs that are a run: short accidental ones would break patterns
 TRIES = 3
@@ -40,15 +43,17 @@ Places = tuple[int, ...]
 Instruction = tuple[int, Places]  # (number of the key, places)
 
 
-def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
-    """The program of the graph; `leaves` are the array and the place in it of each leaf that is no constant."""
+def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]], most: float = math.inf) -> Rolled | None:
+    """The program of the graph; `leaves` are the array and the place in it of each leaf that is no constant.
+
+    None if it has more than `most` statements; then the time that it takes is limited, too.
+    """
     tables: frozenset[Any] = frozenset()
-    best = None
+    best: tuple[int, _Reader] | None = None
     for _ in range(TRIES):
-        stack = _Stack()
-        reader = _Reader(graph, leaves, tables, stack)
+        reader = _Reader(graph, leaves, tables, most)
         found = len(reader.statements_of())
-        if best is None or found < best[0]:
+        if reader.is_whole and found <= most and (best is None or found < best[0]):
             best = found, reader
         if found * COMPACT < reader.values:
             break
@@ -56,8 +61,7 @@ def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
         if more <= tables:
             break
         tables |= more
-    assert best is not None
-    return best[1].program()
+    return best and best[1].program()
 
 
 class _Stack:
@@ -162,8 +166,10 @@ class _Reader:
     each run.
     """
 
-    def __init__(self, graph: Graph, leaves: Mapping[Any, tuple[int, int]], tables: frozenset[Any], to: _Stack) -> None:
-        self.graph, self.leaves, self.tables, self.stack = graph, leaves, tables, to
+    def __init__(
+        self, graph: Graph, leaves: Mapping[Any, tuple[int, int]], tables: frozenset[Any], most: float
+    ) -> None:
+        self.graph, self.leaves, self.tables, self.stack = graph, leaves, tables, _Stack()
         self.constants: list[float] = []
         self.table: list[int] = []
         self.address: dict[int, int] = {}
@@ -173,7 +179,10 @@ class _Reader:
             if op is not None:
                 self._read(op, inputs)
                 self.address[i] = self.values - 1
-        for i in graph.outputs:
+                if len(self.stack.stack) > 3 * most:  # of which three blocks may still become one
+                    break
+        self.is_whole = len(self.stack.stack) <= 3 * most
+        for i in graph.outputs if self.is_whole else ():
             self._read(None, (i,))
 
     def _read(self, op: Op | None, inputs: Places) -> None:
@@ -219,7 +228,7 @@ class _Reader:
         array, place = self.leaves[source]
         return (array,), place
 
-    def _reduction(self, op: Op, inputs: Places) -> None:
+    def _reduction(self, op: Reduction, inputs: Places) -> None:
         columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op is ops.dot else [inputs]
         terms = []
         for factors in zip(*columns):
@@ -230,6 +239,9 @@ class _Reader:
         while k < len(terms):
             lengths.append(self._run(terms, k, [kind for kind, _ in terms[k]]))
             k += lengths[-1][0]
+        if self.tables and len(lengths) > SOME_RUNS:
+            self._gather(op, terms)
+            return
         if len(lengths) > MANY_RUNS and (op is ops.dot or op is ops.sum):
             self._sum(op, columns)
             return
@@ -251,6 +263,28 @@ class _Reader:
                     told.append(terms[k][j][1])
             runs.append((tuple(kinds), steps))
             k += count
+        self._put((op, "runs", tuple(runs)), tuple(told))
+
+    def _gather(self, op: Reduction, terms: list[list[tuple[Any, Any]]]) -> None:
+        """Terms that are no runs, all of one kind told by a table: how many they are is a place then."""
+
+        def kinds_of(term: list[tuple[Any, Any]]) -> Any:
+            return tuple([kind for kind, _ in term])
+
+        if op.symmetric and len(terms) > SHORT:
+            terms.sort(key=lambda term: str(kinds_of(term)))
+        runs, told = [], []
+        for kinds, same in groupby(terms, kinds_of):
+            group = list(same)
+            told.append(len(group))
+            entries = []
+            for j, kind in enumerate(kinds):
+                if kind == "c":
+                    self.constants += [term[j][1] for term in group]
+                    entries.append(kind)
+                else:
+                    entries += [self._entry(kind, term[j][1]) for term in group][:1]
+            runs.append((tuple(entries), (0,) * len(kinds)))
         self._put((op, "runs", tuple(runs)), tuple(told))
 
     def _sum(self, op: Op, columns: list[Places]) -> None:

@@ -751,10 +751,11 @@ def in_order(
     if groups < DEEP or (groups < MANY and len(graph) > WIDE * groups) or len(wanted) > 1 or total in graph.op:
         return None
     with clock("roll"):
-        rolled = roll(graph, {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)})
-        statements = len(list(rolled.statements()))
-        if statements * DENSE > rolled.values or statements > MOST:
+        places = {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)}
+        rolled = roll(graph, places, min(MOST, (len(graph) - len(graph.source)) / DENSE))
+        if rolled is None:
             return None
+        statements = len(list(rolled.statements()))
     program = Program([*[layout.array for layout in leaves], wanted[0].array], [])
     program.info.update(
         nodes=len(graph) - len(graph.source),
