@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import inspect
 import math
+import os
 import sys
 import threading
 import weakref
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, update_wrapper
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
@@ -27,7 +28,7 @@ from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
 from milligrad.compiler.roll import roll
 from milligrad.compiler.simplify import Graph, levels, simplify
-from milligrad.compiler.structure import NUMBER, Structure, flat, nested, structure
+from milligrad.compiler.structure import NUMBER, Structure, flat, nested, of_key, size, structure
 from milligrad.compiler.trace import Trace, captured, needed, total
 from milligrad.engine import (
     GradientWarning,
@@ -45,6 +46,9 @@ from milligrad.engine import (
 from milligrad.nn.reads import Reads, recorded
 from milligrad.places import warn
 from milligrad.random import plain
+
+if TYPE_CHECKING:
+    from milligrad.compiler.lowered import Lowered
 
 NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
 FLOATS = frozenset([float])
@@ -273,6 +277,47 @@ class Compiled:
             return self._map_list(rows)
         return self._map_buffer(rows)
 
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """The loops of f for arguments of this shape, to be written as C: `f.lower(x).c_source`, `.header`, `.save_c`.
+
+        f is traced, as in a call, and nothing is computed: only the shapes of the arguments matter.
+        """
+        given: list[Any] = []
+        arguments = structure((args, kwargs), given)
+        return self._lowered(arguments)
+
+    def _lowered(self, arguments: Structure) -> Lowered:
+        from milligrad.compiler.lowered import Lowered
+
+        with self._lock, collector_paused():
+            zeros: list[Any] = [0.0] * size(arguments)
+            trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
+            return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned)
+
+    def save_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dtype: str | None = None,
+        parameters: Literal["constants", "argument"] = "constants",
+    ) -> None:
+        """Write f as it was called last, for arguments of that shape, as a C file and its header; see `Lowered.c`.
+
+        path:        ends in .c; the function in it is called as the file is, and the header has the same name.
+        dtype:       "float64" for double, "float32" for float; by default as it was compiled.
+        parameters:  the captured numbers: "constants" in the file, as they are now, or an "argument".
+
+        Raises RuntimeError if it was not called yet: `f.lower(*example).save_c(path)` does without.
+        """
+        if self._last is None:
+            raise RuntimeError(
+                f"{self.__name__}: not called yet, so that the shapes of its arguments are not known: call it once, or "
+                f"write {self.__name__}.lower(*example).save_c(path)"
+            )
+        last = self._last
+        key = next(key for key, known in self._variants.items() if any([v is last for v in known]))
+        self._lowered(of_key(key[1])).save_c(path, dtype=dtype, parameters=parameters)
+
     def explain(self) -> str:
         """What was made of the code in the last call: nodes, groups, loops, the times of the passes, and the source."""
         if self._last is None:
@@ -330,6 +375,14 @@ class Compiled:
     def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
         clock = Clock()
         with collector_paused():
+            traced = self._trace(kind, arguments, given, clock)
+            return Variant(*traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock)
+
+    def _trace(
+        self, kind: str, arguments: Structure, given: list[Any], clock: Clock
+    ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
+        """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
+        with collector_paused():
             with clock("trace"):
                 trace = Trace()
                 symbols = trace.input("arguments", len(given))
@@ -350,9 +403,7 @@ class Compiled:
                     if kind == "gradient":
                         outputs, learning = _with_gradient(trace, outputs[0], symbols)
                         returned = structure(outputs, [], outputs=True)
-            return Variant(
-                trace, reads, outputs, returned, learning, kind, self.backend, self.dtype, self.nonfinite, exact, clock
-            )
+        return trace, reads, outputs, returned, learning
 
     # map
 

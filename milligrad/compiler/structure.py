@@ -96,6 +96,34 @@ def nested(s: Structure, numbers: Iterator[Any]) -> Any:
     return s.parts
 
 
+def of_key(key: Any) -> Structure:
+    """The structure with that key. Raises ReferenceError if something fixed in it does not live any more."""
+    if key == "n":
+        return NUMBER
+    if isinstance(key, int):
+        return Structure("numbers", key, key)
+    kind, *rest = key
+    if kind == "dict":
+        return Structure(kind, (list(rest[0]), [of_key(part) for part in rest[1]]), key)
+    if kind != "fixed":
+        return Structure(kind, [of_key(part) for part in rest[0]], key)
+    if isinstance(rest[0], _Itself):
+        x = rest[0].get()
+    else:
+        what, x = rest[0]
+        x = x() if isinstance(x, weakref.ref) else x
+        if x is None and what is not type(None):
+            raise ReferenceError(f"a {what.__name__} among the arguments does not live any more")
+    return Structure(kind, x, key)
+
+
+def size(s: Structure) -> int:
+    """How many numbers a structure has."""
+    if s.kind in ("number", "numbers"):
+        return 1 if s.kind == "number" else int(s.parts)
+    return 0 if s.kind == "fixed" else sum([size(part) for part in (s.parts[1] if s.kind == "dict" else s.parts)])
+
+
 def flat(x: Any) -> list[Any]:
     """The numbers of x, in order."""
     numbers: list[Any] = []
