@@ -3,7 +3,7 @@
 In a rolled program each number computed has an address, though most stay in registers. Here those that are stored move
 together: the new place of a number is how many of those before it are used. A form of the indices can be kept for an
 address if the new places follow one, too; each is looked up in every iteration, so that nothing has to be proved.
-Where one does not, its array stays as it is.
+Where one does not, its array keeps all between the first number that is used and the last.
 
     form    an address in a step: of what it reads, or stores, or what it sets a counter to
     slot    where in the step the form stands
@@ -48,11 +48,14 @@ def compact(steps: list[Step], program: Rolled) -> list[Step]:
     """The same steps; they and the arrays of the program are changed."""
     counters = _counters(steps)
     for array, n in ((VALUES, program.values), (CONSTANTS, len(program.constants)), (TABLE, len(program.table))):
-        used = _used(array, n, steps, counters, program)
+        used = _used(array, n, steps, counters)
         before = [0, *accumulate(used)]
         forms = _moved(array, before, steps, counters)
-        if before[-1] == n or forms is None:
-            continue
+        if forms is None:
+            used = _between(used)
+            before = [0, *accumulate(used)]
+            forms = _moved(array, before, steps, counters)
+            assert forms is not None
         for x in _all(steps):
             _replace(x, {slot: forms[id(x), slot] for slot, _ in _forms(x, counters) if (id(x), slot) in forms})
         if array == VALUES:
@@ -65,7 +68,13 @@ def compact(steps: list[Step], program: Rolled) -> list[Step]:
     return steps
 
 
-def _used(array: str, n: int, steps: list[Step], counters: dict[str, str], program: Rolled) -> bytearray:
+def _between(used: bytearray) -> bytearray:
+    """All from the first used place to the last one: so they move by one and the same number."""
+    first, after = used.find(1), used.rfind(1) + 1
+    return bytearray(first) + b"\1" * (after - first) + bytearray(len(used) - after)
+
+
+def _used(array: str, n: int, steps: list[Step], counters: dict[str, str]) -> bytearray:
     """For each place of the array whether it is used: of the values, whether it is stored."""
     used = bytearray(n)
     for _, slot, form, variables in _uses(array, steps, counters):
@@ -150,7 +159,7 @@ class _Fit:
 
 def _move_entries(steps: list[Step], program: Rolled, before: list[int]) -> None:
     """The addresses in the table, as far as they are of values."""
-    moved = set()
+    moved: set[int] = set()
     for _, _, form, variables in _uses(TABLE, steps, {}, of=VALUES):
         at, length = form.place.number(variables), form.length.number(variables) if form.length else 1
         moved.update(range(at, at + length * form.step, form.step) if form.step else [at])
@@ -179,8 +188,8 @@ def _counters(steps: list[Step]) -> dict[str, str]:
     more = True
     while more:
         more = False
-        for name, form in moves:
-            joined = {name, *[other for other, _ in form.terms if other in names]}
+        for name, place in moves:
+            joined = {name, *[other for other, _ in place.terms if other in names]}
             arrays = {known[other] for other in joined & known.keys()}
             if arrays and not joined <= known.keys():
                 known.update(dict.fromkeys(joined, *arrays))

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from milligrad import files, ops
 from milligrad.compiler.compact import compact
-from milligrad.compiler.print_c import Precision, helpers, statements, table
+from milligrad.compiler.print_c import HELPERS, Precision, helpers, statements, table
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.roll import roll
 from milligrad.compiler.simplify import REFUSING, Graph, simplify
@@ -25,8 +25,7 @@ from milligrad.engine import Value
 from milligrad.nested import shape
 
 LINES = 40  # of a comment on one array, at most
-KEPT_NAMES = frozenset(
-    """
+WORDS = """
     auto break case char const continue default do double else enum extern float for goto if inline int long register
     restrict return short signed sizeof static struct switch typedef union unsigned void volatile while asm fortran
     alignas alignof and and_eq bitand bitor bool catch char16_t char32_t class compl constexpr const_cast decltype
@@ -39,10 +38,9 @@ KEPT_NAMES = frozenset(
     log1p log2 logb lrint lround main modf nan nearbyint nextafter pow remainder remquo rint round scalbn signbit sin
     sinh sqrt tan tanh tgamma trunc y0 y1 yn
 
-    arguments bce clamp constants exact exact_constants exact_table larger log_normal_cdf log1mexp log_of parameters
-    plain results sigmoid smaller softplus table work xlogy
-    """.split()
-)  # of C and C++, of their libraries, and of the file itself: no names for a function
+    arguments constants exact exact_constants exact_table parameters plain results table work
+"""
+TAKEN = frozenset([*WORDS.split(), *HELPERS])  # by C, C++, their libraries and the file itself: no names for a function
 
 
 class Files(NamedTuple):
@@ -55,8 +53,8 @@ class Files(NamedTuple):
 class Lowered:
     """The loops of a function, for one shape of its arguments; see `Compiled.lower`.
 
-    c_source, header:  the texts of the C file and its header, with the function's own name and dtype, and the numbers of
-                       captured Values in the file. `c` gives them in another form, and `save_c` writes them.
+    c_source, header:  the texts of the C file and its header, with the function's own name and dtype, and the numbers
+                       of captured Values in the file. `c` gives them in another form, and `save_c` writes them.
     """
 
     def __init__(
@@ -74,10 +72,10 @@ class Lowered:
                 "eval() of a module with Dropout before"
             )
         self._parameters = [*_parameters(trace, captured(trace.tape, need, [*outputs]))]
-        self._leaves = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
+        self._leaves: dict[Any, tuple[int, int]] = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
         self._leaves.update((x, (1, i)) for i, x in enumerate([x for _, xs in self._parameters for x in xs]))
         self._graph = simplify(trace.tape, outputs)
-        self._exact = simplify(trace.tape, outputs, exact=True) if _is_doubtful(trace, need, self._graph) else None
+        self._exact = simplify(trace.tape, outputs, exact="chain") if _is_doubtful(trace, need, self._graph) else None
 
     @property
     def c_source(self) -> str:
@@ -165,7 +163,7 @@ def identifier(name: str) -> str:
     z = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "f"
     if z[0].isdigit():
         z = f"f_{z}"
-    return f"{z}_" if z in KEPT_NAMES else z
+    return f"{z}_" if z in TAKEN else z
 
 
 # What the arrays hold.
@@ -284,9 +282,7 @@ class _Writer:
                 self._head(), "{",
                 f"    plain({given});",
                 f"    for (long i = 0; i < {len(lowered._graph.outputs)}; i++) {{",
-                "        if (results[i] - results[i] != 0.0) { /* NaN, or infinite: 0 times that may be in it */".replace(
-                    "0.0", self.precision.literal(0.0)
-                ),
+                self.precision.spelled("        if (results[i] - results[i] != 0.0) { /* NaN or infinite */"),
                 f"            exact({given});",
                 "            return;",
                 "        }",
@@ -338,7 +334,7 @@ class _Writer:
             *(_told("parameters", lowered._parameter_names) if self.takes_parameters else ()),
             *_told("results", [*layout("result", lowered._returned)]),
             f"{f'work[{name}_WORK]':24} scratch memory, {self.work} numbers; what it holds does not matter", "",
-            "The arrays must not overlap. Nothing is allocated or kept: calls with arrays of their own may run at once.",
+            "The arrays must not overlap. Nothing is allocated or kept: calls with other arrays may run at once.",
             "Outside of the domain of an operation, as for log(-1), a number is NaN or infinite.",
         ]  # fmt: skip
         return ["/*", *[f"   {_in_comment(line)}".rstrip() for line in lines], "*/"]

@@ -5,8 +5,8 @@
         const double z2 = 9.81 * z1;
         …
 
-Needs libm and nothing else. How the ops are spelled is told by ROWS, in double precision; `Precision` translates it into
-single. What stands around the statements, the file and its header, is written by `lowered.py`.
+Needs libm and nothing else. How the ops are spelled is told by ROWS, in double precision; `Precision` translates it
+into single. What stands around the statements, the file and its header, is written by `lowered.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from milligrad.compiler.registers import (
     Terms,
     sources_of,
 )
-from milligrad.engine import Op
 from milligrad.ops import BCE_FLOOR, LOG_2, LOG_EPSILON, LOG_SQRT_2_PI, NORMAL_TAIL
 
 
@@ -47,6 +46,8 @@ class Fold(NamedTuple):
     start: str
     take: str
 
+
+SUM = Fold("0.0", "{z} += {x}")
 
 # The same values and the same corners as in the table; outside of its domain a row gives NaN or an infinity.
 # fmt: off
@@ -89,9 +90,9 @@ ROWS: dict[str, str | Fold] = {
     "less":       "{0} < {1} ? 1.0 : 0.0",
     "less_equal": "{0} <= {1} ? 1.0 : 0.0",
     "equal":      "{0} == {1} ? 1.0 : 0.0",
-    "sum":        Fold("0.0", "{z} += {x}"),
-    "dot":        Fold("0.0", "{z} += {x}"),
-    "chain":      Fold("0.0", "{z} += {x}"),
+    "sum":        SUM,
+    "dot":        SUM,
+    "chain":      SUM,  # of products by HELPERS["product"]
     "prod":       Fold("1.0", "{z} *= {x}"),
     "max":        Fold("-INFINITY", "{z} = larger({z}, {x})"),
     "min":        Fold("INFINITY", "{z} = smaller({z}, {x})"),
@@ -155,6 +156,10 @@ HELPERS = {
         return NAN;
     return x > hi || lo > hi ? hi : x < lo ? lo : x;
 }""",
+    "product": """(double x, double y)
+{
+    return x == 0.0 || y == 0.0 ? 0.0 : x * y;
+}""",
     "larger": """(double x, double y)
 {
     return x > y || x != x ? x : y;
@@ -166,9 +171,7 @@ HELPERS = {
 }
 """The functions that rows call, by name, each from its arguments on; they come into a file that calls them."""
 
-LIBM = frozenset(
-    "acos asin atan cos cosh erf erfc exp expm1 fabs log log1p pow sin sinh sqrt tan tanh".split()
-)  # what ROWS and HELPERS call
+LIBM = r"acos|asin|atan|cosh|cos|erfc|erf|expm1|exp|fabs|log1p|log|pow|sinh|sin|sqrt|tanh|tan"  # what they call
 
 
 class Precision:
@@ -183,7 +186,7 @@ class Precision:
         if not self.single:
             return text
         text = re.sub(r"\bdouble\b", "float", text)
-        text = re.sub(rf"\b({'|'.join(sorted(LIBM, key=len, reverse=True))})\(", r"\1f(", text)
+        text = re.sub(rf"\b({LIBM})\(", r"\1f(", text)
         return re.sub(r"(?<![\w.])(\d+\.\d+(e[-+]?\d+)?|\d+e[-+]?\d+)", r"\1f", text)
 
     def literal(self, x: float) -> str:
@@ -235,7 +238,9 @@ def helpers(lines: Iterable[str], precision: Precision) -> list[str]:
     return found
 
 
-def statements(rolled: Rolled, steps: list[Step], leaves: Sequence[str], precision: Precision, prefix: str) -> list[str]:
+def statements(
+    rolled: Rolled, steps: list[Step], leaves: Sequence[str], precision: Precision, prefix: str
+) -> list[str]:
     """The lines of a function that runs the steps.
 
     leaves:  what the arrays of leaves are called
@@ -289,10 +294,10 @@ class _Printer:
             text = self.precision.spelled(row).format(*[self.source(y) for y in x.inputs])
         elif x.op is ops.logsumexp:
             text = self.logsumexp(x.name, x.terms)
-        elif row.take == "{z} += {x}" and all([t.length == ONE for t in x.terms]):
-            text = " + ".join(map(self.product, x.terms)) or self.precision.spelled(row.start)
+        elif row is SUM and all([t.length == ONE for t in x.terms]):
+            text = " + ".join([self.product(t, strong=x.op is ops.chain) for t in x.terms])
         else:
-            self.folded([(x.name, row)], x.terms)
+            self.folded([(x.name, row)], x.terms, x.op is ops.chain)
             if stored:
                 self.line(f"{stored} = {x.name};")
             return
@@ -332,12 +337,13 @@ class _Printer:
             at = f"{self.arrays[TABLE]}[{at}]"
         return f"{self.leaves[x.array] if isinstance(x.array, int) else self.arrays[x.array]}[{at}]"
 
-    def product(self, x: Terms, index: str = "") -> str:
-        """A term of a sum: the one with that index."""
+    def product(self, x: Terms, index: str = "", strong: bool = False) -> str:
+        """A term of a sum: the one with that index; if `strong`, 0 times anything is 0."""
         steps = [Linear(0, ((index, s),)) if index and s else None for s in x.steps]
-        return " * ".join([self.source(y, more) for y, more in zip(x.factors, steps, strict=True)])
+        factors = [self.source(y, more) for y, more in zip(x.factors, steps, strict=True)]
+        return f"product({', '.join(factors)})" if strong and len(factors) > 1 else " * ".join(factors)
 
-    def folded(self, folds: Sequence[tuple[str, Fold]], terms: Sequence[Terms]) -> None:
+    def folded(self, folds: Sequence[tuple[str, Fold]], terms: Sequence[Terms], strong: bool = False) -> None:
         """Declare a variable for each of the folds, and reduce the terms into it, from left to right."""
         for name, fold in folds:
             self.line(f"{self.precision.type} {name} = {self.precision.spelled(fold.start)};")
@@ -346,7 +352,7 @@ class _Printer:
             if index:
                 self.open(index, x.length)
             for name, fold in folds:
-                self.line(f"{self.precision.spelled(fold.take).format(z=name, x=self.product(x, index))};")
+                self.line(f"{self.precision.spelled(fold.take).format(z=name, x=self.product(x, index, strong))};")
             if index:
                 self.close()
 

@@ -205,7 +205,7 @@ class _Reader:
         return (array,), place
 
     def _reduction(self, op: Op, inputs: Places) -> None:
-        columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op is ops.dot else [inputs]
+        columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op in (ops.dot, ops.chain) else [inputs]
         terms = []
         for factors in zip(*columns):
             if len(factors) == 2 and factors[0] == ONE:

@@ -382,27 +382,26 @@ class Compiled:
         self, kind: str, arguments: Structure, given: list[Any], clock: Clock
     ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
         """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
-        with collector_paused():
-            with clock("trace"):
-                trace = Trace()
-                symbols = trace.input("arguments", len(given))
-                for symbol, x in zip(symbols, given):
-                    symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
-                outputs: list[Any] = []
-                learning: list[Value] = []
-                reads = Reads()
-                with trace.ending(), trace.running(), enable_grad(), recorded(reads):
-                    args, kwargs = nested(arguments, iter(symbols))
-                    result = self._f(*args, **kwargs)
-                    returned = structure(result, outputs, outputs=True)
-                    if kind in ("gradient", "value") and returned is not NUMBER:
-                        raise TypeError(
-                            f"{self.__name__}.value: expected a function that returns one number, "
-                            f"got {type(result).__name__}"
-                        )
-                    if kind == "gradient":
-                        outputs, learning = _with_gradient(trace, outputs[0], symbols)
-                        returned = structure(outputs, [], outputs=True)
+        with collector_paused(), clock("trace"):
+            trace = Trace()
+            symbols = trace.input("arguments", len(given))
+            for symbol, x in zip(symbols, given):
+                symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
+            outputs: list[Any] = []
+            learning: list[Value] = []
+            reads = Reads()
+            with trace.ending(), trace.running(), enable_grad(), recorded(reads):
+                args, kwargs = nested(arguments, iter(symbols))
+                result = self._f(*args, **kwargs)
+                returned = structure(result, outputs, outputs=True)
+                if kind in ("gradient", "value") and returned is not NUMBER:
+                    raise TypeError(
+                        f"{self.__name__}.value: expected a function that returns one number, "
+                        f"got {type(result).__name__}"
+                    )
+                if kind == "gradient":
+                    outputs, learning = _with_gradient(trace, outputs[0], symbols)
+                    returned = structure(outputs, [], outputs=True)
         return trace, reads, outputs, returned, learning
 
     # map
