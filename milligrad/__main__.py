@@ -1,4 +1,4 @@
-"""`python -m milligrad digits`, `xor`, `names` and `mnist`: networks trained from the command line, and `predict`.
+"""`python -m milligrad digits`, `xor`, `names` and `mnist`: networks to train at the command line; `predict`, `export`.
 
 Read it as an example. Each command makes its data and its network, and leaves the loop to a Trainer, which compiles it;
 with `--backend eager` it is the loop that anybody would write.
@@ -31,6 +31,7 @@ from milligrad import (
     Tanh,
     Trainer,
     __version__,
+    compile,
     manual_seed,
     no_grad,
 )
@@ -290,6 +291,33 @@ def save(model: Module, options: Namespace) -> None:
 
 def predict(options: Namespace) -> None:
     """Say what a model that was saved makes of new samples, or how it does on those that it did not learn from."""
+    what, model, seed = _saved(options)
+    options.lr = 0.0  # nothing is trained
+    options.seed = seed if options.seed is None or what == "digits" else options.seed  # of the split, for digits
+    if what == "names":
+        _predict_names(model, options)
+    elif what == "xor":
+        _print_xor(model, _samples(options, 2) or [x for x, _ in xor()])
+    else:
+        _predict_digits(model, options, what)
+
+
+def export(options: Namespace) -> None:
+    """Write a model that was saved as C: a file that needs nothing but libm, and its header."""
+    what, model, _ = _saved(options)
+    if options.c.suffix != ".c":
+        options.error(f"argument model.c: expected a name that ends in .c, got {options.c}")
+    inputs = {"digits": 64, "xor": 2, "names": CONTEXT, "mnist": 28 * 28}[what]
+    lowered = compile(model.eval(), backend="python").lower([0.0] * inputs)
+    try:
+        lowered.save_c(options.c, dtype=options.dtype, parameters=options.parameters)
+    except OSError as error:
+        options.error(f"argument model.c: {error}")
+    print(f"Saved to {options.c} and {options.c.with_suffix('.h')}, which tells how it is called")
+
+
+def _saved(options: Namespace) -> tuple[str, Module, int]:
+    """What --save wrote to the file `model`: of which command, the model, and the seed."""
     try:
         saved = json.loads(options.model.read_text(encoding="utf-8"))
         what, hidden, seed = saved["command"], saved["hidden"], whole(saved["seed"], "seed")
@@ -301,14 +329,7 @@ def predict(options: Namespace) -> None:
         options.error(f"argument model: {error}")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         options.error(f"argument model: {options.model}: expected a file that --save wrote: {error}")
-    options.lr = 0.0  # nothing is trained
-    options.seed = seed if options.seed is None or what == "digits" else options.seed  # of the split, for digits
-    if what == "names":
-        _predict_names(model, options)
-    elif what == "xor":
-        _print_xor(model, _samples(options, 2) or [x for x, _ in xor()])
-    else:
-        _predict_digits(model, options, what)
+    return what, model, seed
 
 
 def _predict_names(model: Module, options: Namespace) -> None:
@@ -372,7 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run what it asks for."""
     parser = ArgumentParser(prog=_program(), description="Networks of single numbers, trained before your eyes.")
     parser.add_argument("--version", action="version", version=f"milligrad {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist | predict")
+    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist | predict | export")
     add_command(commands, "digits", digits, "handwritten digits of 8 by 8 pixels", epochs=15, hidden=32, lr=0.1)
     add_command(commands, "xor", xor_problem, "the exclusive or", epochs=200, hidden=4, lr=0.2)
     command = add_command(commands, "names", names, "first names, letter by letter", epochs=5, hidden=64, lr=0.03)
@@ -384,8 +405,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="float32 on llvm only")
     add_predict(commands)
+    add_export(commands)
     options = parser.parse_args(arguments)
-    if options.command != "predict":
+    if options.command not in ("predict", "export"):
         _check(options)
     try:
         failure = options.run(options)
@@ -470,6 +492,19 @@ def add_predict(commands: Any) -> None:
     command.add_argument("--seed", type=int, help="what names are drawn with (default: that of the training)")
     add_backend(command)
     command.set_defaults(run=predict, command="predict", error=command.error)
+
+
+def add_export(commands: Any) -> None:
+    """The command that writes as C what others have saved."""
+    about = "a model that was saved as C, for small devices"
+    command: ArgumentParser = commands.add_parser("export", help=about, description=export.__doc__)
+    command.add_argument("model", type=Path, metavar="model.json", help="file that --save wrote")
+    command.add_argument("c", type=Path, metavar="model.c", help="file to write; its header, model.h, comes beside it")
+    command.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="double or float")
+    command.add_argument(
+        "--parameters", choices=["constants", "argument"], default="constants", help="in the file, or handed in"
+    )
+    command.set_defaults(run=export, command="export", error=command.error)
 
 
 if __name__ == "__main__":

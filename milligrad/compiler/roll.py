@@ -43,11 +43,15 @@ Places = tuple[int, ...]
 Instruction = tuple[int, Places]  # (number of the key, places)
 
 
-def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]], most: float = math.inf) -> Rolled | None:
-    """The program of the graph; `leaves` are the array and the place in it of each leaf that is no constant.
+def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
+    """The program of the graph; `leaves` are the array and the place in it of each leaf that is no constant."""
+    program = roll_within(graph, leaves, math.inf)
+    assert program is not None
+    return program
 
-    None if it has more than `most` statements; then the time that it takes is limited, too.
-    """
+
+def roll_within(graph: Graph, leaves: Mapping[Any, tuple[int, int]], most: float) -> Rolled | None:
+    """The same, or None if it has more than `most` statements; then the time that it takes is limited, too."""
     tables: frozenset[Any] = frozenset()
     best: tuple[int, _Reader] | None = None
     for _ in range(TRIES):
@@ -229,7 +233,7 @@ class _Reader:
         return (array,), place
 
     def _reduction(self, op: Reduction, inputs: Places) -> None:
-        columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op is ops.dot else [inputs]
+        columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op in (ops.dot, ops.chain) else [inputs]
         terms = []
         for factors in zip(*columns):
             if len(factors) == 2 and factors[0] == ONE:

@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import inspect
 import math
+import os
 import sys
 import threading
 import weakref
@@ -19,16 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, update_wrapper
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from milligrad.compiler import ir
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
-from milligrad.compiler.roll import roll
+from milligrad.compiler.roll import roll_within
 from milligrad.compiler.simplify import Graph, levels, simplify
-from milligrad.compiler.structure import NUMBER, Structure, flat, nested, packer, structure, unpacked
+from milligrad.compiler.structure import NUMBER, Structure, flat, nested, of_key, packer, size, structure, unpacked
 from milligrad.compiler.trace import Trace, captured, needed, total
 from milligrad.engine import (
     GradientWarning,
@@ -46,6 +47,9 @@ from milligrad.engine import (
 from milligrad.nn.reads import Reads, recorded
 from milligrad.places import warn
 from milligrad.random import plain
+
+if TYPE_CHECKING:
+    from milligrad.compiler.lowered import Lowered
 
 NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
 FLOATS = frozenset([float])
@@ -289,6 +293,47 @@ class Compiled:
             return self._map_list(rows)
         return self._map_buffer(rows)
 
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """The loops of f for arguments of this shape, to be written as C: `f.lower(x).c_source`, `.header`, `.save_c`.
+
+        f is traced, as in a call, and nothing is computed: only the shapes of the arguments matter.
+        """
+        given: list[Any] = []
+        arguments = structure((args, kwargs), given)
+        return self._lowered(arguments)
+
+    def _lowered(self, arguments: Structure) -> Lowered:
+        from milligrad.compiler.lowered import Lowered
+
+        with self._lock, collector_paused():
+            zeros: list[Any] = [0.0] * size(arguments)
+            trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
+            return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned)
+
+    def save_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dtype: str | None = None,
+        parameters: Literal["constants", "argument"] = "constants",
+    ) -> None:
+        """Write f as it was called last, for arguments of that shape, as a C file and its header; see `Lowered.c`.
+
+        path:        ends in .c; the function in it is called as the file is, and the header has the same name.
+        dtype:       "float64" for double, "float32" for float; by default as it was compiled.
+        parameters:  the captured numbers: "constants" in the file, as they are now, or an "argument".
+
+        Raises RuntimeError if it was not called yet: `f.lower(*example).save_c(path)` does without.
+        """
+        if self._last is None:
+            raise RuntimeError(
+                f"{self.__name__}: not called yet, so that the shapes of its arguments are not known: call it once, or "
+                f"write {self.__name__}.lower(*example).save_c(path)"
+            )
+        last = self._last
+        key = next(key for key, known in self._variants.items() if any([v is last for v in known]))
+        self._lowered(of_key(key[1])).save_c(path, dtype=dtype, parameters=parameters)
+
     def explain(self, full: bool = False) -> str:
         """What was made of the code in the last call: nodes, loops, the times of the passes. It fits a screen.
 
@@ -349,30 +394,34 @@ class Compiled:
     def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
         clock = Clock()
         with collector_paused():
-            with clock("trace"):
-                trace = Trace()
-                symbols = trace.input("arguments", len(given))
-                for symbol, x in zip(symbols, given):
-                    symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
-                outputs: list[Any] = []
-                learning: list[Value] = []
-                reads = Reads()
-                with trace.ending(), trace.running(), enable_grad(), recorded(reads):
-                    args, kwargs = nested(arguments, iter(symbols))
-                    result = self._f(*args, **kwargs)
-                    returned = structure(result, outputs, outputs=True)
-                    if kind in ("gradient", "value") and returned is not NUMBER:
-                        raise TypeError(
-                            f"{self.__name__}.value: expected a function that returns one number, "
-                            f"got {type(result).__name__}"
-                        )
-                    if kind == "gradient":
-                        outputs, learning = _with_gradient(trace, outputs[0], symbols)
-                        returned = structure(outputs, [], outputs=True)
-            return Variant(
-                arguments, trace, reads, outputs, returned, learning, kind,
-                self.backend, self.dtype, self.nonfinite, exact, clock,
-            )  # fmt: skip
+            traced = self._trace(kind, arguments, given, clock)
+            return Variant(arguments, *traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock)
+
+    def _trace(
+        self, kind: str, arguments: Structure, given: list[Any], clock: Clock
+    ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
+        """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
+        with collector_paused(), clock("trace"):
+            trace = Trace()
+            symbols = trace.input("arguments", len(given))
+            for symbol, x in zip(symbols, given):
+                symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
+            outputs: list[Any] = []
+            learning: list[Value] = []
+            reads = Reads()
+            with trace.ending(), trace.running(), enable_grad(), recorded(reads):
+                args, kwargs = nested(arguments, iter(symbols))
+                result = self._f(*args, **kwargs)
+                returned = structure(result, outputs, outputs=True)
+                if kind in ("gradient", "value") and returned is not NUMBER:
+                    raise TypeError(
+                        f"{self.__name__}.value: expected a function that returns one number, "
+                        f"got {type(result).__name__}"
+                    )
+                if kind == "gradient":
+                    outputs, learning = _with_gradient(trace, outputs[0], symbols)
+                    returned = structure(outputs, [], outputs=True)
+        return trace, reads, outputs, returned, learning
 
     # map
 
@@ -752,7 +801,7 @@ def in_order(
         return None
     with clock("roll"):
         places = {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)}
-        rolled = roll(graph, places, min(MOST, (len(graph) - len(graph.source)) / DENSE))
+        rolled = roll_within(graph, places, min(MOST, (len(graph) - len(graph.source)) / DENSE))
         if rolled is None:
             return None
         statements = len(list(rolled.statements()))

@@ -28,7 +28,10 @@ class Graph:
 
     source:   of a leaf, what it is: a float (a constant), a Value (captured) or a Symbol (an input)
     outputs:  the nodes asked for
+    exact:    whether 0 times anything is 0 in the chain rule, see `Builder`
     """
+
+    exact: bool | str = False
 
     def __init__(self) -> None:
         self.op: list[Op | None] = []
@@ -58,10 +61,9 @@ class Builder(Graph):
     """A Graph in the making, in which no two nodes are the same.
 
     exact:  whether a product of the chain rule is 0 if a factor is 0 even where the other is inf or NaN. It takes time,
-            so a program is only made this way once the other one has come to a result that is no number.
+            so a program is only made this way once the other one has come to a result that is no number. "chain" keeps
+            such sums of products as nodes of the op `chain`, for backends that have it.
     """
-
-    exact = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +119,7 @@ class Reader(Builder):
     doubtful:  for each node, whether it may be a NaN that eager code would have refused
     """
 
-    def __init__(self, exact: bool) -> None:
+    def __init__(self, exact: bool | str) -> None:
         self.doubtful = bytearray()
         super().__init__()
         self.exact = exact
@@ -230,7 +232,19 @@ def _chain(b: Any, xy: Inputs) -> Any:
     n = len(xy) // 2
     if not b.exact:
         return b.node(ops.dot, xy)
+    if b.exact == "chain":
+        return _products_of_doubt(b, xy)
     return b.node(ops.sum, tuple([b.strong_product(x, y) for x, y in zip(xy[:n], xy[n:])]))
+
+
+def _products_of_doubt(b: Builder, xy: Inputs) -> int | None:
+    """None, if there is a product with 0 that could be no number; without those that are 0 for sure."""
+    n = len(xy) // 2
+    pairs = [(x, y) for x, y in zip(xy[:n], xy[n:]) if b.constant(x) != 0.0 != b.constant(y)]
+    xs, ys = zip(*pairs) if pairs else ((), ())
+    if all([any([math.isfinite(b.constant(x) or math.inf) for x in pair]) for pair in pairs]):
+        return b.node(ops.dot, (*xs, *ys))
+    return b.node(ops.chain, (*xs, *ys)) if len(pairs) < n else None
 
 
 def _total(b: Any, xy: Inputs) -> Any:
@@ -268,12 +282,12 @@ RULES: dict[Op, Callable[[Builder, Inputs], int | None]] = {
 }
 
 
-def simplify(tape: Tape, outputs: Sequence[Any], exact: bool = False) -> Graph:
+def simplify(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Graph:
     """The graph of `outputs` (Symbols of the tape, Values or floats), simplified; for `exact` see `Builder`."""
     return flattened(shared(tape, outputs, exact))
 
 
-def shared(tape: Tape, outputs: Sequence[Any], exact: bool = False) -> Graph:
+def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Graph:
     """The nodes that the outputs need, each once, in the order in which they were traced."""
     builder = Reader(exact)
     need = needed(tape, list(outputs))
@@ -321,6 +335,7 @@ def flattened(graph: Graph) -> Graph:
     count = uses(graph)
     part_of_a_sum = _absorbed(graph, count)
     builder = Builder()
+    builder.exact = graph.exact
     number = [ONE] * len(graph)
     for i in _live(graph, count, part_of_a_sum):
         op = graph.op[i]

@@ -201,6 +201,27 @@ def unpacked(s: Structure, numbers: Any) -> Any:
     return nested(s, iter(numbers if type(numbers) is list else numbers.tolist()))
 
 
+def of_key(key: Any) -> Structure:
+    """The structure with that key. Raises ReferenceError if something fixed in it does not live any more."""
+    if key == "n":
+        return NUMBER
+    if isinstance(key, int):
+        return Structure("numbers", key, key)
+    kind, *rest = key
+    if kind == "dict":
+        return Structure(kind, (list(rest[0]), [of_key(part) for part in rest[1]]), key)
+    if kind != "fixed":
+        return Structure(kind, [of_key(part) for part in rest[0]], key)
+    if isinstance(rest[0], _Itself):
+        x = rest[0].get()
+    else:
+        what, x = rest[0]
+        x = x() if isinstance(x, weakref.ref) else x
+        if x is None and what is not type(None):
+            raise ReferenceError(f"a {what.__name__} among the arguments does not live any more")
+    return Structure(kind, x, key)
+
+
 def flat(x: Any) -> list[Any]:
     """The numbers of x, in order."""
     numbers: list[Any] = []
