@@ -164,8 +164,9 @@ class Machinery:
         )
         self._module = llvm.parse_assembly(self.source)
         if self.optimize:
-            options = llvm.create_pipeline_tuning_options(speed_level=3)
-            options.loop_vectorization = options.loop_unrolling = options.slp_vectorization = True
+            # Level 1: with level 3, vectors and unrolled loops a Kalman filter ran as fast, and took 332 ms, not 143.
+            options = llvm.create_pipeline_tuning_options(speed_level=1)
+            options.loop_vectorization = options.loop_unrolling = options.slp_vectorization = False
             builder = llvm.create_pass_builder(self._target, options)
             builder.getModulePassManager().run(self._module, builder)
         self._engine = llvm.create_mcjit_compiler(self._module, self._target)
