@@ -614,7 +614,7 @@ class Variant:
         self._inputs = {
             name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
         }
-        self._values = Array("values", len(self.captured), "leaf")
+        self._values = Array("captured", len(self.captured), "leaf")
         self._results = Array("results", self.width, "output", per_row)
         leaves = [Layout(a, inputs[name]) for name, a in self._inputs.items()]
         if self.captured:

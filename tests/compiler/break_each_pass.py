@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TESTS = [f"tests/compiler/test_{name}.py" for name in ("program", "simplify", "reroll", "samples", "fuse")]
+BY_LEVEL = ("program", "simplify", "reroll", "samples", "fuse")  # the passes, and their tests
+IN_ORDER = ("roll", "registers", "print_python", "print_llvm", "in_order")
 TESTS_FAILED = 1  # pytest's exit code; others mean that the tests did not run
 
 FAULTS = {
@@ -132,6 +133,119 @@ FAULTS = {
         "one factor": ("math.prod(read(x, i + j, loop.dims + segment.dims, s) for x in segment.factors)", "math.prod(read(x, i + j, loop.dims + segment.dims, s) for x in segment.factors[:1])"),
         "anywhere in memory": ("assert 0 <= at < x.array.size", ""),
     },
+    "roll": {
+        "two equal blocks are a loop": ("== [k for k, _ in z]:", "== [k for k, _ in y]:"),
+        "the third block in any steps": ("if _all(third, second, steps, 1):", "if True:"),
+        "one more iteration in any steps": ("if not _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):\n            return False\n", ""),
+        "one more iteration of any op": ("if len(body) != n - 1 - at or body[-1] != stack[-1][0] or tuple([k for k, _ in stack[at + 1 :]]) != body:", "if len(body) != n - 1 - at or body[-1] != stack[-1][0]:"),
+        "one iteration too few": ("(count + 1, *first))\n        return True", "(count, *first))\n        return True"),
+        "one iteration too many": ("steps, (3, *first))", "steps, (4, *first))"),
+        "steps backwards": ("steps = tuple([q - p for p, q in zip(first, second)])", "steps = tuple([p - q for p, q in zip(first, second)])"),
+        "places of the second iteration": ("steps, (3, *first))", "steps, (3, *second))"),
+        "steps of all places but the last": ("return all([p == q + count * s for p, q, s in zip(places, first, steps)])", "return all([p == q + count * s for p, q, s in zip(places[:-1], first, steps)] or [True])"),
+        "find no loops": ("while self._goes_on() or self._begins():", "while False:"),
+        "find loops once": ("while self._goes_on() or self._begins():\n            pass", "if not self._goes_on():\n            self._begins()"),
+        "forget where loops were": ("while self.places_of_loops and self.places_of_loops[-1] >= len(self.stack):\n            self.places_of_loops.pop()", "pass"),
+        "outputs are numbers computed": ("self.values += key[0] is not None", "self.values += 1"),
+        "one nearer": ("return \"v\", self.values - self.address[x]", "return \"v\", self.values - self.address[x] - 1"),
+        "entries one off": ("self.table.append(self.values - place)", "self.table.append(self.values - place + 1)"),
+        "entries are distances": ("self.table.append(self.values - place)", "self.table.append(place)"),
+        "one constant for all": ("self.constants.append(place)\n            elif (signature, j)", "self.constants[:0] = [place]\n            elif (signature, j)"),
+        "constants of a run: the first for all": ("self.constants += [term[j][1] for term in terms[k : k + count]]", "self.constants += [terms[k][j][1] for term in terms[k : k + count]]"),
+        "runs of any steps": ("if steps is not None and new != steps:\n                break", ""),
+        "runs of any kinds": ("while end < n and [kind for kind, _ in terms[end]] == kinds:", "while end < n and len(terms[end]) == len(kinds):"),
+        "the factor of ones is forgotten": ("factors = factors[::-1]", "factors = factors[:1]"),
+        "a sum term by term starts anew": ("so_far = [((\"v\",), (0,))] if j else []", "so_far = []"),
+        "no tables": ("more = irregular(reader)", "more = frozenset()"),
+        "everything a table": ("if len(places) >= OFTEN and written[op] > FEW and written[op] * 8 >= len(places):", "if True:"),
+        "the longest program": ("if best is None or found < best[0]:", "if best is None or found > best[0]:"),
+        "counts stay as they are in the first iteration": ("loop = self.stack.loops.get(k)\n        if loop:\n            body, own = loop\n            count, inner = place(),", "loop = self.stack.loops.get(k)\n        if loop:\n            body, own = loop\n            count, inner = place()._replace(steps=(0,) * len(steps)),"),
+        "steps of the inner loop first": ("inner = place(), [*steps, [*own]]", "inner = place(), [[*own], *steps]"),
+    },
+    "registers": {
+        "carried too late": ("later = Linear(place.constant + place.step(outer.loop.index), place.terms)", "later = Linear(place.constant + 2 * place.step(outer.loop.index), place.terms)"),
+        "carried too early": ("later = Linear(place.constant + place.step(outer.loop.index), place.terms)", "later = place"),
+        "carried from the second iteration on": ("first = Linear(place.constant, tuple(", "first = Linear(place.constant + place.step(loop.index), tuple("),
+        "carried from another loop's start": ("tuple([t for t in place.terms if t[0] != loop.index])", "()"),
+        "names of the iteration before": ("if outer.loop and place.step(outer.loop.index):", "if outer.loop:"),
+        "sizes of an iteration without inner loops": ("return {c: s and (s * x.count.base if fixed else None)", "return {c: s and (s if fixed else None)"),
+        "triangles have fixed sizes": ("fixed = not any(x.count.steps)", "fixed = True"),
+        "counters that stand still": ("for c, name in running.items():\n            loop.body.append(Set(name, end[c]))", ""),
+        "counters start at 0": ("scope.steps.append(Let(running[c], counters[c]))", "scope.steps.append(Let(running[c], Linear()))"),
+        "after a loop as before it": ("after[c] = counters[c].plus(loop.count, size)", "after[c] = counters[c]"),
+        "after a loop one iteration further": ("after[c] = counters[c].plus(loop.count, size)", "after[c] = counters[c].plus(loop.count, size).plus(Linear(size))"),
+        "an inner loop of an unknown size is stepped over": ("if size is None:\n                    break", "if size is None:\n                    continue"),
+        "runs of unknown lengths use no constants": ("if own and any(run.length.steps):\n                    n = None\n                    break", ""),
+        "runs use one constant": ("counters[CONSTANTS] = place.plus(count or Linear(1))", "counters[CONSTANTS] = place.plus(Linear(1))"),
+        "runs use one entry": ("counters[TABLE] = place.plus(count or Linear(1))", "counters[TABLE] = place.plus(Linear(1))"),
+        "entries one off": ("return Entry(VALUES if x.array is None else x.array, place)", "return Entry(VALUES if x.array is None else x.array, place.plus(Linear(1)))"),
+        "entries of leaves are of the first": ("return Entry(VALUES if x.array is None else x.array, place)", "return Entry(VALUES if x.array is None else 0, place)"),
+        "runs of computed numbers go the other way": ("-s if isinstance(y, Back) else s", "s"),
+        "runs of constants stand still": ("[1 if isinstance(y, (Next, LookedUp)) else", "["),
+        "one further back": ("place = here.plus(self._affine(x.distance), -1)", "place = here.plus(self._affine(x.distance), -1).plus(Linear(-1))"),
+        "outputs on top of each other": ("counters[OUTPUTS] = counters[OUTPUTS].plus(Linear(1))", "pass"),
+        "load what is not computed yet": ("return not ahead.terms and ahead.constant < 0", "return True"),
+        "load what may be computed next": ("return not ahead.terms and ahead.constant < 0", "return not ahead.terms and ahead.constant < 1"),
+        "load whatever its index": ("if cell.place.step(scope.loop.index) or any([name[0] == \"n\" for name, _ in cell.place.terms]):", "if any([name[0] == \"n\" for name, _ in cell.place.terms]):"),
+        "load whatever its counter": ("if cell.place.step(scope.loop.index) or any([name[0] == \"n\" for name, _ in cell.place.terms]):", "if cell.place.step(scope.loop.index):"),
+        "load one place for all": ("known = target.names.get(cell)", "known = next(iter([x for c, x in target.names.items() if isinstance(c, Cell)]), None)"),
+        "load nothing before a loop": ("while target.loop is not None and self._is_fixed(cell, target):", "while False:"),
+        "constants are all the first": ("equal = {cell: float(*texts) for cell, texts in found.items() if len(texts) == 1}", "equal = {cell: float(min(texts)) for cell, texts in found.items()}"),
+        "0 and -0 are equal constants": ("set()).update(map(repr, numbers))", "set()).update(repr(x + 0.0) for x in numbers)"),
+        "the last constant may differ": ("program.constants[number : number + count * step : step]", "program.constants[number : number + (count - 1) * step : step]"),
+        "no constants are equal": ("if len(texts) == 1}", "if False}"),
+        "drop stores that the last iteration reads": ("read[number : number + (count - 1) * step + 1 : step] = b\"\\1\" * count", "read[number : number + (count - 2) * step + 1 : step] = b\"\\1\" * (count - 1)"),
+        "drop what is read backwards": ("number, step = number + (count - 1) * step, -step", "step = -step"),
+        "drop what is read by a table": ("read[p] = 1", "pass"),
+        "drop what is stored in the last iterations": ("any(read[number : number + count * step : step] if step else [read[number]])", "read[number]"),
+        "drop what loops start from": ("if isinstance(first, (Cell, Entry)):", "if False:"),
+        "drop what runs read but the first": ("yield source, at, step, many.number(now)", "yield source, at, step, 1"),
+        "drop what runs in loops read but in the first": ("for i in range(count):\n                        now[index] = i\n                        yield source, source.place.number(now)", "for i in range(1):\n                        now[index] = i\n                        yield source, source.place.number(now)"),
+        "drop no stores": ("x.store = None", "pass"),
+        "the first iteration of all loops stands for all": ("for i in range(count):\n                variables[x.index] = i\n                yield from", "for i in range(1):\n                variables[x.index] = i\n                yield from"),
+    },
+    "print_python": {
+        "one iteration too few": ("self.line(f\"for {x.index} in range({place(x.count)}):\")", "self.line(f\"for {x.index} in range({place(x.count)} - 1):\")"),
+        "carried one after the other": ("self.line(f\"{', '.join(x.carried)} = {', '.join(after)}\")", "[self.line(f\"{a} = {b}\") for a, b in zip(x.carried, after)]"),
+        "nothing is carried": ("if x.carried:\n            after", "if False:\n            after"),
+        "what is used twice is written once": ("if x.store is None and self.uses[x.name] == 1 and", "if x.store is None and"),
+        "what is stored is written elsewhere": ("if x.store is None and self.uses[x.name] == 1 and", "if self.uses[x.name] == 1 and"),
+        "used in an inner loop is used once": ("uses[y.name] += 1 if home.get(y.name) == body else 2", "uses[y.name] += 1"),
+        "carried names are not used": ("for _, after in x.carried.values():\n                    uses[after] += 2", ""),
+        "entries are places": ("return Expr(f\"{self.array(x.array)}[table[{place(x.place)}]]\")", "return Expr(f\"{self.array(x.array)}[{place(x.place)}]\")"),
+        "slices one too short": ("{place(x.place.plus(count, step))}:{step}]", "{place(x.place.plus(count, step).plus(Linear(-1)))}:{step}]"),
+        "slices that go down start one lower": (":{first} + 1:{-step}][::-1]", ":{first}:{-step}][::-1]"),
+        "slices that go down go up": (":{first} + 1:{-step}][::-1]", ":{first} + 1:{-step}]"),
+        "one number once": ("text = f\"[{array}[{first}]] * ({place(count)})\"", "text = f\"[{array}[{first}]]\""),
+        "slices of places": ("return f\"[{self.array(x.array)}[k] for k in {text}]\"", "return text"),
+        "sums start anew": ("else f\"sum({runs}, {total.text})\"", "else f\"sum({runs})\""),
+        "the first factor": ("return parts[0] if len(parts) == 1 else f\"map(mul", "return parts[0] if parts else f\"map(mul"),
+        "all rows are the first": ("self.line(f\"{a.name} = {a.name}_rows[s]\")", "self.line(f\"{a.name} = {a.name}_rows[0]\")"),
+        "all rows to the first": ("if self.outputs.per_sample else x.place", "if False else x.place"),
+        "exact code refuses": ("form = None if self.ieee and op in REFUSING else FORMS.get(op.name)", "form = FORMS.get(op.name)"),
+        "exact functions refuse": ("value = unrefusing(op) if self.ieee and op in REFUSING else op.value", "value = op.value"),
+        "ops of one name are one": ("while self.globals.setdefault(f\"{name}_\", value) is not value and self.globals[f\"{name}_\"] != value:\n            name += \"_\"", "self.globals.setdefault(f\"{name}_\", value)"),
+        "coefficients are 1": ("name if k == 1 else f\"{k} * {name}\"", "name"),
+    },
+    "print_llvm": {
+        "one iteration too many": ("index, carried = self.code.open(0, self.index(x.count).name, 1, True, firsts)", "index, carried = self.code.open(0, self.index(x.count.plus(Linear(1))).name, 1, True, firsts)"),
+        "carried as it was": ("after = [self.names[z] for _, z in x.carried.values()]", "after = [self.names[z] for z in x.carried]"),
+        "counters start anew after a loop": ("last = self.code.close(after)\n        self.names.update(zip(chain(x.carried, counters), last))", "self.code.close(after)"),
+        "counters that stand still": ("def _set(self, x: Set) -> None:\n        self.names[x.name] = self.index(x.to)", "def _set(self, x: Set) -> None:\n        pass"),
+        "coefficients are 1": ("y = i if k == 1 else", "y = i if k else"),
+        "no constant in a place": ("if z is None or not x.constant:", "if z is None or True:"),
+        "computed numbers are loaded before the loop": ("if x.array != VALUES:\n            return self.code.emit", "if True:\n            return self.code.emit"),
+        "entries are places": ("at = self.code.emit(\"sext i32 {} to i64\", (entry,), \"i64\")", "pass"),
+        "runs stand still": ("(k,), \"i64\") if step else None))", "(k,), \"i64\") if False else None))"),
+        "runs go up by 1": ("f\"mul nsw i64 {{}}, {step}\"", "\"mul nsw i64 {}, 1\""),
+        "the terms before a run are forgotten": ("firsts = [self.code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]\n                index", "firsts = [self.code.num(f.identity) for f in folds]\n                index"),
+        "one number less in a short run": ("for k in range(x.length.constant):", "for k in range(x.length.constant - 1):"),
+        "the first factor": ("x = factors[0] if len(factors) == 1 else factors[0] * factors[1]", "x = factors[0]"),
+        "folds are sums": ("if fold is not FOLDS[\"sum\"]:\n            return fold.take((0, None), z, factors)", ""),
+        "all rows are the first": ("%o{k} = mul i64 %i, {a.size}", "%o{k} = mul i64 0, {a.size}"),
+        "numbers are not stored": ("if x.store is not None:\n            self.code.store", "if False:\n            self.code.store"),
+        "constants are the values": ("self.layout.values if array == VALUES else self.layout.constants", "self.layout.values"),
+    },
 }  # fmt: skip
 
 
@@ -154,14 +268,14 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as name:
         if not broken_copy(Path(name), file, old, new):
             return "STALE", f"not once in {file}.py: {old!r}"
-        first = [t for t in TESTS if file in t]
+        passes = IN_ORDER if file in IN_ORDER else BY_LEVEL
+        names = sorted(passes, key=lambda name: name != file)  # those of the pass itself first
         process = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),
                 "-p",
                 "no:cacheprovider",
-                *first,
-                *TESTS,
+                *[f"tests/compiler/test_{name}.py" for name in names],
             ],
             cwd=name,
             env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -170,7 +284,9 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
         )
     lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
     failed = [line.partition(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    crashed = process.returncode < 0  # native code that writes anywhere
     word = {TESTS_FAILED: "caught", 0: "SURVIVED"}.get(process.returncode, f"NOT RUN ({process.returncode})")
+    word = "caught" if crashed else word
     return word, (failed or lines or ["no output"])[-1].removeprefix("FAILED tests/compiler/")
 
 

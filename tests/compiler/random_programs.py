@@ -1,13 +1,14 @@
 """Random programs: do all ways to compute and to differentiate them give the same numbers?
 
-    python tests/compiler/random_programs.py [--minutes 10] [--seed 0] [--backends python,llvm]
+    python tests/compiler/random_programs.py [--minutes 10] [--seed 0] [--backends python,llvm] [--order]
 
 A program is Python code, written by chance: a function g of a list of numbers, which uses captured Values w besides
 it, in loops over one index, two and triangles, time stepping, permutations, lists changed in place, helper functions,
 conditions, reductions of slices, constants 0 and 1, branches on indices. Its result is nested in lists, tuples and
 dicts; f is a weighted sum of it. `failure` compares plain floats with `math` alone, the eager engine, compiled code,
 every way to differentiate, and finite differences, at a random point and at one of many 0s, 1s and equal numbers. The
-run prints every program that fails, and exits with 1.
+run prints every program that fails, and exits with 1. With `--order` every program keeps the order of its loops,
+which short ones do not do otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import milligrad as mg
 from milligrad import Value, compile, ops
+from milligrad.compiler import run
 from milligrad.engine import topological_order
 from milligrad.transforms import grad, hvp, jacobian, jvp, value_and_grad
 
@@ -452,7 +454,11 @@ def main() -> int:
     options.add_argument("--minutes", type=float, default=1.0)
     options.add_argument("--seed", type=int, default=0, help="where to start")
     options.add_argument("--backends", default="python,llvm")
+    options.add_argument("--order", action="store_true", help="compile every program with its loops in order")
     given = options.parse_args()
+    if given.order:
+        run.DEEP = run.MANY = run.DENSE = 0
+        run.MOST = 10**9
     stop, seed = time.monotonic() + 60 * given.minutes, given.seed
     count = {"": 0, "refused": 0, "large": 0, "FAILED": 0}
     while time.monotonic() < stop:

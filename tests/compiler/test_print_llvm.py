@@ -1,0 +1,78 @@
+"""Rolled programs as LLVM code: any function against the eager engine, in both dtypes."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("llvmlite")
+
+from milligrad import compile, ops, value_and_grad
+from milligrad.engine import Op
+from tests.compiler.graphs import eager, functions
+from tests.compiler.random_programs import numbers
+from tests.compiler.rolled import assert_close, forced, in_order  # noqa: F401
+
+
+@settings(deadline=None, max_examples=12)
+@given(functions(most_steps=4), st.sampled_from(["float64", "float32"]))
+def test_any_function(f, dtype):
+    with pytest.MonkeyPatch.context() as patch:
+        forced(patch)
+        found = compile(f.values, backend="llvm", dtype=dtype)(*f.point)
+    assert_close(found, eager(f.values, f.point), 1e-12 if dtype == "float64" else 1e-3)
+
+
+@settings(deadline=None, max_examples=8)
+@given(functions(most_steps=3))
+def test_any_gradient(f):
+    with pytest.MonkeyPatch.context() as patch:
+        forced(patch)
+        found = compile(value_and_grad(f.total, argnums=tuple(range(len(f.point)))), backend="llvm")(*f.point)
+    assert_close(numbers(found), eager(f.derivatives, f.point)[: 1 + sum(map(len, f.point))], 1e-11)
+
+
+def test_runs_of_every_kind(in_order):  # noqa: F811
+    """Up, down, the same number again; short ones without a loop, long ones with; of tables, constants and names."""
+    places = [7, 3, 11, 0, 5, 9, 1, 10, 2, 8, 4, 6]
+    weights = [0.1 * k - 0.3 for k in range(12)]
+
+    def f(x):
+        z = [ops.sin(a) for a in x]
+        return [
+            ops.dot(z[::-1], x), ops.dot(z[1::2], x[6:]), ops.dot(z, [x[3]] * 12), ops.dot(x[::-2], z[::2]),
+            ops.max(z[:5][::-1]), ops.dot(z, [0.5] * 12), ops.logsumexp(x[4:]), ops.dot(z, weights),
+            ops.dot([z[k] for k in places], weights), *[ops.dot([z[k]] * 12, x) for k in range(12)],
+            *[ops.dot(z[: k + 1], weights[: k + 1]) for k in range(12)], ops.prod(z[2:9]), ops.min(z),
+        ]  # fmt: skip
+
+    x = [math.sin(3 * k) for k in range(12)]
+    assert_close(compile(f, backend="llvm")(x), eager(f, [x]))
+
+
+def test_counters_of_nested_triangles(in_order):  # noqa: F811
+    """The counter of an inner loop starts where that of the outer one stands, and hands it back."""
+
+    def f(x):
+        z = ops.exp(x[0])
+        for i in range(3, 8):
+            y = [ops.sin(z * x[j]) for j in range(i)]
+            for j in range(i):
+                for k in range(j):
+                    z = z + ops.cos(y[j] * x[k]) / 50
+        return z
+
+    x = [math.sin(3 * k) for k in range(12)]
+    assert_close([compile(f, backend="llvm")(x), compile(f, backend="python")(x)], eager(lambda x: [f(x)], [x]) * 2)
+
+
+def test_an_op_of_ones_own_is_refused(in_order):  # noqa: F811
+    third = Op("third", lambda x: x / 3, lambda z, x: (1 / 3,), "third({})", "A third of x.")
+
+    def f(x):
+        return third(ops.sin(x))
+
+    with pytest.raises(NotImplementedError, match="third"):
+        compile(f, backend="llvm")(1.0)
+    assert compile(f, backend="python")(1.0) == pytest.approx(math.sin(1.0) / 3, rel=1e-14)
