@@ -307,7 +307,11 @@ def export(options: Namespace) -> None:
     if options.c.suffix != ".c":
         options.error(f"argument model.c: expected a name that ends in .c, got {options.c}")
     inputs = {"digits": 64, "xor": 2, "names": CONTEXT, "mnist": 28 * 28}[what]
-    lowered = compile(model.eval(), backend="python").lower([0.0] * inputs)
+
+    def network(sample: list[Any]) -> Any:
+        return model([sample])[0]
+
+    lowered = compile(network, backend="python").lower([0.0] * inputs)
     try:
         lowered.save_c(options.c, dtype=options.dtype, parameters=options.parameters)
     except OSError as error:

@@ -373,11 +373,12 @@ ONE = Linear(1)
 
 
 def place(x: Linear) -> str:
-    """The form as text."""
-    parts = [name if k == 1 else f"{k} * {name}" for name, k in sorted(x.terms, key=lambda term: term[1] < 0)]
+    """The form as text: what is subtracted last."""
+    parts = [(k, name if abs(k) == 1 else f"{abs(k)} * {name}") for name, k in x.terms]
     if x.constant or not parts:
-        parts.append(str(x.constant))
-    return " + ".join(parts).replace("+ -", "- ")
+        parts.append((x.constant, str(abs(x.constant))))
+    (k, first), *rest = sorted(parts, key=lambda part: part[0] < 0)
+    return "".join(["-" * (k < 0), first, *[f" {'-' if k < 0 else '+'} {text}" for k, text in rest]])
 
 
 def _all_steps(steps: list[Step]) -> Iterator[Step]:
