@@ -577,7 +577,7 @@ def test_export_writes_what_was_saved_as_c(few_names, capsys, tmp_path, command)
 
     model = command_line.NETWORKS[command](4)
     model.load_state_dict(json.loads(file.read_text())["state_dict"])
-    x = [float((3 * i + 1) % 7) for i in range(size["ARGUMENTS"])]
+    x = [(3 * i + 1) % 7 for i in range(size["ARGUMENTS"])]
     want = [z.data for z in model([x])[0]]
     library = tmp_path / "net.so"
     cc = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-shared", "-fPIC"]
