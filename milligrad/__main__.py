@@ -60,6 +60,13 @@ NETWORKS = {
     ),
     "mnist": lambda hidden: Sequential(Linear(28 * 28, hidden), ReLU(), Linear(hidden, 10)),
 }
+MEANINGS = {  # of the numbers that go in and come out, as C code tells them
+    "digits": "sample: 8 rows of 8 pixels, from 0 (paper) to 1 (ink). result: a logit for each digit.",
+    "xor": "sample: two numbers, 0 or 1. result: the logit of their exclusive or.",
+    "names": "sample: three letters, a is 0 and z is 25; 26 stands before the first letter and after the last one.\n"
+    "result: the logit of each letter to come, and of the end.",
+    "mnist": "sample: 28 rows of 28 pixels, from 0 (paper) to 1 (ink). result: a logit for each digit.",
+}
 
 
 def digits(options: Namespace) -> str:
@@ -311,6 +318,7 @@ def export(options: Namespace) -> None:
     def network(sample: list[Any]) -> Any:
         return model([sample])[0]
 
+    network.__doc__ = MEANINGS[what]
     lowered = compile(network, backend="python").lower([0.0] * inputs)
     try:
         lowered.save_c(options.c, dtype=options.dtype, parameters=options.parameters)

@@ -573,6 +573,7 @@ def test_export_writes_what_was_saved_as_c(few_names, capsys, tmp_path, command)
     main(["export", str(file), str(tmp_path / "net.c"), "--dtype", "float32"])
     assert capsys.readouterr().out.startswith(f"Saved to {tmp_path / 'net.c'} and {tmp_path / 'net.h'}")
     header = (tmp_path / "net.h").read_text()
+    assert command_line.MEANINGS[command].replace("\n", "\n   ") in header
     size = {what: int(n) for what, n in re.findall(r"#define NET_(\w+) (\d+)", header)}
 
     model = command_line.NETWORKS[command](4)
