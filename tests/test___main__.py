@@ -592,20 +592,45 @@ def test_export_writes_what_was_saved_as_c(few_names, capsys, tmp_path, command)
     assert f"#define NET_PARAMETERS {count}\n" in (tmp_path / "net.h").read_text()
 
 
+def test_export_of_a_function_in_a_file(capsys, tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text(
+        "from milligrad import compile, sin, value_and_grad\n"
+        "def swing(x, rest):\n    return sin(x) * rest[0] + rest[1]\n"
+        "gradient = compile(value_and_grad(swing), backend='python')\n"
+    )
+    for name, results in ("swing", 1), ("gradient", 2):
+        main(["export", f"{code}:{name}", str(tmp_path / f"{name}.c"), "--example", "-1.5", "[1, 2.0]"])
+        assert "arguments[1 .. 2]        rest[2]\n" in (tmp_path / f"{name}.c").read_text()
+        assert f"RESULTS {results}\n" in (tmp_path / f"{name}.h").read_text()
+
+
 def test_export_says_what_is_wrong(capsys, tmp_path):
-    file = tmp_path / "model.json"
+    file, code = tmp_path / "model.json", tmp_path / "code.py"
+    code.write_text("from milligrad import nn\ndef f(x):\n    return nn.Dropout()(x)\n")
     main(["xor", "--epochs", "1", "--save", str(file), "--backend", "eager"])
     for arguments, complaint in (
-        ([], "the following arguments are required: model.json, model.c"),
+        ([], "the following arguments are required: model, model.c"),
         ([str(file)], "the following arguments are required: model.c"),
         (["no.json", "model.c"], "argument model: [Errno 2] No such file or directory: 'no.json'"),
         ([__file__, "model.c"], "test___main__.py: expected a file that --save wrote"),
         ([str(file), "model.txt"], "argument model.c: expected a name that ends in .c, got model.txt"),
         ([str(file), str(tmp_path / "no" / "model.c")], "argument model.c: [Errno 2] No such file or directory"),
         ([str(file), "model.c", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (
+            [str(file), "model.c", "--example", "1"],
+            "argument --example: expected none for a model that was",
+        ),
+        (["no.py:f", "model.c"], "argument model: [Errno 2] No such file or directory: "),
+        ([f"{code}:g", "model.c"], f"argument model: expected the name of a function in {code}, got 'g'"),
+        (
+            [f"{code}:f", "model.c", "--example", "x"],
+            "argument --example: expected numbers and lists of",
+        ),
+        ([f"{code}:f", "model.c", "--example", "[1, 2]"], "argument model: f: draws random numbers"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["export", *arguments])
         told = capsys.readouterr().err
         assert stop.value.code == 2 and "usage: python -m milligrad export " in told and complaint in told
-    assert [*tmp_path.iterdir()] == [file]
+    assert {*tmp_path.iterdir()} == {file, code}
