@@ -1,7 +1,7 @@
 """A step of training as a function of numbers, which can be lowered to C: `Trainer.save_c`.
 
-It is what a Trainer does with a batch, the loss, its gradient, clipping and the optimizer's rule, but it changes nothing:
-new parameters and what the optimizer remembers are results.
+It is what a Trainer does with a batch, the loss, its gradient, clipping and the optimizer's rule, but it changes
+nothing: new parameters and what the optimizer remembers are results.
 """
 
 from __future__ import annotations
