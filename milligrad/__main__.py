@@ -312,7 +312,7 @@ def predict(options: Namespace) -> None:
 
 
 def export(options: Namespace) -> None:
-    """Write a model that was saved, or a function of a Python file, as C: a file that needs no other, and its header."""
+    """Write a model that was saved, or a function of a Python file, as C: a file that needs libm, and its header."""
     if options.c.suffix != ".c":
         options.error(f"argument model.c: expected a name that ends in .c, got {options.c}")
     f, example = _function_of_file(options) if ".py:" in f"{options.model}" else _saved_network(options)
