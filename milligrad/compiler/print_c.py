@@ -37,6 +37,7 @@ from milligrad.compiler.registers import (
     Terms,
     sources_of,
 )
+from milligrad.engine import NONE
 from milligrad.ops import BCE_FLOOR, LOG_2, LOG_EPSILON, LOG_SQRT_2_PI, NORMAL_TAIL
 
 
@@ -285,8 +286,8 @@ class _Printer:
 
     def _assign(self, x: Assign) -> None:
         stored = f"work[{place(x.store)}]" if x.store is not None else ""
-        row = ROWS.get(x.op.name)
-        if row is None or ops.TABLE.get(x.op.name) is not x.op:
+        row = "NAN" if x.op is NONE else ROWS.get(x.op.name)
+        if row is None or (x.op is not NONE and ops.TABLE.get(x.op.name) is not x.op):
             raise NotImplementedError(f"C code has no op {x.op.name!r}: write it with milligrad's own functions")
         if isinstance(row, str):
             if x.op is ops.power and isinstance(x.inputs[1], float):

@@ -19,6 +19,7 @@ from milligrad.compiler.lowered import TAKEN, identifier
 from milligrad.compiler.print_c import ROWS
 from milligrad.compiler.structure import flat
 from milligrad.engine import Op, Reduction
+from tests.compiler.random_programs import Example
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 CC = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1"]
@@ -335,6 +336,28 @@ int main(void)
         subprocess.run([compiler, *options, "-o", "main", f"main.{ending}", "model.o", "-lm"], cwd=tmp_path, check=True)
         told = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
         assert told == "6.75 3\n"
+
+
+@needs_cc
+def test_random_programs(tmp_path):
+    """Values and gradients of 40 of them, at points of zeros, too, as Python's exact code has them."""
+    examples = [Example(seed) for seed in range(1000, 1040)]
+    programs = [value_and_grad(example.functions()[0]) for example in examples]
+    lowered = [compile(f, backend="python").lower(e.points[0]) for f, e in zip(programs, examples, strict=True)]
+    files = [x.c(f"f{k}") for k, x in enumerate(lowered)]
+    for k, (source, _) in enumerate(files):
+        (tmp_path / f"f{k}.c").write_text(source)
+    sources = [f"f{k}.c" for k in range(len(files))]
+    subprocess.run([*CC, "-shared", "-fPIC", "-o", "all.so", *sources, "-lm"], cwd=tmp_path, check=True)
+    library = ctypes.CDLL(str(tmp_path / "all.so"))
+    for k, (example, f, (_, header)) in enumerate(zip(examples, programs, files, strict=True)):
+        size = sizes(header)
+        for x in example.points:
+            want = flat(list(compile(f, backend="python", nonfinite="allow")(x)))
+            results, work = (ctypes.c_double * size["RESULTS"])(), (ctypes.c_double * size["WORK"])()
+            getattr(library, f"f{k}")((ctypes.c_double * len(x))(*x), results, work)
+            largest = max([abs(y) for y in want if math.isfinite(y)], default=0.0)
+            agree(list(results), want, 1e-9 * max(1.0, largest))
 
 
 # ── What is captured, and what is told ───────────────────────────────────────────────────────────────────────────
