@@ -11,10 +11,12 @@ import os
 import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from ast import literal_eval
 from collections.abc import Sequence
 from math import isfinite, isnan, isqrt
 from pathlib import Path
 from random import Random
+from runpy import run_path
 from string import ascii_lowercase as LETTERS
 
 from milligrad import (
@@ -35,6 +37,7 @@ from milligrad import (
     manual_seed,
     no_grad,
 )
+from milligrad.compiler import Compiled
 from milligrad.data import TensorDataset, load_digits, load_mnist, load_names, random_split, xor
 from milligrad.expected import whole
 from milligrad.files import replace
@@ -59,6 +62,13 @@ NETWORKS = {
         Embedding(END + 1, 8), Flatten(), Linear(8 * CONTEXT, hidden), Tanh(), Linear(hidden, END + 1)
     ),
     "mnist": lambda hidden: Sequential(Linear(28 * 28, hidden), ReLU(), Linear(hidden, 10)),
+}
+MEANINGS = {  # of the numbers that go in and come out, as C code tells them
+    "digits": "sample: 8 rows of 8 pixels, from 0 (paper) to 1 (ink). result: a logit for each digit.",
+    "xor": "sample: two numbers, 0 or 1. result: the logit of their exclusive or.",
+    "names": "sample: three letters, a is 0 and z is 25; 26 stands before the first letter and after the last one.\n"
+    "result: the logit of each letter to come, and of the end.",
+    "mnist": "sample: 28 rows of 28 pixels, from 0 (paper) to 1 (ink). result: a logit for each digit.",
 }
 
 
@@ -303,17 +313,49 @@ def predict(options: Namespace) -> None:
 
 
 def export(options: Namespace) -> None:
-    """Write a model that was saved as C: a file that needs nothing but libm, and its header."""
-    what, model, _ = _saved(options)
+    """Write a model that was saved, or a function of a Python file, as C: a file that needs libm, and its header."""
     if options.c.suffix != ".c":
         options.error(f"argument model.c: expected a name that ends in .c, got {options.c}")
-    inputs = {"digits": 64, "xor": 2, "names": CONTEXT, "mnist": 28 * 28}[what]
-    lowered = compile(model.eval(), backend="python").lower([0.0] * inputs)
+    f, example = _function_of_file(options) if ".py:" in f"{options.model}" else _saved_network(options)
     try:
+        lowered = (f if isinstance(f, Compiled) else compile(f, backend="python")).lower(*example)
         lowered.save_c(options.c, dtype=options.dtype, parameters=options.parameters)
     except OSError as error:
         options.error(f"argument model.c: {error}")
+    except (NotImplementedError, ValueError) as error:
+        options.error(f"argument model: {error}")
     print(f"Saved to {options.c} and {options.c.with_suffix('.h')}, which tells how it is called")
+
+
+def _saved_network(options: Namespace) -> tuple[Any, list[Any]]:
+    """The model that was saved as a function of one sample, and such a sample."""
+    what, model, _ = _saved(options)
+    if options.example:
+        options.error(f"argument --example: expected none for a model that was saved, got {options.example[0]}")
+
+    def network(sample: list[Any]) -> Any:
+        return model([sample])[0]
+
+    network.__doc__ = MEANINGS[what]
+    return network, [[0.0] * {"digits": 64, "xor": 2, "names": CONTEXT, "mnist": 28 * 28}[what]]
+
+
+def _function_of_file(options: Namespace) -> tuple[Any, list[Any]]:
+    """What FILE.py:NAME names, and the example of its arguments."""
+    file, _, name = f"{options.model}".rpartition(":")
+    try:
+        f = run_path(file).get(name)
+    except OSError as error:
+        options.error(f"argument model: {error}")
+    if not callable(f):
+        options.error(f"argument model: expected the name of a function in {file}, got {name!r}")
+    example = []
+    for text in options.example:
+        try:
+            example.append(literal_eval(text))
+        except (ValueError, SyntaxError):
+            options.error(f"argument --example: expected numbers and lists of them, as Python has them, got {text!r}")
+    return f, example
 
 
 def _saved(options: Namespace) -> tuple[str, Module, int]:
@@ -496,13 +538,20 @@ def add_predict(commands: Any) -> None:
 
 def add_export(commands: Any) -> None:
     """The command that writes as C what others have saved."""
-    about = "a model that was saved as C, for small devices"
+    about = "a model or a function as C, for small devices"
     command: ArgumentParser = commands.add_parser("export", help=about, description=export.__doc__)
-    command.add_argument("model", type=Path, metavar="model.json", help="file that --save wrote")
+    command.add_argument("model", type=Path, metavar="model", help="file that --save wrote, or FILE.py:FUNCTION")
     command.add_argument("c", type=Path, metavar="model.c", help="file to write; its header, model.h, comes beside it")
     command.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="double or float")
     command.add_argument(
         "--parameters", choices=["constants", "argument"], default="constants", help="in the file, or handed in"
+    )
+    command.add_argument(
+        "--example",
+        nargs="+",
+        default=[],
+        metavar="X",
+        help="arguments of the function, of the right shapes: '[0, 0]' 1",
     )
     command.set_defaults(run=export, command="export", error=command.error)
 

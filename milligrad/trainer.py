@@ -1359,6 +1359,27 @@ class Trainer:
 
     # Saving.
 
+    def save_c(self, path: PathLike, X: Any, y: Any, *, dtype: str | None = None) -> None:
+        """Write a step of training, on a batch of the shapes of X and y, as a C file and its header: a device learns.
+
+        The C function changes nothing. It takes the batch, the learning rate of each of the optimizer's groups, the
+        number of the step (from 1 on) and what the optimizer remembers; and in an array of their own the parameters.
+        Results are the loss, the new parameters, in the order of these, and what the optimizer remembers then. The
+        header tells what is where; for the rest see `compile(f).lower(x).c`.
+
+        dtype:  "float64" for double, "float32" for float; by default the Trainer's.
+
+        Raises ValueError for a name that does not end in .c, and for a model that draws random numbers (Dropout).
+        """
+        from milligrad.compiler import compile
+        from milligrad.compiler.step import step_of
+
+        with self._turn, self._mode(training=True), enable_grad():
+            step, state = step_of(self.model, self.loss_fn, self.optimizer, self.clip_grad_norm, self.clip_grad_value)
+            rates = [0.0 for _ in self.optimizer.param_groups]
+            lowered = compile(step, backend="python").lower(X, y, rates, 1.0, state)
+            lowered.save_c(path, dtype=self.dtype if dtype is None else dtype, parameters="argument")
+
     def save(self, path: PathLike) -> None:
         """Write the model, the loss (if it is a module), the optimizer and the state of the last fit to a JSON file.
 

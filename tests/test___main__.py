@@ -1,11 +1,13 @@
 """The command line: what it prints, saves, and refuses."""
 
+import ctypes
 import importlib.util
 import io
 import json
 import math
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -557,3 +559,81 @@ def test_a_model_that_has_come_to_nan_makes_up_no_letters(few_names, capsys, tmp
         v.data = math.nan
     with pytest.raises(FloatingPointError, match=r"the prediction\[0\] is nan"):
         make_up_name(trainer, Random(0))
+
+
+# ── What was saved, as C ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize("command", ["digits", "xor", "names", "mnist"])
+def test_export_writes_what_was_saved_as_c(few_names, capsys, tmp_path, command):
+    file, more = tmp_path / "saved.json", []
+    if command == "mnist":
+        more = ["--data", str(write_mnist(tmp_path))]
+    options = ["--hidden", "4", "--epochs", "1", "--backend", "eager"]
+    main([command, *options, *more, "--save", str(file)])
+    capsys.readouterr()
+    main(["export", str(file), str(tmp_path / "net.c"), "--dtype", "float32"])
+    assert capsys.readouterr().out.startswith(f"Saved to {tmp_path / 'net.c'} and {tmp_path / 'net.h'}")
+    header = (tmp_path / "net.h").read_text()
+    assert command_line.MEANINGS[command].replace("\n", "\n   ") in header
+    size = {what: int(n) for what, n in re.findall(r"#define NET_(\w+) (\d+)", header)}
+
+    model = command_line.NETWORKS[command](4)
+    model.load_state_dict(json.loads(file.read_text())["state_dict"])
+    x = [(3 * i + 1) % 7 for i in range(size["ARGUMENTS"])]
+    want = [z.data for z in model([x])[0]]
+    library = tmp_path / "net.so"
+    cc = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-shared", "-fPIC"]
+    subprocess.run([*cc, "-o", library, tmp_path / "net.c", "-lm"], check=True)
+    results, work = (ctypes.c_float * size["RESULTS"])(), (ctypes.c_float * size["WORK"])()
+    ctypes.CDLL(str(library)).net((ctypes.c_float * len(x))(*x), results, work)
+    assert list(results) == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+    main(["export", str(file), str(tmp_path / "net.c"), "--parameters", "argument"])
+    count = sum(p.numel() for p in model.parameters())
+    assert f"#define NET_PARAMETERS {count}\n" in (tmp_path / "net.h").read_text()
+
+
+def test_export_of_a_function_in_a_file(capsys, tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text(
+        "from milligrad import compile, sin, value_and_grad\n"
+        "def swing(x, rest):\n    return sin(x) * rest[0] + rest[1]\n"
+        "gradient = compile(value_and_grad(swing), backend='python')\n"
+    )
+    for name, results in ("swing", 1), ("gradient", 2):
+        main(["export", f"{code}:{name}", str(tmp_path / f"{name}.c"), "--example", "-1.5", "[1, 2.0]"])
+        assert "arguments[1 .. 2]        rest[2]\n" in (tmp_path / f"{name}.c").read_text()
+        assert f"RESULTS {results}\n" in (tmp_path / f"{name}.h").read_text()
+
+
+def test_export_says_what_is_wrong(capsys, tmp_path):
+    file, code = tmp_path / "model.json", tmp_path / "code.py"
+    code.write_text("from milligrad import nn\ndef f(x):\n    return nn.Dropout()(x)\n")
+    main(["xor", "--epochs", "1", "--save", str(file), "--backend", "eager"])
+    for arguments, complaint in (
+        ([], "the following arguments are required: model, model.c"),
+        ([str(file)], "the following arguments are required: model.c"),
+        (["no.json", "model.c"], "argument model: [Errno 2] No such file or directory: 'no.json'"),
+        ([__file__, "model.c"], "test___main__.py: expected a file that --save wrote"),
+        ([str(file), "model.txt"], "argument model.c: expected a name that ends in .c, got model.txt"),
+        ([str(file), str(tmp_path / "no" / "model.c")], "argument model.c: [Errno 2] No such file or directory"),
+        ([str(file), "model.c", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (
+            [str(file), "model.c", "--example", "1"],
+            "argument --example: expected none for a model that was",
+        ),
+        (["no.py:f", "model.c"], "argument model: [Errno 2] No such file or directory: "),
+        ([f"{code}:g", "model.c"], f"argument model: expected the name of a function in {code}, got 'g'"),
+        (
+            [f"{code}:f", "model.c", "--example", "x"],
+            "argument --example: expected numbers and lists of",
+        ),
+        ([f"{code}:f", "model.c", "--example", "[1, 2]"], "argument model: f: draws random numbers"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["export", *arguments])
+        told = capsys.readouterr().err
+        assert stop.value.code == 2 and "usage: python -m milligrad export " in told and complaint in told
+    assert {*tmp_path.iterdir()} == {file, code}

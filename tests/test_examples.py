@@ -1,10 +1,15 @@
 """The examples run, and compute what they say. names_gpt: against the same network in plain floats.
 
+on_device: the C program learns what the same network learns here, step by step.
+
 decision_boundaries: the pictures are read back, and compared with the network and the points.
 """
 
 import importlib.util
 import math
+import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from random import Random
@@ -239,3 +244,28 @@ def test_the_picture_of_the_readme_shows_boundaries_that_were_learned():
             assert kind == label and point == pytest.approx([x, y], abs=0.1)
         own = [cells[int((y - top) / down), int((x - left) / across)][0] == kind for kind, (x, y), _ in found]
         assert sum(own) > 0.9 * len(points)
+
+
+# ── on_device ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_device_learns_what_is_learned_here(tmp_path, capsys, seed):
+    device = load("on_device")
+    device.main(tmp_path / "build", seed)
+    command = capsys.readouterr().out.strip().replace("-O2", "-Wall -Wextra -Werror -pedantic")
+    told = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
+    steps = re.findall(r"^step +(\d+)   loss (\d\.\d{4})$", told, re.MULTILINE)
+    assert (
+        len(steps) == 40 and "work[LEARN_WORK]         scratch memory, 47" in (tmp_path / "build/learn.h").read_text()
+    )
+
+    parameters, losses = device.initial(seed), []
+    for step in range(804):
+        loss, parameters = device.learn(parameters, *device.SAMPLES[step % 4], 0.3)
+        losses.append(loss)
+    for step, loss in steps[:12]:
+        assert float(loss) == pytest.approx(losses[int(step)], abs=2e-3)
+    if seed == 0:
+        assert told.endswith("0 xor 0: no\n0 xor 1: yes\n1 xor 0: yes\n1 xor 1: no\n")

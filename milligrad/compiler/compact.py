@@ -3,7 +3,7 @@
 In a rolled program each number computed has an address, though most stay in registers. Here those that are stored move
 together: the new place of a number is how many of those before it are used. A form of the indices can be kept for an
 address if the new places follow one, too; each is looked up in every iteration, so that nothing has to be proved.
-Where one does not, its array keeps all between the first number that is used and the last.
+Where one does not, as where the first iterations store less than all others, more is kept than is used.
 
     form    an address in a step: of what it reads, or stores, or what it sets a counter to
     slot    where in the step the form stands
@@ -32,7 +32,10 @@ from milligrad.compiler.registers import (
     Step,
 )
 
+TRIES = 100
+
 Slot = tuple[Any, ...]
+Key = tuple[int, Slot]  # of a step and a slot in it
 
 
 class Form(NamedTuple):
@@ -49,13 +52,7 @@ def compact(steps: list[Step], program: Rolled) -> list[Step]:
     counters = _counters(steps)
     for array, n in ((VALUES, program.values), (CONSTANTS, len(program.constants)), (TABLE, len(program.table))):
         used = _used(array, n, steps, counters)
-        before = [0, *accumulate(used)]
-        forms = _moved(array, before, steps, counters)
-        if forms is None:
-            used = _between(used)
-            before = [0, *accumulate(used)]
-            forms = _moved(array, before, steps, counters)
-            assert forms is not None
+        before, forms = _new_places(array, used, steps, counters)
         for x in _all(steps):
             _replace(x, {slot: forms[id(x), slot] for slot, _ in _forms(x, counters) if (id(x), slot) in forms})
         if array == VALUES:
@@ -68,10 +65,40 @@ def compact(steps: list[Step], program: Rolled) -> list[Step]:
     return steps
 
 
-def _between(used: bytearray) -> bytearray:
-    """All from the first used place to the last one: so they move by one and the same number."""
-    first, after = used.find(1), used.rfind(1) + 1
-    return bytearray(first) + b"\1" * (after - first) + bytearray(len(used) - after)
+def _new_places(
+    array: str, used: bytearray, steps: list[Step], counters: dict[str, str]
+) -> tuple[list[int], dict[Key, tuple[Linear, int]]]:
+    """(how many are used before each place, the new form of each slot). More is used where there would be none."""
+    for _ in range(TRIES):
+        before = [0, *accumulate(used)]
+        fits, wrong = _moved(array, before, steps, counters)
+        if wrong is None:
+            return before, {key: fit.form() for key, fit in fits.items()}
+        _even_out(used, wrong, array, steps, counters)
+    used[:] = b"\1" * len(used)  # all stay where they are
+    before = [0, *accumulate(used)]
+    fits, wrong = _moved(array, before, steps, counters)
+    assert wrong is None
+    return before, {key: fit.form() for key, fit in fits.items()}
+
+
+def _even_out(used: bytearray, wrong: Key, array: str, steps: list[Step], counters: dict[str, str]) -> None:
+    """Use as many places from one iteration to the next, along each index of that form."""
+    ranges: dict[tuple[int, int], list[int]] = {}  # (address at index 0, step) → indices
+    for x, slot, form, variables in _uses(array, steps, counters):
+        if (id(x), slot) == wrong:
+            at = form.place.number(variables)
+            for name, step in form.place.terms:
+                if name not in counters:
+                    ranges.setdefault((at - step * variables[name], step), []).append(variables[name])
+            if form.length:
+                ranges.setdefault((at, form.step), []).extend([0, form.length.number(variables) - 1])
+    for (base, step), indices in ranges.items():
+        lowest, highest = sorted([base + step * min(indices), base + step * max(indices)])
+        for first in range(lowest, min(lowest + abs(step), highest)):
+            some = slice(first, highest, abs(step))
+            if any(used[some]):
+                used[some] = b"\1" * len(range(first, highest, abs(step)))
 
 
 def _used(array: str, n: int, steps: list[Step], counters: dict[str, str]) -> bytearray:
@@ -88,16 +115,17 @@ def _used(array: str, n: int, steps: list[Step], counters: dict[str, str]) -> by
 
 def _moved(
     array: str, before: list[int], steps: list[Step], counters: dict[str, str]
-) -> dict[tuple[int, Slot], tuple[Linear, int]] | None:
-    """The new form of each slot, and the new step of a run: None if there is none."""
-    found: dict[tuple[int, Slot], _Fit] = {}
+) -> tuple[dict[Key, _Fit], Key | None]:
+    """(the new form of each slot, the first one that has none)."""
+    found: dict[Key, _Fit] = {}
     for x, slot, form, variables in _uses(array, steps, counters):
-        fit = found.get((id(x), slot))
+        key = id(x), slot
+        fit = found.get(key)
         if fit is None:
-            fit = found[id(x), slot] = _Fit(form, counters)
+            fit = found[key] = _Fit(form, counters)
         if not fit.holds(before, variables):
-            return None
-    return {key: fit.form() for key, fit in found.items()}
+            return found, key
+    return found, None
 
 
 class _Fit:

@@ -37,6 +37,7 @@ from milligrad.compiler.registers import (
     Terms,
     sources_of,
 )
+from milligrad.engine import NONE
 from milligrad.ops import BCE_FLOOR, LOG_2, LOG_EPSILON, LOG_SQRT_2_PI, NORMAL_TAIL
 
 
@@ -285,8 +286,8 @@ class _Printer:
 
     def _assign(self, x: Assign) -> None:
         stored = f"work[{place(x.store)}]" if x.store is not None else ""
-        row = ROWS.get(x.op.name)
-        if row is None or ops.TABLE.get(x.op.name) is not x.op:
+        row = "NAN" if x.op is NONE else ROWS.get(x.op.name)
+        if row is None or (x.op is not NONE and ops.TABLE.get(x.op.name) is not x.op):
             raise NotImplementedError(f"C code has no op {x.op.name!r}: write it with milligrad's own functions")
         if isinstance(row, str):
             if x.op is ops.power and isinstance(x.inputs[1], float):
@@ -373,11 +374,12 @@ ONE = Linear(1)
 
 
 def place(x: Linear) -> str:
-    """The form as text."""
-    parts = [name if k == 1 else f"{k} * {name}" for name, k in sorted(x.terms, key=lambda term: term[1] < 0)]
+    """The form as text: what is subtracted last."""
+    parts = [(k, name if abs(k) == 1 else f"{abs(k)} * {name}") for name, k in x.terms]
     if x.constant or not parts:
-        parts.append(str(x.constant))
-    return " + ".join(parts).replace("+ -", "- ")
+        parts.append((x.constant, str(abs(x.constant))))
+    (k, first), *rest = sorted(parts, key=lambda part: part[0] < 0)
+    return "".join(["-" * (k < 0), first, *[f" {'-' if k < 0 else '+'} {text}" for k, text in rest]])
 
 
 def _all_steps(steps: list[Step]) -> Iterator[Step]:

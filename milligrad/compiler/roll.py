@@ -246,7 +246,7 @@ class _Reader:
         if self.tables and len(lengths) > SOME_RUNS:
             self._gather(op, terms)
             return
-        if len(lengths) > MANY_RUNS and (op is ops.dot or op is ops.sum):
+        if len(lengths) > MANY_RUNS and op in (ops.dot, ops.sum, ops.chain):
             self._sum(op, columns)
             return
         runs: list[Any] = []
@@ -307,7 +307,7 @@ class _Reader:
                         told.append(place)
             key = (*so_far, (tuple(kinds), (0,) * len(kinds)))
             places = (1, 1, 1, *told) if j else (1, *told)
-            self._put((ops.dot, "runs", key), places)
+            self._put((ops.chain if op is ops.chain else ops.dot, "runs", key), places)
 
     def _run(self, terms: Any, k: int, kinds: list[Any]) -> tuple[int, Places]:
         """How many terms from k on go on in equal steps, and which: at least RUN, or 1."""

@@ -335,7 +335,7 @@ def flattened(graph: Graph) -> Graph:
     count = uses(graph)
     part_of_a_sum = _absorbed(graph, count)
     builder = Builder()
-    builder.exact = graph.exact
+    builder.exact = "chain" if graph.exact == "chain" else False
     number = [ONE] * len(graph)
     for i in _live(graph, count, part_of_a_sum):
         op = graph.op[i]

@@ -213,12 +213,14 @@ def of_key(key: Any) -> Structure:
     if kind != "fixed":
         return Structure(kind, [of_key(part) for part in rest[0]], key)
     if isinstance(rest[0], _Itself):
-        x = rest[0].get()
+        what, x = "thing", rest[0].get()
     else:
-        what, x = rest[0]
-        x = x() if isinstance(x, weakref.ref) else x
-        if x is None and what is not type(None):
-            raise ReferenceError(f"a {what.__name__} among the arguments does not live any more")
+        of, x = rest[0]
+        if of is type(None):
+            return Structure(kind, None, key)
+        what, x = of.__name__, x() if isinstance(x, weakref.ref) else x
+    if x is None:
+        raise ReferenceError(f"a {what} among the arguments does not live any more")
     return Structure(kind, x, key)
 
 

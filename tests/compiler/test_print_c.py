@@ -19,6 +19,7 @@ from milligrad.compiler.lowered import TAKEN, identifier
 from milligrad.compiler.print_c import ROWS
 from milligrad.compiler.structure import flat
 from milligrad.engine import Op, Reduction
+from tests.compiler.random_programs import Example
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 CC = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1"]
@@ -337,6 +338,28 @@ int main(void)
         assert told == "6.75 3\n"
 
 
+@needs_cc
+def test_random_programs(tmp_path):
+    """Values and gradients of 20 of them, at points of zeros, too, as Python's exact code has them."""
+    examples = [Example(seed) for seed in range(1000, 1020)]
+    programs = [value_and_grad(example.functions()[0]) for example in examples]
+    lowered = [compile(f, backend="python").lower(e.points[0]) for f, e in zip(programs, examples, strict=True)]
+    files = [x.c(f"f{k}") for k, x in enumerate(lowered)]
+    for k, (source, _) in enumerate(files):
+        (tmp_path / f"f{k}.c").write_text(source)
+    sources = [f"f{k}.c" for k in range(len(files))]
+    subprocess.run([*CC, "-shared", "-fPIC", "-o", "all.so", *sources, "-lm"], cwd=tmp_path, check=True)
+    library = ctypes.CDLL(str(tmp_path / "all.so"))
+    for k, (example, f, (_, header)) in enumerate(zip(examples, programs, files, strict=True)):
+        size = sizes(header)
+        for x in example.points:
+            want = flat(list(compile(f, backend="python", nonfinite="allow")(x)))
+            results, work = (ctypes.c_double * size["RESULTS"])(), (ctypes.c_double * size["WORK"])()
+            getattr(library, f"f{k}")((ctypes.c_double * len(x))(*x), results, work)
+            largest = max([abs(y) for y in want if math.isfinite(y)], default=0.0)
+            agree(list(results), want, 1e-9 * max(1.0, largest))
+
+
 # ── What is captured, and what is told ───────────────────────────────────────────────────────────────────────────
 
 
@@ -547,3 +570,56 @@ def test_lower_computes_nothing_and_leaves_the_compiled_function_as_it_was():
     f = compile(lambda x: 1 / x, backend="python")
     assert "1.0 / " in f.lower(0.0).c_source
     assert f.source == "" and repr(f).endswith("0 traced>") and repr(f.lower(1.0)).startswith("<lowered <lambda>: ")
+
+
+# ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OPTIMIZERS = {
+    "sgd": lambda ps: mg.SGD(ps, lr=0.1),
+    "momentum": lambda ps: mg.SGD(ps, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adam": lambda ps: mg.Adam(ps, lr=0.05),
+    "groups": lambda ps: mg.AdamW([{"params": ps[:1]}, {"params": ps[1:], "lr": 0.3}], lr=0.05),
+}
+CLIPPING = {"sgd": {"clip_grad_norm": 0.5}, "adam": {"clip_grad_value": 0.1}}
+
+
+@needs_cc
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_trainers_step_in_c_learns_as_the_trainer_does(name, tmp_path):
+    mg.manual_seed(3)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    model[0].bias[1].requires_grad = name != "adam"
+    optimizer = OPTIMIZERS[name]([*model.parameters()])
+    trainer = mg.Trainer(model, nn.CrossEntropyLoss(), optimizer, "eager", **CLIPPING.get(name, {}))
+    xs, ys = [[R.gauss(0, 1) for _ in range(3)] for _ in range(8)], [0, 1, 1, 0, 1, 0, 0, 1]
+    trainer.save_c(tmp_path / "train.c", xs[:4], ys[:4])
+    subprocess.run([*CC, "-shared", "-fPIC", "-o", "train.so", "train.c", "-lm"], cwd=tmp_path, check=True)
+    size = sizes((tmp_path / "train.h").read_text())
+    results, work = (ctypes.c_double * size["RESULTS"])(), (ctypes.c_double * size["WORK"])()
+    parameters = [v.data for v in model.values()]
+    n, rates = len(parameters), [float(group["lr"]) for group in optimizer.param_groups]
+    assert size["PARAMETERS"] == n
+    state = [0.0] * (size["RESULTS"] - 1 - n)
+    for step in range(6):
+        batch = slice(4 * (step % 2), 4 * (step % 2) + 4)
+        given = [*flat(xs[batch]), *map(float, ys[batch]), *rates, step + 1.0, *state]
+        assert len(given) == size["ARGUMENTS"]
+        ctypes.CDLL(str(tmp_path / "train.so")).train(
+            (ctypes.c_double * len(given))(*given), (ctypes.c_double * n)(*parameters), results, work
+        )
+        loss, parameters, state = results[0], results[1 : n + 1], results[n + 1 :]
+        history = trainer.fit(xs[batch], ys[batch], epochs=1, batch_size=4, shuffle=False)
+        assert loss == pytest.approx(history.loss[-1], rel=1e-10)
+        agree(parameters, [v.data for v in model.values()], 1e-10)
+
+
+def test_a_trainer_saves_no_step_of_a_model_that_draws(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    trainer = mg.Trainer(model, nn.CrossEntropyLoss(), mg.SGD(model.parameters(), lr=0.1), "eager")
+    with pytest.raises(ValueError, match="train: draws random numbers"):
+        trainer.save_c(tmp_path / "train.c", [[1.0, 2.0]], [0])
+    with pytest.raises(ValueError, match=r"path: expected a name that ends in \.c"):
+        mg.Trainer(model[0], nn.CrossEntropyLoss(), mg.SGD(model[0].parameters(), lr=0.1)).save_c(
+            "t", [[1.0, 2.0]], [0]
+        )
+    assert not [*tmp_path.iterdir()]

@@ -5,7 +5,7 @@ from array import array
 import pytest
 
 from milligrad import Value
-from milligrad.compiler.structure import NUMBER, flat, nested, structure
+from milligrad.compiler.structure import NUMBER, flat, nested, of_key, size, structure
 
 
 def there_and_back(x):
@@ -106,3 +106,26 @@ def test_what_looks_like_a_number_and_is_none_is_refused():
         structure(10**400, [])
     with pytest.raises(TypeError, match="output: expected a real number"):
         structure(1j, [], outputs=True)
+
+
+def test_a_structure_is_made_again_of_its_key():
+    thing = object()
+    for x in (1.0, [], [1.0, 2], [[1.0], 2.0], (1.0, [2.0, 3.0]), {"a": 1.0, "b": [None, True, "c", (), thing, int]}):
+        s = structure(x, [])
+        again = of_key(s.key)
+        assert again.key == s.key and size(again) == size(s) == len(flat(x))
+        assert nested(again, iter(flat(x))) == x
+
+
+@pytest.mark.parametrize("hashable", [True, False])
+def test_a_key_keeps_nothing_alive(hashable):
+    class Thing:
+        if not hashable:
+            __hash__ = None
+
+    thing = Thing()
+    key = structure([1.0, thing], []).key
+    assert of_key(key).parts[1].parts is thing
+    del thing
+    with pytest.raises(ReferenceError, match=f"a {'Thing' if hashable else 'thing'} among the arguments does not live"):
+        of_key(key)
