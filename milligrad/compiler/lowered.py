@@ -191,7 +191,8 @@ def _parameters(trace: Trace, values: list[Value]) -> Iterator[tuple[str, list[V
             own = parameter.values()
             if any([x in left for x in own]) and len({*own}) == len(own):
                 yield f"{name}{_brackets(shape(parameter))}", own
-                left = {x: None for x in left if x not in {*own}}
+                for x in own:
+                    left.pop(x, None)
     for x in left:
         yield x.name or "", [x]
 
