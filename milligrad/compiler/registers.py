@@ -319,7 +319,7 @@ class _Writer:
             name = outer.names.get((VALUES, place))
             if name:
                 return name
-            if outer.loop and place.step(outer.loop.index):
+            if outer.loop and place.step(outer.loop.index) and outer.sizes[VALUES] is not None:
                 # what this iteration computes at the address that is read in the next one
                 later = Linear(place.constant + place.step(outer.loop.index), place.terms)
                 if later in outer.written:

@@ -787,7 +787,7 @@ def _not_finite(what: str, x: float) -> FloatingPointError:
 DEEP = 50  # groups of nodes side by side (of one level and op), from which on they may be loops in time
 WIDE = 8  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
 MANY = 2_000  # groups that take too long to translate one by one
-DENSE = 8  # numbers computed by a statement of a program in order, at least: of less it is no loops
+SHARE = 1 / 8  # statements for a number computed, at most: with more it is no loops
 MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
 
 
@@ -801,7 +801,7 @@ def in_order(
         return None
     with clock("roll"):
         places = {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)}
-        rolled = roll_within(graph, places, min(MOST, (len(graph) - len(graph.source)) / DENSE))
+        rolled = roll_within(graph, places, min(MOST, len(graph) * SHARE))
         if rolled is None:
             return None
         statements = len(list(rolled.statements()))

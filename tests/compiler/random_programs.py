@@ -457,7 +457,8 @@ def main() -> int:
     options.add_argument("--order", action="store_true", help="compile every program with its loops in order")
     given = options.parse_args()
     if given.order:
-        run.DEEP = run.MANY = run.DENSE = 0
+        run.DEEP = run.MANY = 0
+        run.SHARE = 10**9
         run.MOST = 10**9
     stop, seed = time.monotonic() + 60 * given.minutes, given.seed
     count = {"": 0, "refused": 0, "large": 0, "FAILED": 0}
