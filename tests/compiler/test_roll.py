@@ -129,6 +129,23 @@ def test_what_breaks_the_rule_is_between_two_loops():
     assert written(f, 12) == ["5: [sin a0[i]]", "cos a0[5]", "6: [sin a0[6+i]]", "12: [output v-(12-i)]"]
 
 
+def test_an_iteration_that_differs_in_its_middle_is_none_of_the_loop():
+    """Whichever it is: the body is five ops in a row, the middle one of which is another in one iteration."""
+    for odd in range(5):
+
+        def f(x, odd=odd):
+            z = []
+            for k, a in enumerate(x):
+                middle = ops.tanh if k == odd else ops.atan
+                z.append(ops.sin(ops.cos(middle(ops.cos(ops.sin(a))))))
+            return z
+
+        loops_ = [text(x) for x in program(f, 5).body if isinstance(x, Loop)][:-1]
+        same = [n for n in (odd, 4 - odd) if n >= 3]
+        assert [line.split(":")[0] for line in loops_] == list(map(str, same))
+        assert all("atan" in line and "tanh" not in line for line in loops_)
+
+
 def test_a_jump_in_the_places_is_between_two_loops():
     def f(x):
         return [ops.sin(x[k]) for k in (0, 1, 2, 3, 10, 8, 6, 4)]
