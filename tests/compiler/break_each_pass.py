@@ -160,7 +160,6 @@ FAULTS = {
         "constants of a run: the first for all": ("self.constants += [term[j][1] for term in terms[k : k + count]]", "self.constants += [terms[k][j][1] for term in terms[k : k + count]]"),
         "runs of any steps": ("if steps is not None and new != steps:\n                break", ""),
         "runs of any kinds": ("while end < n and [kind for kind, _ in terms[end]] == kinds:", "while end < n and len(terms[end]) == len(kinds):"),
-        "the factor of ones is forgotten": ("factors = factors[::-1]", "factors = factors[:1]"),
         "a sum term by term starts anew": ("so_far = [((\"v\",), (0,))] if j else []", "so_far = []"),
         "no tables": ("more = irregular(reader)", "more = frozenset()"),
         "everything a table": ("if len(places) >= OFTEN and written[op] > FEW and written[op] * 8 >= len(places):", "if True:"),

@@ -97,6 +97,12 @@ def scattered(x):
     return [ops.tanh(ops.dot([x[k] for k in row], WEIGHTS[:6])) for row in rows]
 
 
+def vectors(x):
+    """Rows of computed numbers, looked up."""
+    rows = [[ops.sin(a * b) for b in x] for a in x]
+    return [ops.dot(rows[k], WEIGHTS) for k in ORDER + ORDER[::-2]]
+
+
 def running(x):
     """In place, and a maximum that is carried."""
     y, z = list(x), x[0]
@@ -131,8 +137,8 @@ def results(x):
 
 
 KINDS = [
-    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, running, triangle, growing,
-    network, results,
+    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, vectors, running, triangle,
+    growing, network, results,
 ]  # fmt: skip
 POINTS = [[math.sin(1 + 2 * k + 5 * n) + 0.01 * k for k in range(12)] for n in range(4)]
 

@@ -247,6 +247,17 @@ def test_only_the_operand_without_a_rule_is_in_a_table():
     assert p.table == ORDER
 
 
+def test_runs_whose_first_place_has_no_rule_have_an_entry_for_each_number():
+    """Rows of a table of vectors, looked up."""
+
+    def f(w, x):
+        return [ops.dot(w[6 * k : 6 * k + 6], x) for k in ORDER]
+
+    p = program(f, 180, 6)
+    assert text(p.body[0]) == "30: [dot 6 × a0[table]+1 * a1[0]+1]"
+    assert p.table == [6 * k + j for k in ORDER for j in range(6)]
+
+
 # Constants.
 
 
