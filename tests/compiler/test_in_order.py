@@ -100,7 +100,16 @@ def scattered(x):
 def vectors(x):
     """Rows of computed numbers, looked up."""
     rows = [[ops.sin(a * b) for b in x] for a in x]
-    return [ops.dot(rows[k], WEIGHTS) for k in ORDER + ORDER[::-2]]
+    return [ops.dot(rows[k], rows[j]) * ops.exp(rows[j][k]) for k, j in zip(ORDER + ORDER[::-1], ORDER[::-1] * 2)]
+
+
+def anchored(x):
+    """Each iteration reads what the first one computed, the first one included."""
+    y, z = [], []
+    for a in x:
+        y.append(ops.sin(a))
+        z.append(ops.exp(y[-1] * y[0]))
+    return z
 
 
 def running(x):
@@ -137,8 +146,8 @@ def results(x):
 
 
 KINDS = [
-    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, vectors, running, triangle,
-    growing, network, results,
+    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, vectors, anchored, running,
+    triangle, growing, network, results,
 ]  # fmt: skip
 POINTS = [[math.sin(1 + 2 * k + 5 * n) + 0.01 * k for k in range(12)] for n in range(4)]
 
