@@ -258,6 +258,19 @@ def test_runs_whose_first_place_has_no_rule_have_an_entry_for_each_number():
     assert p.table == [6 * k + j for k in ORDER for j in range(6)]
 
 
+def test_two_tables_in_one_run():
+    """All entries of the first factor, then all of the second."""
+    pairs = list(zip(ORDER, ORDER[10:] + ORDER[:10]))
+
+    def f(w):
+        return [ops.dot(w[6 * k : 6 * k + 6], w[6 * j : 6 * j + 6]) for k, j in pairs]
+
+    p = program(f, 180)
+    assert text(p.body[0]) == "30: [dot 6 × a0[table]+1 * a0[table]+1]"
+    found = [p.table[i : i + 6] for i in range(0, 360, 6)]
+    assert [{xs[0], ys[0]} for xs, ys in zip(found[::2], found[1::2])] == [{6 * k, 6 * j} for k, j in pairs]
+
+
 # Constants.
 
 
