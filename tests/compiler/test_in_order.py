@@ -97,6 +97,21 @@ def scattered(x):
     return [ops.tanh(ops.dot([x[k] for k in row], WEIGHTS[:6])) for row in rows]
 
 
+def vectors(x):
+    """Rows of computed numbers, looked up."""
+    rows = [[ops.sin(a * b) for b in x] for a in x]
+    return [ops.dot(rows[k], rows[j]) * ops.exp(rows[j][k]) for k, j in zip(ORDER + ORDER[::-1], ORDER[::-1] * 2)]
+
+
+def anchored(x):
+    """Each iteration reads what the first one computed, the first one included."""
+    y, z = [], []
+    for a in x:
+        y.append(ops.sin(a))
+        z.append(ops.exp(y[-1] * y[0]))
+    return z
+
+
 def running(x):
     """In place, and a maximum that is carried."""
     y, z = list(x), x[0]
@@ -131,8 +146,8 @@ def results(x):
 
 
 KINDS = [
-    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, running, triangle, growing,
-    network, results,
+    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, vectors, anchored, running,
+    triangle, growing, network, results,
 ]  # fmt: skip
 POINTS = [[math.sin(1 + 2 * k + 5 * n) + 0.01 * k for k in range(12)] for n in range(4)]
 

@@ -54,6 +54,17 @@ def test_a_number_that_is_used_once_is_written_where_it_is_used():
     assert result == z
 
 
+def test_what_an_inner_loop_uses_is_computed_before_it():
+    """Though it is used once in the text."""
+
+    def f(x):
+        s = ops.exp(x[0])
+        return [ops.sin(s / a) for a in x]
+
+    lines, _ = source(f, [0.5 + k for k in range(9)])
+    assert re.sub(r"\d+", "", lines[0]) == "z = exp_(arguments[])" and "exp" not in "".join(lines[1:])
+
+
 @settings(deadline=None, max_examples=80)
 @given(functions())
 def test_any_function(f):

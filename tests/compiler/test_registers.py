@@ -148,6 +148,24 @@ def test_what_no_iteration_changes_is_loaded_before_the_loop():
     ]
 
 
+def test_what_the_loop_itself_computes_first_is_not_loaded_before_it():
+    """Its address, 0, is the same in all iterations, but it is only there once the first one has begun."""
+
+    def f(x):
+        y, z = [], []
+        for a in x:
+            y.append(ops.sin(a))
+            z.append(ops.exp(y[-1] * y[0]))
+        return z
+
+    assert written(f, 12)[:4] == [
+        "for i1 in 12:",
+        "  z1 = m[3i1] = sin(a0[i1])",
+        "  z2 = mul(m[0], z1)",
+        "  z3 = m[2+3i1] = exp(z2)",
+    ]
+
+
 def test_a_number_of_two_iterations_before_is_read_from_memory():
     """What is three iterations old is not handed on: only the last iteration's numbers are."""
 

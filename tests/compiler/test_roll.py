@@ -129,6 +129,23 @@ def test_what_breaks_the_rule_is_between_two_loops():
     assert written(f, 12) == ["5: [sin a0[i]]", "cos a0[5]", "6: [sin a0[6+i]]", "12: [output v-(12-i)]"]
 
 
+def test_an_iteration_that_differs_in_its_middle_is_none_of_the_loop():
+    """Whichever it is: the body is five ops in a row, the middle one of which is another in one iteration."""
+    for odd in range(5):
+
+        def f(x, odd=odd):
+            z = []
+            for k, a in enumerate(x):
+                middle = ops.tanh if k == odd else ops.atan
+                z.append(ops.sin(ops.cos(middle(ops.cos(ops.sin(a))))))
+            return z
+
+        loops_ = [text(x) for x in program(f, 5).body if isinstance(x, Loop)][:-1]
+        same = [n for n in (odd, 4 - odd) if n >= 3]
+        assert [line.split(":")[0] for line in loops_] == list(map(str, same))
+        assert all("atan" in line and "tanh" not in line for line in loops_)
+
+
 def test_a_jump_in_the_places_is_between_two_loops():
     def f(x):
         return [ops.sin(x[k]) for k in (0, 1, 2, 3, 10, 8, 6, 4)]
@@ -228,6 +245,30 @@ def test_only_the_operand_without_a_rule_is_in_a_table():
     p = program(f, 30, 30)
     assert text(p.body[0]) == "30: [div a0[table] a1[i]]"
     assert p.table == ORDER
+
+
+def test_runs_whose_first_place_has_no_rule_have_an_entry_for_each_number():
+    """Rows of a table of vectors, looked up."""
+
+    def f(w, x):
+        return [ops.dot(w[6 * k : 6 * k + 6], x) for k in ORDER]
+
+    p = program(f, 180, 6)
+    assert text(p.body[0]) == "30: [dot 6 × a0[table]+1 * a1[0]+1]"
+    assert p.table == [6 * k + j for k in ORDER for j in range(6)]
+
+
+def test_two_tables_in_one_run():
+    """All entries of the first factor, then all of the second."""
+    pairs = list(zip(ORDER, ORDER[10:] + ORDER[:10]))
+
+    def f(w):
+        return [ops.dot(w[6 * k : 6 * k + 6], w[6 * j : 6 * j + 6]) for k, j in pairs]
+
+    p = program(f, 180)
+    assert text(p.body[0]) == "30: [dot 6 × a0[table]+1 * a0[table]+1]"
+    found = [p.table[i : i + 6] for i in range(0, 360, 6)]
+    assert [{xs[0], ys[0]} for xs, ys in zip(found[::2], found[1::2])] == [{6 * k, 6 * j} for k, j in pairs]
 
 
 # Constants.
