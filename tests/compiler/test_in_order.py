@@ -71,6 +71,25 @@ def cholesky(x):
     return [ops.log(lower[i][i]) for i in range(n)] + [lower[n - 1][0]]
 
 
+def gaussian_process(x):
+    """Rows that grow, and sums that go on from row to row: what is handed on is not always as many numbers back."""
+    n = len(x)
+    lower = [[0.0] * n for _ in range(n)]
+    log_det, zs = 0.0, []
+    for i in range(n):
+        for j in range(i + 1):
+            s = ops.exp(-(x[i] - x[j]) * (x[i] - x[j])) + (1.5 if i == j else 0.0)
+            for k in range(j):
+                s = s - lower[i][k] * lower[j][k]
+            lower[i][j] = ops.sqrt(s) if i == j else s / lower[j][j]
+        log_det = log_det + ops.log(lower[i][i])
+        z = math.sin(i)
+        for k in range(i):
+            z = z - lower[i][k] * zs[k]
+        zs.append(z / lower[i][i])
+    return [log_det, ops.dot(zs, zs)]
+
+
 def substitution(x):
     y = []
     for i in range(12):
@@ -146,8 +165,8 @@ def results(x):
 
 
 KINDS = [
-    pendulum, rk4, heat, cholesky, substitution, hidden_markov, permuted, scattered, vectors, anchored, running,
-    triangle, growing, network, results,
+    pendulum, rk4, heat, cholesky, gaussian_process, substitution, hidden_markov, permuted, scattered, vectors,
+    anchored, running, triangle, growing, network, results,
 ]  # fmt: skip
 POINTS = [[math.sin(1 + 2 * k + 5 * n) + 0.01 * k for k in range(12)] for n in range(4)]
 
