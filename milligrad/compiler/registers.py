@@ -237,7 +237,19 @@ class _Writer:
         for c, name in running.items():
             loop.body.append(Set(name, end[c]))
         scope.steps.append(loop)
+        self._leave(loop, inner, scope)
         return after
+
+    @staticmethod
+    def _leave(loop: For, inner: Scope, scope: Scope) -> None:
+        """What the last iteration handed on is known by the same name after the loop."""
+        if inner.sizes[VALUES] is None or loop.count.terms:
+            return
+        places = {name: place for place, name in inner.written.items()}
+        for name, (_, comes) in loop.carried.items():
+            place = places[comes]
+            last = place.constant + place.step(loop.index) * (loop.count.constant - 1)
+            scope.names[VALUES, Linear(last, tuple([t for t in place.terms if t[0] != loop.index]))] = Name(name)
 
     def _sizes(self, x: ir.Loop) -> dict[str, int | None]:
         """By how much an iteration moves each counter; None if that is not always the same."""

@@ -44,9 +44,9 @@ def test_a_number_that_is_used_once_is_written_where_it_is_used():
         "z = sin_(arguments[0]) * 0.5",
         "c = z",
         "for i in range(19):",
-        "    z = values[2 * i + 3] = 0.5 * sin_(c)",
+        "    z = 0.5 * sin_(c)",
         "    c = z",
-        "results[0] = values[39]",
+        "results[0] = c",
     ]
     z = 1.0
     for _ in range(20):
