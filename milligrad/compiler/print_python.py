@@ -117,8 +117,7 @@ class _Text:
         self.depth += 1
         self.steps(x.body)
         if x.carried:
-            after = [self.inline.pop(z, Expr(z)).text for _, z in x.carried.values()]
-            self.line(f"{', '.join(x.carried)} = {', '.join(after)}")
+            self.line(f"{', '.join(x.carried)} = {', '.join([z for _, z in x.carried.values()])}")
         self.depth -= 1
 
     # Expressions.

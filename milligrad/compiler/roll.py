@@ -236,8 +236,6 @@ class _Reader:
         columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op in (ops.dot, ops.chain) else [inputs]
         terms = []
         for factors in zip(*columns):
-            if len(factors) == 2 and factors[0] == ONE:
-                factors = factors[::-1]
             terms.append([self._where(x) for x in factors if x != ONE] or [self._where(ONE)])
         lengths, k = [], 0
         while k < len(terms):

@@ -211,7 +211,7 @@ FAULTS = {
     },
     "print_python": {
         "one iteration too few": ("self.line(f\"for {x.index} in range({place(x.count)}):\")", "self.line(f\"for {x.index} in range({place(x.count)} - 1):\")"),
-        "nothing is carried": ("if x.carried:\n            after", "if False:\n            after"),
+        "nothing is carried": ("if x.carried:\n            self.line", "if False:\n            self.line"),
         "what is used twice is written once": ("if x.store is None and self.uses[x.name] == 1 and", "if x.store is None and"),
         "what is stored is written elsewhere": ("if x.store is None and self.uses[x.name] == 1 and", "if self.uses[x.name] == 1 and"),
         "used in an inner loop is used once": ("uses[y.name] += 1 if home.get(y.name) == body else 2", "uses[y.name] += 1"),
