@@ -216,6 +216,7 @@ class Compiled:
         self._variants: dict[Any, Sequence[Variant]] = {}
         self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
         self._last: Variant | None = None
+        self._rows: tuple[Any, tuple[Variant, Exactly, int]] | None = None  # of which shape those of a buffer were last
         self._lock = threading.RLock()
         self._has_out = _has_argument(f, "out")
         update_wrapper(self, f, updated=())
@@ -449,7 +450,7 @@ class Compiled:
 
     def _map_buffer(self, rows: Any) -> memoryview[float]:
         view = _buffer(rows)
-        (variant, _, exactly), width = self._of_width(
+        variant, exactly, width = self._of_width(
             view.ndim,
             view.shape[1] if view.ndim == 2 else None,  # type: ignore[index]
         )
@@ -468,8 +469,11 @@ class Compiled:
             return flat_results
         return flat_results.cast("B").cast("d", (count, variant.width))
 
-    def _of_width(self, ndim: int, width: int | None) -> tuple[tuple[Variant, list[float], Exactly], int]:
-        """(the code for rows of a buffer of that many dimensions, and numbers in a row, and their number)."""
+    def _of_width(self, ndim: int, width: int | None) -> tuple[Variant, Exactly, int]:
+        """For rows of a buffer of that many dimensions: the code, the exact code, and how many numbers a row has."""
+        key = ndim, width
+        if self._rows is not None and self._rows[0] == key and self._rows[1][0] is self._last and self._last.holds():
+            return self._rows[1]
         parameters, most = _positional(self._f) if self._arity is None else self._arity
         self._arity = parameters, most
         if width is None and not parameters:
@@ -478,7 +482,9 @@ class Compiled:
         row: tuple[Any, ...] = (0.0,) * n
         if width is not None and most == 1 and width != 1:
             row = ([0.0] * n,)
-        return self._variant("map", row, {}), n
+        variant, _, exactly = self._variant("map", row, {})
+        self._rows = key, (variant, exactly, n)
+        return variant, exactly, n
 
 
 def _has_argument(f: Callable[..., Any], name: str) -> bool:
