@@ -834,17 +834,23 @@ def _adjoints_as_values(
 
 def _sum_of_products(x: Value, gs: list[Any], ds: list[Any]) -> Any:
     """Σ g·d, in which a factor of 0 makes a product 0; with no node for a factor of 1."""
-    if len(gs) > 1:
-        return Value.sum_of_products(gs, ds)
-    return product(gs[0], ds[0])
+    return product(gs[0], ds[0]) if len(gs) == 1 else _sum_of_products_of(gs, ds)
+
+
+def _sum_of_products_of(gs: list[Any], ds: list[Any]) -> Any:
+    inputs = (*gs, *ds)
+    if _modes and any([type(x) is not float and x.symbolic for x in inputs]):
+        return node(Value.sum_of_products, inputs, 0.0)  # type: ignore[arg-type]  # what a trace records, at once
+    return Value.sum_of_products(gs, ds)
 
 
 def product(g: Any, d: Any) -> Any:
     """g · d, which is 0 if a factor is 0; with no node for a factor of 1."""
-    for x, y in ((g, d), (d, g)):
-        if type(y) is float and y - y == 0.0 != y:  # an ordinary product, since no factor but 0 makes this one 0
-            return x if y == 1.0 else x * y
-    return Value.sum_of_products([g], [d])
+    if type(d) is float and d - d == 0.0 != d:  # an ordinary product, since no factor but 0 makes this one 0
+        return g if d == 1.0 else g * d
+    if type(g) is float and g - g == 0.0 != g:
+        return d if g == 1.0 else d * g
+    return _sum_of_products_of([g], [d])
 
 
 def partials_as_values(z: Value) -> Any:

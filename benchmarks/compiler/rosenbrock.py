@@ -1,9 +1,9 @@
 """Rosenbrock's function of 1,000 variables, its value and gradient: milligrad (llvm) against CasADi SX and XAD.
 
 milligrad is timed on a list, as one calls it, on a buffer of doubles with another one as `out=`, and on a buffer
-through `map`: one row, and 100 rows in one call. CasADi runs its SX program on buffers (`Function.buffer`), its quickest
-call; XAD records its tape anew for each point, as its users do. All must agree to 1e-12 before anything is timed, and
-times are of one evaluation.
+through `map`: one row, and 100 rows in one call. CasADi runs its SX program on buffers (`Function.buffer`), its
+quickest call; XAD records its tape anew for each point, as its users do. All must agree to 1e-12 before anything is
+timed, and times are of one evaluation.
 
 Needs `pip install llvmlite==0.50.0 casadi==3.8.2 xad==1.5.2`.
 """

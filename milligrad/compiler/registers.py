@@ -243,13 +243,14 @@ class _Writer:
     @staticmethod
     def _leave(loop: For, inner: Scope, scope: Scope) -> None:
         """What the last iteration handed on is known by the same name after the loop."""
-        if inner.sizes[VALUES] is None or loop.count.terms:
+        if inner.sizes[VALUES] is None:
             return
         places = {name: place for place, name in inner.written.items()}
         for name, (_, comes) in loop.carried.items():
             place = places[comes]
-            last = place.constant + place.step(loop.index) * (loop.count.constant - 1)
-            scope.names[VALUES, Linear(last, tuple([t for t in place.terms if t[0] != loop.index]))] = Name(name)
+            first = Linear(place.constant, tuple([t for t in place.terms if t[0] != loop.index]))
+            last = first.plus(loop.count.plus(Linear(-1)), place.step(loop.index))
+            scope.names[VALUES, last] = Name(name)
 
     def _sizes(self, x: ir.Loop) -> dict[str, int | None]:
         """By how much an iteration moves each counter; None if that is not always the same."""

@@ -121,6 +121,8 @@ class Reader(Builder):
 
     def __init__(self, exact: bool | str) -> None:
         self.doubtful = bytearray()
+        self._refuses: dict[Op | None, bool] = {}
+        self._any_doubt = False
         super().__init__()
         self.exact = exact
 
@@ -149,9 +151,12 @@ class Reader(Builder):
         return i
 
     def _add(self, op: Op | None, inputs: Inputs) -> int:
-        doubts = self.doubtful
-        known = op is None or op is total or ops.TABLE.get(op.name) is op  # a row of the user's own may refuse, too
-        doubts.append(not known or op in REFUSING or (op not in COMPARISONS and any([doubts[x] for x in inputs])))
+        doubts, refuses = self.doubtful, self._refuses.get(op)
+        if refuses is None:
+            known = op is None or op is total or ops.TABLE.get(op.name) is op  # a row of the user's own may refuse, too
+            refuses = self._refuses[op] = not known or op in REFUSING
+        self._any_doubt = self._any_doubt or refuses
+        doubts.append(refuses or (self._any_doubt and op not in COMPARISONS and any([doubts[x] for x in inputs])))
         return super()._add(op, inputs)
 
 

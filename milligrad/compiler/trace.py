@@ -70,6 +70,9 @@ total = Op(
 """The sum over the samples of a batch. It is no row of the table: only the compiler knows of samples."""
 
 
+_OUR_FILES: set[str] = set()  # from which a Symbol was asked for its hash, which happens 10⁵ times in a trace
+
+
 class Symbol(Value):
     """A Value without a number: it knows how it was made, and that is all.
 
@@ -155,11 +158,15 @@ class Symbol(Value):
 
     def __hash__(self) -> int:
         """Its identity, for milligrad's own code: to yours a number that is not known yet can be no key."""
-        if tracer() and not places.is_ours(sys._getframe(1).f_code.co_filename):
-            _refuse(
-                "a key of a dict or a member of a set",
-                "where(x == y, a, b) for a choice by number, or F.embedding(i, table)",
-            )
+        file = sys._getframe(1).f_code.co_filename
+        if file not in _OUR_FILES:
+            if places.is_ours(file):
+                _OUR_FILES.add(file)
+            elif tracer():
+                _refuse(
+                    "a key of a dict or a member of a set",
+                    "where(x == y, a, b) for a choice by number, or F.embedding(i, table)",
+                )
         return id(self)
 
     @property
