@@ -172,7 +172,7 @@ FAULTS = {
     "registers": {
         "carried too late": ("later = Linear(place.constant + place.step(outer.loop.index), place.terms)", "later = Linear(place.constant + 2 * place.step(outer.loop.index), place.terms)"),
         "carried too early": ("later = Linear(place.constant + place.step(outer.loop.index), place.terms)", "later = place"),
-        "carried from the second iteration on": ("first = Linear(place.constant, tuple(", "first = Linear(place.constant + place.step(loop.index), tuple("),
+        "carried from the second iteration on": ("first = Linear(place.constant, tuple([t for t in place.terms if t[0] != loop.index]))\n        loop.carried", "first = Linear(place.constant + place.step(loop.index), tuple([t for t in place.terms if t[0] != loop.index]))\n        loop.carried"),
         "carried from another loop's start": ("first = Linear(place.constant, tuple([t for t in place.terms if t[0] != loop.index]))\n        loop.carried", "first = Linear(place.constant, ())\n        loop.carried"),
         "carried though iterations differ in length": (" and outer.sizes[VALUES] is not None", ""),
         "the last number but one is known after the loop": ("loop.count.plus(Linear(-1))", "loop.count.plus(Linear(-2))"),
@@ -182,7 +182,6 @@ FAULTS = {
         "counters start at 0": ("scope.steps.append(Let(running[c], counters[c]))", "scope.steps.append(Let(running[c], Linear()))"),
         "after a loop as before it": ("after[c] = counters[c].plus(loop.count, size)", "after[c] = counters[c]"),
         "after a loop one iteration further": ("after[c] = counters[c].plus(loop.count, size)", "after[c] = counters[c].plus(loop.count, size).plus(Linear(size))"),
-        "an inner loop of an unknown size is stepped over": ("if size is None:\n                    break", "if size is None:\n                    continue"),
         "runs of unknown lengths use no constants": ("if own and any(run.length.steps):\n                    n = None\n                    break", ""),
         "runs use one constant": ("counters[CONSTANTS] = place.plus(count or Linear(1))", "counters[CONSTANTS] = place.plus(Linear(1))"),
         "runs use one entry": ("counters[TABLE] = place.plus(count or Linear(1))", "counters[TABLE] = place.plus(Linear(1))"),

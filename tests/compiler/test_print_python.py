@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from milligrad import compile, ops, value_and_grad
 from milligrad.compiler.print_python import place
 from milligrad.compiler.registers import Linear
+from milligrad.engine import Op
 from tests.compiler.graphs import eager, functions
 from tests.compiler.random_programs import numbers
 from tests.compiler.rolled import assert_close, forced
@@ -85,6 +86,18 @@ def test_any_gradient(f, exact):
         found = compile(value_and_grad(f.total, argnums=tuple(range(len(f.point)))), backend="python")(*f.point)
     n = 1 + sum(map(len, f.point))
     assert_close(numbers(found), eager(f.derivatives, f.point)[:n], 1e-11)
+
+
+def test_operations_of_one_name_are_two():
+    twice = Op("mine", lambda x: 2 * x, lambda z, x: (2.0,), "mine({})", "2x.")
+    thrice = Op("mine", lambda x: 3 * x, lambda z, x: (3.0,), "mine({})", "3x.")
+
+    def f(x):
+        for _ in range(10):
+            x = twice(x) - thrice(x)
+        return x + 1.0
+
+    assert source(f, 5.0)[1] == 6.0
 
 
 def test_slices():
