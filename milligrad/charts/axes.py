@@ -115,6 +115,18 @@ def _labels(ticks: list[float], step: float, percent: bool) -> list[str]:
     return [shown(x, max(1, math.floor(math.log10(size or 1.0)) + places + 1)) for x in ticks]
 
 
+def _side_by_side(labels: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Of labels, each with its place, those that do not lie on the one before."""
+    kept: list[tuple[float, str]] = []
+    end = -math.inf
+    for x, s in labels:
+        half = width(s) * CELL * TICK / 2
+        if x - half > end:
+            kept.append((x, s))
+            end = x + half + 2
+    return kept
+
+
 class Frame:
     """The area that x and y span in a chart of a width: from `top` down, `height` high, between the labels."""
 
@@ -135,6 +147,7 @@ class Frame:
         lines = [f"M{self.left:.6g} {y:.6g}H{self.right:.6g}" for y, _ in across]
         lines += [f"M{x:.6g} {self.bottom:.6g}v5" for x, _ in below]
         numbers = [label(s, self.left - 6, y + 4, "tick y end") for y, s in across]
+        below = _side_by_side(below)  # the room is narrower than thought where the numbers beside it are wide
         numbers += [label(s, x, self.bottom + 17, "tick x middle") for x, s in below]
         middle = (self.left + self.right) / 2
         name = [label(x_label, middle, self.bottom + 17 + LEADING, "label middle", 40)] * bool(x_label)

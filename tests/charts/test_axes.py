@@ -101,6 +101,7 @@ def test_epochs_have_whole_numbers_for_ticks_within_them(first, n):
 
 
 @given(FINITE, FINITE, FINITE, FINITE)
+@example(-4.02316069497655e-195, -4.02316069497655e-195, 8.935e99, 8.96499999999998e99)
 def test_the_labels_of_a_frame_never_lie_on_each_other(a, b, c, d):
     x, y = span([a, b], 280.0), values([c, d])
     frame = Frame(x, y, 356.0, 20.0, 180.0)
