@@ -30,6 +30,7 @@ from milligrad.compiler.registers import (
     Load,
     Set,
     Step,
+    all_steps,
 )
 
 TRIES = 100
@@ -53,7 +54,7 @@ def compact(steps: list[Step], program: Rolled) -> list[Step]:
     for array, n in ((VALUES, program.values), (CONSTANTS, len(program.constants)), (TABLE, len(program.table))):
         used = _used(array, n, steps, counters)
         before, forms = _new_places(array, used, steps, counters)
-        for x in _all(steps):
+        for x in all_steps(steps):
             _replace(x, {slot: forms[id(x), slot] for slot, _ in _forms(x, counters) if (id(x), slot) in forms})
         if array == VALUES:
             _move_entries(steps, program, before)
@@ -198,19 +199,12 @@ def _move_entries(steps: list[Step], program: Rolled, before: list[int]) -> None
 # Which addresses there are.
 
 
-def _all(steps: list[Step]) -> Iterator[Step]:
-    for x in steps:
-        yield x
-        if isinstance(x, For):
-            yield from _all(x.body)
-
-
 def _counters(steps: list[Step]) -> dict[str, str]:
     """Of each counter which array it counts."""
     known: dict[str, str] = {}
-    moves = [(x.name, x.start if isinstance(x, Let) else x.to) for x in _all(steps) if isinstance(x, (Let, Set))]
+    moves = [(x.name, x.start if isinstance(x, Let) else x.to) for x in all_steps(steps) if isinstance(x, (Let, Set))]
     names = {name for name, _ in moves}
-    for x in _all(steps):
+    for x in all_steps(steps):
         for _, form in _forms(x, {}):
             known.update((name, form.array) for name, _ in form.place.terms if name in names)
     more = True
@@ -256,7 +250,7 @@ def _uses(
 ) -> Iterator[tuple[Step, Slot, Form, dict[str, int]]]:
     """Each form of the array in each iteration, with the variables at that time."""
     variables: dict[str, int] = {}
-    own = {id(x): [(slot, f) for slot, f in _forms(x, counters, of) if f.array == array] for x in _all(steps)}
+    own = {id(x): [(slot, f) for slot, f in _forms(x, counters, of) if f.array == array] for x in all_steps(steps)}
 
     def walk(steps: list[Step]) -> Iterator[tuple[Step, Slot, Form, dict[str, int]]]:
         for x in steps:

@@ -35,6 +35,7 @@ from milligrad.compiler.registers import (
     Source,
     Step,
     Terms,
+    all_steps,
     sources_of,
 )
 from milligrad.engine import NONE
@@ -382,17 +383,10 @@ def place(x: Linear) -> str:
     return "".join(["-" * (k < 0), first, *[f" {'-' if k < 0 else '+'} {text}" for k, text in rest]])
 
 
-def _all_steps(steps: list[Step]) -> Iterator[Step]:
-    for x in steps:
-        yield x
-        if isinstance(x, For):
-            yield from _all_steps(x.body)
-
-
 def _read(steps: list[Step]) -> set[str]:
     """The names of numbers that are read."""
     read: set[str] = set()
-    for x in _all_steps(steps):
+    for x in all_steps(steps):
         sources: list[Any] = sources_of(x)
         if isinstance(x, For):
             sources = [first for first, _ in x.carried.values()]
@@ -405,7 +399,7 @@ def _needed_counters(steps: list[Step]) -> set[str]:
     """The variables of addresses that are needed, those included that needed counters are set to."""
     needed: set[str] = set()
     moves: dict[str, set[str]] = {}
-    for x in _all_steps(steps):
+    for x in all_steps(steps):
         if isinstance(x, (Let, Set)):
             form = x.start if isinstance(x, Let) else x.to
             moves.setdefault(x.name, set()).update([name for name, _ in form.terms])

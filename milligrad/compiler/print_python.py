@@ -175,7 +175,6 @@ class _Text:
         return factors[0] if len(factors) == 1 else FORMS["mul"](self, *factors)
 
     def run(self, x: Terms) -> str:
-        self.globals["mul"] = ops.mul.value
         parts = [self.slice(y, step, x.length) for y, step in zip(x.factors, x.steps, strict=True)]
         return parts[0] if len(parts) == 1 else f"map(mul, {', '.join(parts)})"
 

@@ -168,7 +168,7 @@ def _write_equal_constants(steps: list[Step], program: Rolled) -> None:
     def told(x: Source) -> Source:
         return equal.get(x, x)
 
-    for x in _all_steps(steps):
+    for x in all_steps(steps):
         if isinstance(x, (Load, Give)):
             x.source = told(x.source)
         elif isinstance(x, Assign):
@@ -200,7 +200,6 @@ class _Writer:
     def _body(self, body: Any, scope: Scope, counters: dict[str, Linear]) -> dict[str, Linear]:
         """Write the body; it gives the counters at its end."""
         at = counters[VALUES]
-        names: list[str] = []
         for x in body:  # the addresses of its own statements, as long as they are known before
             if isinstance(x, ir.Loop):
                 size = self._sizes(x)[VALUES]
@@ -208,8 +207,7 @@ class _Writer:
                     break
                 at = at.plus(self._affine(x.count), size)
             elif x.op is not None:
-                names.append(self._name("z"))
-                scope.written[at] = names[-1]
+                scope.written[at] = self._name("z")
                 at = at.plus(Linear(1))
         for x in body:
             write: Any = self._loop if isinstance(x, ir.Loop) else self._statement
@@ -389,7 +387,7 @@ def _drop_stores(steps: list[Step], program: Rolled) -> None:
     for what, number, step, count in _stores(steps, {}):
         if id(what) not in kept and any(read[number : number + count * step : step] if step else [read[number]]):
             kept.add(id(what))
-    for x in _all_steps(steps):
+    for x in all_steps(steps):
         if isinstance(x, Assign) and id(x) not in kept:
             x.store = None
 
@@ -403,11 +401,12 @@ def _mark(read: bytearray, number: int, step: int, count: int) -> None:
         read[number : number + (count - 1) * step + 1 : step] = b"\1" * count
 
 
-def _all_steps(steps: list[Step]) -> Iterator[Step]:
+def all_steps(steps: list[Step]) -> Iterator[Step]:
+    """The steps, and those within loops after the loop itself."""
     for x in steps:
         yield x
         if isinstance(x, For):
-            yield from _all_steps(x.body)
+            yield from all_steps(x.body)
 
 
 def sources_of(x: Step) -> list[Source]:
