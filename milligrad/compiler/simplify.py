@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from milligrad import ops
-from milligrad.compiler.trace import Symbol, Tape, needed, total
+from milligrad.compiler.trace import COMPARISONS, Symbol, Tape, needed, total
 from milligrad.engine import MANY, Op
 
 Inputs = tuple[int, ...]
@@ -54,7 +54,6 @@ REFUSING = frozenset([
     ops.div, ops.power, ops.exponential, ops.pow, ops.exp, ops.expm1, ops.log, ops.log1p, ops.sqrt, ops.sin, ops.cos,
     ops.tan, ops.asin, ops.acos, ops.sinh, ops.cosh, ops.bce, ops.xlogy, ops.log1mexp,
 ])  # fmt: skip
-COMPARISONS = (ops.less, ops.less_equal, ops.equal)
 
 
 class Builder(Graph):
@@ -126,15 +125,16 @@ class Reader(Builder):
         super().__init__()
         self.exact = exact
 
-    def node(self, op: Op, inputs: Inputs) -> int:
-        i = super().node(op, inputs)
+    def read(self, op: Op, inputs: Inputs) -> int:
+        """The node of `op` of `inputs`, as the tape has it. (The rules make no comparisons, and no choices by them.)"""
+        i = self.node(op, inputs)
         if op in COMPARISONS:
             return self._unless_nan(i, inputs)
         return self._unless_nan(i, inputs[:1]) if op is ops.select else i
 
     def _unless_nan(self, i: int, inputs: Inputs) -> int:
         """The node i, or NaN if one of the inputs is."""
-        node = super().node
+        node = self.node
         for x in inputs:
             if self.doubtful[x]:
                 i = node(ops.select, (node(ops.equal, (x, x)), i, self.leaf(math.nan)))
@@ -143,7 +143,7 @@ class Reader(Builder):
 
     def strong_product(self, x: int, y: int) -> int:
         """x · y, or 0 if one of them is 0."""
-        node = super().node
+        node = self.node
         i = node(ops.mul, (x, y))
         for factor in (x, y):
             if self.constant(factor) is None or self.constant(factor) == 0.0:
@@ -297,7 +297,7 @@ def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Gra
     builder = Reader(exact)
     need = needed(tape, list(outputs))
     number = [-1] * len(tape)  # of a Symbol of the tape → its node
-    leaf, node = builder.leaf, builder.node
+    leaf, node = builder.leaf, builder.read
     for z in tape:
         if need[z.number]:
             if z.op is None:
