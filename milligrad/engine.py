@@ -742,11 +742,11 @@ def topological_order(outputs: Iterable[Number]) -> list[Value]:
     each comes before what it was computed from; and a loop that computed them is gone through from its end.
     """
     order = [*{z for z in outputs if isinstance(z, Value) and z.op is not None}]
-    seen = {*order}
+    seen = {z.serial for z in order}
     for z in order:
         for x in z.x if z.y is MANY else (z.x, z.y):
-            if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
-                seen.add(x)
+            if type(x) is not float and x.op is not None and x.requires_grad and x.serial not in seen:
+                seen.add(x.serial)
                 order.append(x)
     order.sort(key=_serial, reverse=True)
     return order
@@ -769,16 +769,22 @@ def adjoints(
     The adjoint of x is the sum of g · ∂z/∂x over each z that x is an input of, outputs first. They are kept apart
     from `.grad`, so that a second backward over the same graph starts from nothing. With `partials_as_numbers` the
     adjoints are numbers; with `partials_as_values` they are Values, and can be differentiated again. Then
-    `total(x, gs, ds)` adds up the products, as one node for each x. What has no adjoint has the adjoint 0.
+    `total(x, gs, ds)` adds up the products, as one node for each x. What has no adjoint has the adjoint 0. If some are
+    `wanted`, it is theirs alone.
 
-    Raises what Python's arithmetic raised for a partial derivative if the adjoint of a `wanted` Value depends on it;
-    wanted are the leaves, if nothing else is said.
+    Raises what Python's arithmetic raised for a partial derivative if the adjoint of a `wanted` Value depends on it; of
+    a leaf, if none is wanted in particular.
     """
-    seeds, as_numbers = dict(outputs), partials is partials_as_numbers
-    adjoint, missing = _adjoints_as_numbers(seeds) if as_numbers else _adjoints_as_values(seeds, partials, total)
-    if missing is not None or not as_numbers:
-        asked = adjoint if wanted is None else [x for x in wanted if x in adjoint]
-        numbers = [_known(adjoint[x]) for x in asked if wanted is not None or x.op is None]
+    seeds = dict(outputs)
+    if partials is partials_as_numbers:
+        adjoint, missing = _adjoints_as_numbers(seeds)
+        if wanted is not None:
+            adjoint = {x: adjoint[x] for x in wanted if x in adjoint}
+    else:
+        found, missing = _adjoints_as_values(seeds, partials, total)
+        adjoint = dict(found.values() if wanted is None else [found[x.serial] for x in wanted if x.serial in found])
+    if missing is not None or partials is not partials_as_numbers:
+        numbers = [_known(g) for x, g in adjoint.items() if wanted is not None or x.op is None]
         if any(x != x for x in numbers):
             check_derivatives(seeds, missing)
     return adjoint
@@ -805,30 +811,35 @@ def _adjoints_as_values(
     seeds: dict[Value, Any],
     partials: Callable[[Value], Sequence[Any]],
     total: Callable[[Value, list[Any], list[Any]], Any] | None,
-) -> tuple[dict[Value, Any], Value | None]:
+) -> tuple[dict[int, tuple[Value, Any]], Value | None]:
+    """Each Value with its adjoint by its serial number, since the hash of a Value without a number takes long."""
     total = total or _sum_of_products
     missing: Value | None = None
-    adjoint: dict[Value, Any] = dict(seeds)
-    terms: dict[Value, tuple[list[Any], list[Any]]] = {z: ([g], [1.0]) for z, g in seeds.items()}
+    adjoint: dict[int, tuple[Value, Any]] = {}
+    terms: dict[int, tuple[Value, list[Any], list[Any]]] = {z.serial: (z, [g], [1.0]) for z, g in seeds.items()}
     for z in topological_order(seeds):
-        if z not in terms:  # nothing but zeros came in
+        if z.serial not in terms:  # nothing but zeros came in
             continue
-        g = adjoint[z] = total(z, *terms.pop(z))
+        g = total(*terms.pop(z.serial))
+        adjoint[z.serial] = z, g
+        inputs = z.x if z.y is MANY else (z.x, z.y)
         try:
             ds = partials(z)
         except (ValueError, ArithmeticError):
             if _known(g) != 0.0:
                 missing = z if missing is None else missing
-            ds = (node(NONE, (z,), NAN),) * len(z.inputs)  # 0 times it is 0, but how that moves with g is not known
-        for x, d in _one_each(z, ds):
+            ds = (node(NONE, (z,), NAN),) * len(inputs)  # 0 times it is 0, but how that moves with g is not known
+        if type(ds) is not tuple or len(ds) != len(inputs):
+            ds = [d for _, d in _one_each(z, ds)]
+        for x, d in zip(inputs, ds):
             if type(x) is not float and x.requires_grad and not (type(d) is float and d == 0.0):
-                if x in terms:
-                    gs, others = terms[x]
+                if x.serial in terms:
+                    _, gs, others = terms[x.serial]
                     gs.append(g)
                     others.append(d)
                 else:
-                    terms[x] = [g], [d]
-    adjoint.update({x: total(x, gs, ds) for x, (gs, ds) in terms.items()})
+                    terms[x.serial] = x, [g], [d]
+    adjoint.update({serial: (x, total(x, gs, ds)) for serial, (x, gs, ds) in terms.items()})
     return adjoint, missing
 
 
@@ -900,7 +911,7 @@ def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float],
         total = sum(adjoint.values())
         if total == total:
             return adjoint, None
-    return _careful_adjoints(seeds)
+    return careful_adjoints(seeds)
 
 
 def _plain_adjoints(seeds: dict[Value, float]) -> dict[Value, float]:
@@ -924,7 +935,7 @@ def _plain_adjoints(seeds: dict[Value, float]) -> dict[Value, float]:
     return adjoint
 
 
-def _careful_adjoints(seeds: dict[Value, float]) -> tuple[dict[Value, float], Value | None]:
+def careful_adjoints(seeds: dict[Value, float]) -> tuple[dict[Value, float], Value | None]:
     """The adjoints, in which a factor of 0 makes a product 0, and the first Value without a derivative (NaN is it)."""
     missing: Value | None = None
     adjoint = dict(seeds)

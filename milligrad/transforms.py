@@ -180,15 +180,15 @@ def _checked(y: Nested, f: Function) -> Nested:
 
 def _partials_for(y: Nested, chosen: list[Nested]) -> Partials:
     """The partials to differentiate y with: numbers if nobody can ask for derivatives of the result, else Values."""
-    return partials_as_values if _depends_on_other_values(y, set(flatten(chosen))) else partials_as_numbers
+    return partials_as_values if _depends_on_other_values(y, chosen) else partials_as_numbers
 
 
-def _depends_on_other_values(y: Nested, own: set[Value]) -> bool:
-    """Whether y is, or was computed from, a leaf that requires a gradient and is not one of our own."""
+def _depends_on_other_values(y: Nested, chosen: list[Nested]) -> bool:
+    """Whether y is, or was computed from, a leaf that requires a gradient and is not one of the chosen."""
     outputs = flatten(y)
     if any(isinstance(z, Value) and z.symbolic for z in outputs):
         return True
-    inputs = [x for z in topological_order(outputs) for x in z.inputs]
+    inputs, own = [x for z in topological_order(outputs) for x in z.inputs], set(flatten(chosen))
     return any(isinstance(x, Value) and x.is_leaf and x.requires_grad and x not in own for x in outputs + inputs)
 
 
@@ -196,9 +196,7 @@ def _adjoints_of(y: Any, chosen: list[Nested], partials: Partials) -> dict[Value
     """∂y/∂x for each of the chosen x that the number y depends on: one walk backwards through the graph."""
     if not (isinstance(y, Value) and y.requires_grad):
         return {}
-    asked = flatten(chosen)
-    adjoint = adjoints([(y, 1.0)], partials, wanted=asked)
-    return {x: adjoint[x] for x in asked if x in adjoint}
+    return adjoints([(y, 1.0)], partials, wanted=flatten(chosen))
 
 
 def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Value, Any]:

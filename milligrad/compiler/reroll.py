@@ -84,10 +84,10 @@ class Reroller:
         where = {}
         for array, numbers in leaves:
             k = self.new(array)
-            where.update({x: (k, i) for i, x in enumerate(numbers)})
+            where.update({x.serial: (k, i) for i, x in enumerate(numbers)})
         for node, x in self.graph.source.items():
             if type(x) is not float:
-                self.array[node], self.place[node] = where[x]
+                self.array[node], self.place[node] = where[x.serial]
                 self.varies[node] = self.arrays[self.array[node]].per_sample
 
     def _rank_constants(self) -> None:

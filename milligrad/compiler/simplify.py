@@ -72,7 +72,7 @@ class Builder(Graph):
 
     def leaf(self, x: Any) -> int:
         """The node of a float, a Value or an input Symbol."""
-        key = (math.copysign(1.0, x), x if x == x else "nan") if type(x) is float else x
+        key = (math.copysign(1.0, x), x if x == x else "nan") if type(x) is float else x.serial
         i = self._known.get(key)
         if i is None:
             i = self._known[key] = self._add(None, ())
@@ -115,31 +115,33 @@ class Reader(Builder):
     where a NaN may have arisen on the way (from a row that refuses), a comparison with NaN is NaN, and so is a choice
     by such a comparison. NaNs that were handed in are numbers like any others, as in eager code.
 
-    doubtful:  for each node, whether it may be a NaN that eager code would have refused
+    Few programs compare, so that nodes are asked for their doubts only then.
     """
 
     def __init__(self, exact: bool | str) -> None:
-        self.doubtful = bytearray()
-        self._refuses: dict[Op | None, bool] = {}
-        self._any_doubt = False
         super().__init__()
         self.exact = exact
+        self._doubtful = bytearray()  # of the nodes up to the last that was asked for
 
-    def read(self, op: Op, inputs: Inputs) -> int:
-        """The node of `op` of `inputs`, as the tape has it. (The rules make no comparisons, and no choices by them.)"""
-        i = self.node(op, inputs)
-        if op in COMPARISONS:
-            return self._unless_nan(i, inputs)
-        return self._unless_nan(i, inputs[:1]) if op is ops.select else i
-
-    def _unless_nan(self, i: int, inputs: Inputs) -> int:
-        """The node i, or NaN if one of the inputs is."""
-        node = self.node
-        for x in inputs:
-            if self.doubtful[x]:
+    def read_choice(self, op: Op, inputs: Inputs) -> int:
+        """The node of `op` of `inputs`, one of `CHOICES`. (The rules make no comparisons, and no choices by them.)"""
+        i, node = self.node(op, inputs), self.node
+        for x in inputs[:1] if op is ops.select else inputs:
+            if self.doubtful(x):  # NaN, if that is
                 i = node(ops.select, (node(ops.equal, (x, x)), i, self.leaf(math.nan)))
-                self.doubtful[i] = 1
+                self.doubtful(i)
+                self._doubtful[i] = 1
         return i
+
+    def doubtful(self, x: int) -> int:
+        """Whether the node x may be a NaN that eager code would have refused."""
+        doubts, ops = self._doubtful, self.op[len(self._doubtful) : x + 1]
+        if 1 not in doubts and SAFE.issuperset(ops):
+            doubts.extend(bytes(len(ops)))
+        else:
+            for op, inputs in zip(ops, self.inputs[len(doubts) : x + 1]):
+                doubts.append(op not in SAFE or (op not in COMPARISONS and any([doubts[x] for x in inputs])))
+        return doubts[x]
 
     def strong_product(self, x: int, y: int) -> int:
         """x · y, or 0 if one of them is 0."""
@@ -150,14 +152,9 @@ class Reader(Builder):
                 i = node(ops.select, (node(ops.equal, (factor, ZERO)), ZERO, i))
         return i
 
-    def _add(self, op: Op | None, inputs: Inputs) -> int:
-        doubts, refuses = self.doubtful, self._refuses.get(op)
-        if refuses is None:
-            known = op is None or op is total or ops.TABLE.get(op.name) is op  # a row of the user's own may refuse, too
-            refuses = self._refuses[op] = not known or op in REFUSING
-        self._any_doubt = self._any_doubt or refuses
-        doubts.append(refuses or (self._any_doubt and op not in COMPARISONS and any([doubts[x] for x in inputs])))
-        return super()._add(op, inputs)
+
+CHOICES = frozenset([*COMPARISONS, ops.select])
+SAFE = frozenset([*ops.TABLE.values(), total, None]) - REFUSING  # a row of the user's own may refuse, too
 
 
 # Rules: (builder, inputs) → a node that is the same number, or None.
@@ -235,8 +232,6 @@ def _products(op: Op) -> Callable[[Builder, Inputs], int | None]:
 def _chain(b: Any, xy: Inputs) -> Any:
     """What the chain rule adds up: a sum of products, in which a product with 0 is 0 if that is asked for."""
     n = len(xy) // 2
-    if not b.exact:
-        return b.node(ops.dot, xy)
     if b.exact == "chain":
         return _products_of_doubt(b, xy)
     return b.node(ops.sum, tuple([b.strong_product(x, y) for x, y in zip(xy[:n], xy[n:])]))
@@ -296,17 +291,20 @@ def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Gra
     """The nodes that the outputs need, each once, in the order in which they were traced."""
     builder = Reader(exact)
     need = needed(tape, list(outputs))
-    number = [-1] * len(tape)  # of a Symbol of the tape → its node
-    leaf, node = builder.leaf, builder.read
-    for z in tape:
-        if need[z.number]:
-            if z.op is None:
-                number[z.number] = leaf(z)
-            else:
-                inputs = z.x if z.y is MANY else (z.x, z.y)
-                number[z.number] = node(
-                    z.op, tuple([number[x.number] if type(x) is Symbol else leaf(x) for x in inputs])
-                )
+    number: list[int] = []  # of each Symbol of the tape its node
+    leaf, node, choice, plain = builder.leaf, builder.node, builder.read_choice, not exact
+    for z, is_needed in zip(tape, need):
+        op = z.op
+        if not is_needed:
+            number.append(-1)
+        elif op is None:
+            number.append(leaf(z))
+        else:
+            xs = z.x if z.y is MANY else (z.x, z.y)
+            inputs = tuple([number[x.number] if type(x) is Symbol else leaf(x) for x in xs])
+            if op is ops.chain and plain:
+                op = ops.dot if len(inputs) > 2 else ops.mul
+            number.append((choice if op in CHOICES else node)(op, inputs))
     builder.outputs = [number[z.number] if isinstance(z, Symbol) else leaf(z) for z in outputs]
     return builder
 
@@ -403,9 +401,9 @@ def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[i
                 ys.append(b)
             else:
                 pairs = [(b, ONE) if a == ONE else (a, b) for a, b in zip(*_pairs(graph, x))]
-                if graph.op[x] is ops.add:
-                    pairs.sort(key=lambda pair: _rank(graph, pair[0], absorbed))
-                stack.extend(reversed(pairs))
+                if graph.op[x] is not ops.add or _rank(graph, pairs[0][0], absorbed) <= _rank(graph, pairs[1][0], absorbed):
+                    pairs.reverse()
+                stack.extend(pairs)
         else:
             xs.append(x)
             ys.append(y)

@@ -353,13 +353,9 @@ class Trace:
         At its end it warns of what would go unnoticed: numbers of Python's `random` or NumPy's, which are drawn in the
         trace only, and Symbols that a module keeps.
         """
-        before, start = _states_of_other_generators(), len(self.tape)
+        before = _states_of_other_generators()
         with traced_by(self), random.drawn_by(self.draw):
             yield
-        for z in self.tape[start:]:
-            for x in z.x if z.y is MANY else (z.x, z.y):
-                if type(x) is Symbol and x.tape is not self.tape:
-                    raise _kept(z)
         if _states_of_other_generators() != before:
             places.warn(
                 "a traced function drew from Python's random or NumPy's: the same numbers are used in every call. Draw "
@@ -410,6 +406,8 @@ def needed(tape: Tape, outputs: list[Any]) -> bytearray:
             z = tape[i]
             for x in z.x if z.y is MANY else (z.x, z.y):
                 if type(x) is Symbol:
+                    if x.tape is not tape:
+                        raise _kept(z)
                     need[x.number] = 1
     return need
 

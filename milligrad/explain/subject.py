@@ -9,7 +9,7 @@ from functools import cached_property
 from milligrad.draw.formulas import CELLS, digits_for, formula, with_numbers
 from milligrad.draw.model import by_layer
 from milligrad.draw.naming import inputs_first, names_in, names_of
-from milligrad.engine import Value, adjoints, partials_as_numbers, place
+from milligrad.engine import Value, adjoints, careful_adjoints, partials_as_numbers, place
 from milligrad.explain.document import SHOWN, few
 from milligrad.explain.flow import Flow, is_computed
 from milligrad.markup import short_name, shown
@@ -79,7 +79,7 @@ class Subject:
         missing: list[tuple[Value, str]] = []
         if not self.loss.requires_grad:
             return missing
-        known = adjoints([(self.loss, 1.0)], partials_as_numbers, wanted=())  # NaN where a derivative is missing
+        known, _ = careful_adjoints({self.loss: 1.0})  # NaN where a derivative is missing
         if all(g == g for x, g in known.items() if not is_computed(x)):
             return missing
         for z in filter(is_computed, self.order):
@@ -96,7 +96,7 @@ class Subject:
         """∂loss/∂x of each Value x; empty if the loss is a constant, or backward would raise an error."""
         if self.missing or not self.loss.requires_grad:
             return {}
-        return adjoints([(self.loss, 1.0)], partials_as_numbers, wanted=())
+        return adjoints([(self.loss, 1.0)], partials_as_numbers)
 
     @cached_property
     def flow(self) -> Flow:
