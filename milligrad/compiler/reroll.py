@@ -100,12 +100,10 @@ class Reroller:
 
     def _by_level(self) -> list[list[int]]:
         """The nodes of each level from 1 on; on the way, which vary from sample to sample."""
-        level = [0] * len(self.graph)
         varies, levels = self.varies, defaultdict(list)
-        for i, (op, inputs) in enumerate(zip(self.graph.op, self.graph.inputs)):
+        for i, (op, inputs, level) in enumerate(zip(self.graph.op, self.graph.inputs, self.graph.level)):
             if op is not None:
-                level[i] = 1 + max([level[x] for x in inputs])
-                levels[level[i]].append(i)
+                levels[level].append(i)
                 varies[i] = op is not total and any([varies[x] for x in inputs])
         return [levels[k] for k in sorted(levels)]
 

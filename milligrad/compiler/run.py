@@ -28,7 +28,7 @@ from milligrad.compiler.program import Array, Program
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
 from milligrad.compiler.roll import roll_within
-from milligrad.compiler.simplify import Graph, levels, simplify
+from milligrad.compiler.simplify import Graph, simplify
 from milligrad.compiler.structure import NUMBER, Structure, flat, nested, of_key, packer, size, structure, unpacked
 from milligrad.compiler.trace import Trace, captured, needed, total
 from milligrad.engine import (
@@ -613,8 +613,10 @@ class Variant:
     _exactly: Variant | None = None
 
     def __post_init__(self) -> None:
-        per_row, tape = self.kind == "map", self.trace.tape
-        self.captured = captured(tape, needed(tape, self.outputs), self.outputs)
+        per_row = self.kind == "map"
+        with collector_paused(), self.clock("simplify"):
+            graph = simplify(self.trace.tape, self.outputs, self.exact)
+        self.captured = [x for x in graph.source.values() if isinstance(x, Value) and not x.symbolic]
         self.width = len(self.outputs)
         inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
         self._inputs = {
@@ -626,9 +628,10 @@ class Variant:
         if self.captured:
             leaves.append(Layout(self._values, self.captured))
         self.program, self.code = compiled(
-            tape, self.outputs, leaves, [Layout(self._results, range(self.width))], self.clock,
-            self.backend, BLOCK if per_row else 1, self.dtype, exact=self.exact,
+            graph, leaves, [Layout(self._results, range(self.width))], self.clock,
+            self.backend, BLOCK if per_row else 1, self.dtype, self.exact,
         )  # fmt: skip
+        self.program.info["traced"] = len(self.trace.tape)
         self._draws = len(self.trace.random)
         settings = [(weakref.ref(owner), name, value) for owner, name, value in dict.fromkeys(self.trace.settings)]
         self._settings = list(filter(_is_so, settings))  # what f itself set, is not so any more
@@ -802,7 +805,7 @@ def in_order(
     backend: str, capacity: int, dtype: str, exact: bool,
 ) -> tuple[Program, Any] | None:  # fmt: skip
     """The program with its loops in the order of the graph, where that is the shorter one: loops in time are."""
-    groups = len({*zip(levels(graph), graph.op)})
+    groups = len({*zip(graph.level, graph.op)})
     if groups < DEEP or (groups < MANY and len(graph) > WIDE * groups) or len(wanted) > 1 or total in graph.op:
         return None
     with clock("roll"):
@@ -829,20 +832,16 @@ def in_order(
 
 
 def compiled(
-    tape: Any, outputs: Sequence[Any], leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
-    backend: str, capacity: int, dtype: str, exact: bool = False,
+    graph: Graph, leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
+    backend: str, capacity: int, dtype: str, exact: bool,
 ) -> tuple[Program, Any]:  # fmt: skip
-    """The passes 2 to 4, one after the other: (program, code)."""
+    """The passes after simplify, one after the other: (program, code)."""
     with collector_paused():
-        with clock("simplify"):
-            graph = simplify(tape, outputs, exact)
         rolled = in_order(graph, leaves, wanted, clock, backend, capacity, dtype, exact)
         if rolled:
-            rolled[0].info["traced"] = len(tape)
             return rolled
         with clock("reroll"):
             program = reroll(graph, leaves, wanted)
-            program.info["traced"] = len(tape)
         with clock("fuse"):
             program = fuse(program)
         return program, build(program, backend, capacity, dtype, exact)

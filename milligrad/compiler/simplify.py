@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from milligrad import ops
@@ -46,6 +47,14 @@ class Graph:
         """The number of the node i if it is a constant."""
         x = self.source.get(i)
         return x if type(x) is float else None
+
+    @cached_property
+    def level(self) -> list[int]:
+        """Of each node the level: 0 of a leaf, or 1 more than that of its deepest input. To be read once all is there."""
+        level: list[int] = []
+        for inputs in self.inputs:
+            level.append(1 + max([level[x] for x in inputs]) if inputs else 0)
+        return level
 
 
 # Rows that eager code may refuse to compute, for numbers that have no result or one too large for a float: compiled
@@ -307,15 +316,6 @@ def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Gra
             number.append((choice if op in CHOICES else node)(op, inputs))
     builder.outputs = [number[z.number] if isinstance(z, Symbol) else leaf(z) for z in outputs]
     return builder
-
-
-def levels(graph: Graph) -> list[int]:
-    """Of each node the level: 0 of a leaf, or 1 more than that of its deepest input."""
-    level = [0] * len(graph)
-    for i, inputs in enumerate(graph.inputs):
-        if inputs:
-            level[i] = 1 + max([level[x] for x in inputs])
-    return level
 
 
 def uses(graph: Graph) -> list[int]:
