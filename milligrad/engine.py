@@ -813,7 +813,7 @@ def _adjoints_as_values(
     total: Callable[[Value, list[Any], list[Any]], Any] | None,
 ) -> tuple[dict[int, tuple[Value, Any]], Value | None]:
     """Each Value with its adjoint by its serial number, since the hash of a Value without a number takes long."""
-    total = total or _sum_of_products
+    total = total or _total
     missing: Value | None = None
     adjoint: dict[int, tuple[Value, Any]] = {}
     terms: dict[int, tuple[Value, list[Any], list[Any]]] = {z.serial: (z, [g], [1.0]) for z, g in seeds.items()}
@@ -843,25 +843,22 @@ def _adjoints_as_values(
     return adjoint, missing
 
 
-def _sum_of_products(x: Value, gs: list[Any], ds: list[Any]) -> Any:
+def _total(x: Value, gs: list[Any], ds: list[Any]) -> Any:
+    return sum_of_products(gs, ds)
+
+
+def sum_of_products(gs: list[Any], ds: list[Any]) -> Any:
     """Σ g·d, in which a factor of 0 makes a product 0; with no node for a factor of 1."""
-    return product(gs[0], ds[0]) if len(gs) == 1 else _sum_of_products_of(gs, ds)
-
-
-def _sum_of_products_of(gs: list[Any], ds: list[Any]) -> Any:
+    if len(gs) == 1:
+        g, d = gs[0], ds[0]
+        if type(d) is float and d - d == 0.0 != d:  # an ordinary product, since no factor but 0 makes this one 0
+            return g if d == 1.0 else g * d
+        if type(g) is float and g - g == 0.0 != g:
+            return d if g == 1.0 else d * g
     inputs = (*gs, *ds)
     if _modes and any([type(x) is not float and x.symbolic for x in inputs]):
         return node(Value.sum_of_products, inputs, 0.0)  # type: ignore[arg-type]  # what a trace records, at once
     return Value.sum_of_products(gs, ds)
-
-
-def product(g: Any, d: Any) -> Any:
-    """g · d, which is 0 if a factor is 0; with no node for a factor of 1."""
-    if type(d) is float and d - d == 0.0 != d:  # an ordinary product, since no factor but 0 makes this one 0
-        return g if d == 1.0 else g * d
-    if type(g) is float and g - g == 0.0 != g:
-        return d if g == 1.0 else d * g
-    return _sum_of_products_of([g], [d])
 
 
 def partials_as_values(z: Value) -> Any:

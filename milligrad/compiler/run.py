@@ -616,7 +616,7 @@ class Variant:
         per_row = self.kind == "map"
         with collector_paused(), self.clock("simplify"):
             graph = simplify(self.trace.tape, self.outputs, self.exact)
-        self.captured = [x for x in graph.source.values() if isinstance(x, Value) and not x.symbolic]
+        self.captured = graph.captured()
         self.width = len(self.outputs)
         inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
         self._inputs = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.trace import Symbol, Trace, inputs_of, total
-from milligrad.engine import Value, adjoints, partials_as_values, product
+from milligrad.engine import Value, adjoints, partials_as_values, sum_of_products
 
 PAIRED = (ops.dot, ops.chain)  # sums of products, whose inputs are all x, then all y
 ADDITIVE = (ops.add, ops.sum, *PAIRED)
@@ -237,31 +237,27 @@ def gradients(loss: Any, wrt: Sequence[Value], varies: Callable[[Any], bool]) ->
     if not isinstance(loss, Value) or not loss.requires_grad:
         return [0.0] * len(wrt)
 
+    if type(loss) is Symbol:
+        loss.tape.forward = len(loss.tape)
     each: set[int] = set()  # the numbers of adjoints of one sample that are the same for all samples
 
     def collected(x: Value, gs: list[Any], ds: list[Any]) -> Any:
         if varies(x):
-            g: Any = _products(gs, ds)
+            g: Any = sum_of_products(gs, ds)
             if not varies(g):  # and yet, what x and something shared add up to passes it on once for each sample
                 g = x.record(ops.identity, (g,))
                 each.add(g.number)
             return g
         if len(gs) == 1 and not (varies(gs[0]) or varies(ds[0]) or each):
-            return _products(gs, ds)
+            return sum_of_products(gs, ds)
         own = [varies(g) or varies(d) or (type(g) is Symbol and g.number in each) for g, d in zip(gs, ds)]
         if not any(own):
-            return _products(gs, ds)
+            return sum_of_products(gs, ds)
         mine = [g for g, o in zip(gs, own) if o], [d for d, o in zip(ds, own) if o]
         symbol = next(z for z in (*mine[0], *mine[1]) if type(z) is Symbol)
         over_samples = symbol.record(total, (*mine[0], *mine[1]))
         others = [g for g, o in zip(gs, own) if not o], [d for d, o in zip(ds, own) if not o]
-        return over_samples + _products(*others) if others[0] else over_samples
+        return over_samples + sum_of_products(*others) if others[0] else over_samples
 
     adjoint = adjoints([(loss, 1.0)], partials_as_values, collected)
     return [adjoint.get(x, 0.0) for x in wrt]
-
-
-def _products(gs: list[Any], ds: list[Any]) -> Any:
-    if len(gs) == 1:
-        return product(gs[0], ds[0])
-    return ops.chain(gs, ds)

@@ -581,14 +581,14 @@ def _program(
 ) -> tuple[Program, list[Value], Array]:
     """Passes 2 and 3. Captured Values that do not learn are an array of their own."""
     learning = {v for p in session.parameters for v in p.values}
-    others = [v for v in captured(tape, needed(tape, list(outputs)), list(outputs)) if v not in learning]
-    array = Array("captured", len(others), "leaf")
-    layouts = [*leaves, *[Layout(p.array, p.values) for p in session.parameters]]
-    if others:
-        layouts.append(Layout(array, others))
     with collector_paused():
         with clock("simplify"):
             graph = simplify(tape, outputs, session.exact)
+        others = [v for v in graph.captured() if v not in learning]
+        array = Array("captured", len(others), "leaf")
+        layouts = [*leaves, *[Layout(p.array, p.values) for p in session.parameters]]
+        if others:
+            layouts.append(Layout(array, others))
         with clock("reroll"):
             program = reroll(graph, layouts, wanted)
             program.info["traced"] = len(tape)

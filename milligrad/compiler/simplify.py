@@ -18,7 +18,7 @@ from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.trace import COMPARISONS, Symbol, Tape, needed, total
-from milligrad.engine import MANY, Op
+from milligrad.engine import MANY, Op, Value
 
 Inputs = tuple[int, ...]
 ONE, ZERO, MINUS_ONE, TWO = range(4)  # the nodes of these constants, in every graph
@@ -48,9 +48,13 @@ class Graph:
         x = self.source.get(i)
         return x if type(x) is float else None
 
+    def captured(self) -> list[Value]:
+        """The Values it was computed from, in the order in which the trace met them."""
+        return [x for x in self.source.values() if isinstance(x, Value) and not x.symbolic]
+
     @cached_property
     def level(self) -> list[int]:
-        """Of each node the level: 0 of a leaf, or 1 more than that of its deepest input. To be read once all is there."""
+        """Of each node the level: 0 of a leaf, or 1 more than that of its deepest input. Read it at the end."""
         level: list[int] = []
         for inputs in self.inputs:
             level.append(1 + max([level[x] for x in inputs]) if inputs else 0)
@@ -122,7 +126,9 @@ class Reader(Builder):
 
     A comparison would hide a NaN that should not be there: NaN < 1 is false, and what was chosen by it a number. So
     where a NaN may have arisen on the way (from a row that refuses), a comparison with NaN is NaN, and so is a choice
-    by such a comparison. NaNs that were handed in are numbers like any others, as in eager code.
+    by such a comparison. NaNs that were handed in are numbers like any others, as in eager code. Comparisons of the
+    chain rule hide nothing if the loss is an output: what they compare is in the loss, which is NaN then, or does not
+    matter.
 
     Few programs compare, so that nodes are asked for their doubts only then.
     """
@@ -135,8 +141,10 @@ class Reader(Builder):
     def read_choice(self, op: Op, inputs: Inputs) -> int:
         """The node of `op` of `inputs`, one of `CHOICES`. (The rules make no comparisons, and no choices by them.)"""
         i, node = self.node(op, inputs), self.node
-        for x in inputs[:1] if op is ops.select else inputs:
-            if self.doubtful(x):  # NaN, if that is
+        asked = inputs[:1] if op is ops.select else inputs
+        told = {x for y in asked if self.op[y] in EXTREMES for x in self.inputs[y]}  # if they are NaN, so is y
+        for x in asked:
+            if x not in told and self.doubtful(x):  # NaN, if that is
                 i = node(ops.select, (node(ops.equal, (x, x)), i, self.leaf(math.nan)))
                 self.doubtful(i)
                 self._doubtful[i] = 1
@@ -162,6 +170,7 @@ class Reader(Builder):
         return i
 
 
+EXTREMES = (ops.max, ops.min)
 CHOICES = frozenset([*COMPARISONS, ops.select])
 SAFE = frozenset([*ops.TABLE.values(), total, None]) - REFUSING  # a row of the user's own may refuse, too
 
@@ -313,7 +322,7 @@ def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Gra
             inputs = tuple([number[x.number] if type(x) is Symbol else leaf(x) for x in xs])
             if op is ops.chain and plain:
                 op = ops.dot if len(inputs) > 2 else ops.mul
-            number.append((choice if op in CHOICES else node)(op, inputs))
+            number.append((choice if op in CHOICES and z.number < tape.forward else node)(op, inputs))
     builder.outputs = [number[z.number] if isinstance(z, Symbol) else leaf(z) for z in outputs]
     return builder
 
@@ -401,7 +410,8 @@ def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[i
                 ys.append(b)
             else:
                 pairs = [(b, ONE) if a == ONE else (a, b) for a, b in zip(*_pairs(graph, x))]
-                if graph.op[x] is not ops.add or _rank(graph, pairs[0][0], absorbed) <= _rank(graph, pairs[1][0], absorbed):
+                first, *_, last = [_rank(graph, a, absorbed) for a, _ in pairs] if graph.op[x] is ops.add else (0, 0)
+                if first <= last:
                     pairs.reverse()
                 stack.extend(pairs)
         else:

@@ -34,7 +34,12 @@ from milligrad.engine import (
 
 
 class Tape(list["Symbol"]):
-    """All Symbols of a trace, in the order in which they were made."""
+    """All Symbols of a trace, in the order in which they were made.
+
+    forward:  how many there were before the chain rule went back from a loss that is an output, too
+    """
+
+    forward: int = sys.maxsize
 
     def end(self) -> None:
         """From now on nothing can be computed from its Symbols."""

@@ -71,6 +71,18 @@ def test_a_choice_by_a_number_that_is_none_is_none(backend, name):
         assert math.isnan(compile(choice, backend=backend, nonfinite="allow")(-1.0))
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in REFUSED if name not in ("exp", "sinh", "division", "negative power")]
+)
+def test_a_gradient_alone_that_was_chosen_by_a_number_that_is_none_is_none(backend, name):
+    f = REFUSED[name]
+    for choose in (ops.relu, ops.abs, lambda x: ops.maximum(x, 0.5), lambda x: ops.max([x, 0.5, 0.25])):
+        with pytest.raises(FloatingPointError, match=r"not finite"):
+            compile(grad(lambda x, choose=choose: choose(f(x))), backend=backend)(-1.0)
+    with pytest.raises(FloatingPointError, match=r"not finite"):
+        compile(lambda x: where(f(x) >= ops.max([x, f(x), 0.25]), 1.0, 2.0), backend=backend)(-1.0)
+
+
 def test_infinities_on_the_way_are_numbers(backend):
     f = compile(value_and_grad(lambda x: 1 / (1 + exp(x))), backend=backend)
     assert f(1000.0) == (0.0, 0.0)

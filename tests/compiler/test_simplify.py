@@ -232,6 +232,26 @@ def test_a_constant_that_is_no_number_is_left_to_the_call():
     ]
 
 
+def doubts(f, forward=False):
+    """How many numbers are looked at for NaN before something is compared with them, in f of f of sqrt(x)."""
+    trace = Trace()
+    with trace.running():
+        x = ops.sqrt(trace.input("x", 1)[0])
+        y = f(x)
+        if forward:
+            trace.tape.forward = len(trace.tape)
+        z = f(y)
+    graph = simplify(trace.tape, [z, y])
+    return sum(op is ops.equal and len({*xs}) == 1 for op, xs in zip(graph.op, graph.inputs))
+
+
+def test_what_is_compared_is_looked_at_for_nan_once():
+    assert doubts(lambda x: x + 1) == 0
+    assert doubts(lambda x: ops.where(x < 1, x, 2 * x)) == 4  # the numbers, and what compares them, twice
+    assert doubts(lambda x: ops.where(x < 1, x, 2 * x), forward=True) == 2  # in the forward pass alone
+    assert doubts(lambda x: x >= ops.max([x, x + 1, x + 2])) == 2  # each time the largest tells of all
+
+
 def test_zero_and_minus_zero_and_nan_are_constants_of_their_own():
     builder = Builder()
     assert [builder.leaf(x) for x in (1.0, 0.0, -1.0, 2.0)] == [ONE, ZERO, MINUS_ONE, TWO]
