@@ -655,13 +655,6 @@ def traced_by(trace: Any) -> Iterator[None]:
         _tracer.set(before)
 
 
-def setting(owner: Any, name: str, now: Any) -> Any:
-    """`now`: what the attribute `name` of `owner` is. If it was asked for in a trace, that holds as long as it is."""
-    if _modes and (trace := tracer()):
-        trace.settings.append((owner, name, now))
-    return now
-
-
 class Mode:
     """`with` it, or in a function it decorates, a mode of the engine is on or off, in this thread and asyncio task.
 

@@ -13,7 +13,6 @@ import math
 import os
 import sys
 import threading
-import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -633,8 +632,6 @@ class Variant:
         )  # fmt: skip
         self.program.info["traced"] = len(self.trace.tape)
         self._draws = len(self.trace.random)
-        settings = [(weakref.ref(owner), name, value) for owner, name, value in dict.fromkeys(self.trace.settings)]
-        self._settings = list(filter(_is_so, settings))  # what f itself set, is not so any more
         self._requires = [v.requires_grad for v in self.captured]
         self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
         self.outputs = []
@@ -668,7 +665,7 @@ class Variant:
     def holds(self) -> bool:
         """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""
         same = self.kind != "gradient" or [v.requires_grad for v in self.captured] == self._requires
-        return same and (not self._settings or all(map(_is_so, self._settings))) and self.reads.hold_still()
+        return same and self.reads.hold_still()
 
     def _take_captured(self) -> None:
         if self.captured:
@@ -771,11 +768,6 @@ class Variant:
             *(f"  {line}" for line in shown),
         ]
         return "\n".join([*lines, "", self.code.source] if full else lines)
-
-
-def _is_so(setting: tuple[weakref.ref[Any], str, Any]) -> bool:
-    owner, name, value = setting
-    return getattr(owner(), name, None) == value  # type: ignore[no-any-return]
 
 
 def _which(what: str, places: list[int]) -> str:

@@ -316,7 +316,6 @@ class Trace:
 
     inputs:    an array of Symbols for each name
     random:    the Symbols that stand for numbers drawn from milligrad's generator, in the order of drawing
-    settings:  what the code asked for besides numbers, and was told: (object, attribute, what it was)
     modules:   the modules that were called
     """
 
@@ -324,7 +323,6 @@ class Trace:
         self.tape = Tape()
         self.inputs: dict[str, list[Symbol]] = {}
         self.random: list[Symbol] = []
-        self.settings: list[tuple[Any, str, Any]] = []
         self.modules: dict[Any, None] = {}
         self._first = _new(Symbol)  # on no tape itself
         self._first.tape = self.tape

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from milligrad import expected
-from milligrad.engine import Value, number, setting, tracer
+from milligrad.engine import Value, number, tracer
 from milligrad.nested import Nested, Shape, flatten, is_list, shape, unflatten
 from milligrad.places import warn
 from milligrad.typing import Any, Self
@@ -195,7 +195,11 @@ class Module:
     """A part of a network: subclass it, make its parameters and submodules attributes, and define `forward`.
 
     Calling a module calls its `forward`. A subclass with an `__init__` begins it with `super().__init__()`.
+
+    training:  whether it is in training mode: see `train`. What was compiled is compiled anew for the other mode.
     """
+
+    training: bool
 
     def __init__(self) -> None:
         object.__setattr__(self, "_parameters", {})
@@ -221,17 +225,6 @@ class Module:
         for path, module in self.named_modules():
             if module is layer and path and len(told) == 1:
                 error.args = (f"{told[0]}, in layer {path} ({type(layer).__name__})",)
-
-    @property
-    def training(self) -> bool:
-        """Whether it is in training mode: see `train`. What was compiled is compiled anew for the other mode."""
-        if "training" not in self.__dict__:
-            self.__getattr__("training")
-        return setting(self, "training", self.__dict__["training"])  # type: ignore[no-any-return]
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        self.__dict__["training"] = mode
 
     # Attributes: a Parameter or a Module is registered under its name, anything else is an ordinary attribute.
 
@@ -391,7 +384,8 @@ class Module:
         if not isinstance(mode, bool):
             raise TypeError(f"mode: expected a bool, got {mode!r:.60}")
         for module in self.modules():
-            object.__setattr__(module, "training", mode)
+            if module.training is not mode:
+                module.training = mode
         return self
 
     def eval(self) -> Self:

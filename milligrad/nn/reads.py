@@ -149,7 +149,7 @@ def _read(module: Module, name: str) -> Any:
     except AttributeError:
         value = module.__getattr__(name)
     reads = _recording.get(get_ident())
-    if reads is not None and not name.startswith("__") and (name == "training" or not _is_property(module, name)):
+    if reads is not None and not name.startswith("__") and not _is_property(module, name):
         reads.add(module, name, value)
     return value
 

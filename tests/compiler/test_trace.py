@@ -812,16 +812,6 @@ def test_nothing_is_left_behind_by_an_exception():
     assert type(x * y) is Value and (x * y).data == 6.0 and mg.engine._modes == set()
 
 
-def test_the_mode_of_a_module_is_kept_in_mind():
-    layer, other = nn.Dropout(0.5), nn.Dropout(0.5).eval()
-    trace = Trace()
-    with trace.running():
-        other(layer([1.0]))
-    assert trace.settings == [(layer, "training", True), (other, "training", False)] and len(trace.random) == 1
-    layer([1.0])
-    assert len(trace.settings) == 2
-
-
 def test_traces_nest_and_each_gets_its_own_numbers():
     x, y = Value(2.0), Value(3.0)
     outer, inner = Trace(), Trace()
