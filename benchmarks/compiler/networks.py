@@ -1,4 +1,4 @@
-"""LeNet on images of 28 × 28, batch 16, and an LSTM that reads them line by line, batch 8: Trainer on llvm against PyTorch.
+"""LeNet on images of 28 × 28, and an LSTM that reads them line by line: Trainer on llvm against PyTorch.
 
 The samples are random, the learning is by SGD with momentum, in float64 on one thread, and the parameters after the
 first steps must be PyTorch's before anything is timed. PyTorch's batches are tensors already. "First fit" is a process
@@ -110,7 +110,9 @@ NETWORKS = {
 
 def samples(network: Network) -> tuple[list[Any], list[int]]:
     draw = random.Random(0)
-    images: list[Any] = [[[draw.random() for _ in range(SIDE)] for _ in range(SIDE)] for _ in range(STEPS * network.batch)]
+    images: list[Any] = [
+        [[draw.random() for _ in range(SIDE)] for _ in range(SIDE)] for _ in range(STEPS * network.batch)
+    ]
     return [[image] for image in images] if network.channels else images, [draw.randrange(CLASSES) for _ in images]
 
 

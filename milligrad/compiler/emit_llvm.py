@@ -21,11 +21,11 @@ from functools import reduce
 from itertools import chain, product
 from typing import NamedTuple, TypeAlias
 
-from milligrad.compiler import instructions as ir
-from milligrad.compiler.instructions import DTYPES, FOLDS, POWERS, ROWS, Code, Fold, Machine, Num, Owner
+from milligrad.compiler.instructions import DTYPES, Code, Machine, Num, vector
 from milligrad.compiler.native import Machinery, Native, buffer, host
 from milligrad.compiler.nests import FOLDED, Constant, Input, Layout, Nest, NestStep, Part, Place, anonymous
 from milligrad.compiler.program import SHORT, Program, Ref
+from milligrad.compiler.spelling import FOLDS, Fold, Owner, logsumexp, rest_folds, spelled
 from milligrad.compiler.tiling import Planner
 
 __all__ = ["Native", "buffer", "build", "emit"]
@@ -161,13 +161,8 @@ class NestCode:
                 copy.results.append(z)
 
     def apply(self, step: NestStep, copy: Copy) -> Num:
-        if step.op == "power":
-            x, y = step.inputs
-            if isinstance(y, Constant) and y.value in POWERS:
-                return self.code.num(POWERS[y.value](self.input(x, copy)))
-        if step.op not in ROWS:
-            raise NotImplementedError(f"the llvm backend has no op {step.op!r}: write backend='python'")
-        return ROWS[step.op](*[self.input(x, copy) for x in step.inputs])
+        xs = [x.value if isinstance(x, Constant) else self.input(x, copy) for x in step.inputs]
+        return spelled(self.code, step.op, *xs)
 
     def input(self, x: Input, copy: Copy, inner: Index = ()) -> Num:
         """The number for all lanes of the copy; `inner` are the indices of the segment's loops."""
@@ -190,7 +185,7 @@ class NestCode:
 
     def read(self, place: Place, at: Index, lanes: int) -> Num:
         """A load, in the outermost loop that knows the pointer: no iteration reads what another one writes."""
-        form = f"load {ir.vector(self.code.of, lanes)}, ptr {{}}, align {self.code.bytes}"
+        form = f"load {vector(self.code.of, lanes)}, ptr {{}}, align {self.code.bytes}"
         return self.code.emit(form, (self.pointer(place, at),), self.code.of, lanes)
 
     def store(self, place: Place, copy: Copy, x: Num) -> None:
@@ -241,8 +236,8 @@ class NestCode:
             copy, lane = owner
             return largest[copy] if lane is None else self.code.lane(largest[copy], lane)
 
-        sums = self.folded(k, step, tile, ir.rest_folds(of_owner))
-        return [ir.logsumexp(m, rest, equals) for m, (rest, equals) in zip(largest, sums)]
+        sums = self.folded(k, step, tile, rest_folds(of_owner))
+        return [logsumexp(m, rest, equals) for m, (rest, equals) in zip(largest, sums)]
 
     def folded(self, k: int, step: NestStep, tile: list[Copy], folds: list[Fold]) -> list[list[Num]]:
         """For each copy what each of the folds makes of all inputs. Long sums start with parts without loops."""

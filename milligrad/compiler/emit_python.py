@@ -53,8 +53,9 @@ from milligrad.compiler.program import (
     size,
 )
 from milligrad.compiler.simplify import REFUSING
-from milligrad.engine import Op
-from milligrad.ops import LOG_EPSILON, added
+from milligrad.compiler.spelling import PAIRS, Expr, call, literal, literally, plus, python_form, times
+from milligrad.engine import TABLE, Op
+from milligrad.ops import added
 
 FIELDS = 64  # the longest array that may be kept as local variables, one for each number
 UNROLL = 3  # the longest segment that is spelled out: a*b + c*d + e*f takes 119 ns, sum(map(mul, …)) of them 217 ns
@@ -368,131 +369,11 @@ def _line(run: list[Segment]) -> Segment:
 
 # ── Expressions ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-CHOICE, SUM, PRODUCT, SIGN, ATOM = range(5)  # how tightly the outermost operator binds
-
-
-class Expr(NamedTuple):
-    """A piece of Python.
-
-    binds:  how tightly its outermost operator does
-    ops:    how many operations it has
-    total:  whether it has a value for all numbers, and may therefore be left out of the way of an `if`
-    test:   for a comparison, the condition alone
-    """
-
-    text: str
-    binds: int = ATOM
-    ops: int = 0
-    total: bool = True
-    test: str = ""
-
-    def at(self, level: int) -> str:
-        """Its text for a place that wants operators to bind at least that tightly."""
-        return self.text if self.binds >= level else f"({self.text})"
-
-
-def _number(x: float) -> Expr:
-    return Expr(repr(float(x)), SIGN if math.copysign(1, x) < 0 else ATOM)
-
-
-def _call(name: str, *xs: Expr) -> Expr:
-    return Expr(f"{name}({', '.join(x.text for x in xs)})", ops=1 + sum(x.ops for x in xs), total=False)
-
 
 def _added(runs: str, total: Expr | None, ops: int) -> Expr:
     """The sum of all that is in the iterable, after what has been added up before."""
     text = f"sum({runs})" if total is None else f"sum({runs}, {total.text})"
     return Expr(text, ops=ops + (total.ops if total else 0), total=False)
-
-
-def _infix(symbol: str, binds: int) -> Callable[[_Block, Expr, Expr], Expr]:
-    def form(block: _Block, x: Expr, y: Expr) -> Expr:
-        text = f"{x.at(binds)} {symbol} {y.at(binds + 1)}"
-        return Expr(text, binds, x.ops + y.ops + 1, x.total and y.total and symbol != "/")
-
-    return form
-
-
-def _compare(symbol: str) -> Callable[[_Block, Expr, Expr], Expr]:
-    def form(block: _Block, x: Expr, y: Expr) -> Expr:
-        test = f"{x.at(SUM)} {symbol} {y.at(SUM)}"
-        return Expr(f"1.0 if {test} else 0.0", CHOICE, x.ops + y.ops + 1, x.total and y.total, test)
-
-    return form
-
-
-def _neg(block: _Block, x: Expr) -> Expr:
-    return Expr(f"-{x.at(SIGN)}", SIGN, x.ops + 1, x.total)
-
-
-def _log(block: _Block, x: Expr) -> Expr:
-    return Expr(f"log({x.at(SUM)} or {LOG_EPSILON})", ATOM, x.ops + 1, False)
-
-
-def _relu(block: _Block, x: Expr) -> Expr:
-    x = block.atom(x)
-    return Expr(f"0.0 if {x.text} <= 0.0 else {x.text}", CHOICE, 1)
-
-
-def _where(block: _Block, c: Expr, x: Expr, y: Expr) -> Expr:
-    """Both sides are computed even if one is not wanted, as in eager code, unless that cannot be noticed."""
-    x, y = (side if side.total else block.atom(side) for side in (x, y))
-    test = c.test or c.at(SUM)
-    return Expr(f"{x.at(SUM)} if {test} else {y.at(CHOICE)}", CHOICE, c.ops + x.ops + y.ops + 1, c.total)
-
-
-def _clamp(block: _Block, x: Expr, lo: Expr, hi: Expr) -> Expr | None:
-    if _value(lo) is None or _value(hi) is None or not float(lo.text) <= float(hi.text):
-        return None
-    x = block.atom(x)
-    return Expr(f"{hi.text} if {x.text} > {hi.text} else {lo.text} if {x.text} < {lo.text} else {x.text}", CHOICE, 1)
-
-
-def _power(block: _Block, x: Expr, y: Expr) -> Expr | None:
-    """math.pow, where the row's check for 0 to a negative power is known to be of no use."""
-    base, exponent = _value(x), _value(y)
-    return _call("pow", x, y) if base or (exponent is not None and exponent >= 0) else None
-
-
-def _value(x: Expr) -> float | None:
-    """The number that it is, if it is a literal."""
-    try:
-        return float(x.text)
-    except ValueError:
-        return None
-
-
-def _largest(block: _Block, x: Expr, y: Expr) -> Expr:
-    """The first of equals, or a NaN if there is one."""
-    x, y = block.atom(x), block.atom(y)
-    return Expr(f"{y.text} if {y.text} > {x.text} or {y.text} != {y.text} else {x.text}", CHOICE, 1)
-
-
-def _smallest(block: _Block, x: Expr, y: Expr) -> Expr:
-    x, y = block.atom(x), block.atom(y)
-    return Expr(f"{y.text} if {y.text} < {x.text} or {y.text} != {y.text} else {x.text}", CHOICE, 1)
-
-
-# Rows that have a spelling of their own. It is the row's value exactly; None means that it is not, for such inputs.
-FORMS: dict[str, Callable[..., Expr | None]] = {
-    "add": _infix("+", SUM),
-    "sub": _infix("-", SUM),
-    "mul": _infix("*", PRODUCT),
-    "div": _infix("/", PRODUCT),
-    "neg": _neg,
-    "identity": lambda block, x: x,
-    "power": _power,
-    "exponential": _power,
-    "pow": _power,
-    "log": _log,
-    "relu": _relu,
-    "where": _where,
-    "clamp": _clamp,
-    "less": _compare("<"),
-    "less_equal": _compare("<="),
-    "equal": _compare("=="),
-}
-PAIRS: dict[str, Callable[[_Block, Expr, Expr], Expr]] = {"max": _largest, "min": _smallest}  # of two inputs
 
 
 def _affine(base: int, terms: Sequence[tuple[str, int]]) -> str:
@@ -846,7 +727,7 @@ class _Block:
 
     def atom(self, x: Expr) -> Expr:
         """The same as something that may be written twice."""
-        return x if x.text.isidentifier() or _value(x) is not None else self.let(x)
+        return x if x.text.isidentifier() or literally(x) is not None else self.let(x)
 
     def item(self, iterable: str, wanted: str) -> str:
         if iterable not in self.items:
@@ -951,11 +832,11 @@ class _Nest:
                 return Expr(block.item(self.vectors[x.step], self._step_name(x.step, 1)[0]))
             return self.exprs[x.step]
         if not isinstance(x, Access):
-            return _number(x)
+            return literal(x)
         home = self.text.homes[x.array]
         if home.fields:
             at = x.base
-            return _number(x.array.values[at]) if x.array.role == "constant" else Expr(home.fields[at])
+            return literal(x.array.values[at]) if x.array.role == "constant" else Expr(home.fields[at])
         return self.place(x, home, block)
 
     def place(self, x: Access, home: Home, block: _Block) -> Expr:
@@ -1105,22 +986,22 @@ class _Nest:
 
     def apply(self, step: Apply, xs: list[Expr], block: _Block) -> Expr:
         op, _ = step
-        form = None if self.text.ieee and op in REFUSING else FORMS.get(op.name)
+        form = None if self.text.ieee and op in REFUSING else python_form(op)
         spelled = form(block, *xs) if form else None
-        return spelled or _call(self.text.function(op), *xs)
+        return spelled or call(self.text.function(op), *xs)
 
     def reduce(self, step: Reduce, block: _Block) -> Expr:
         op, segments = step
-        if op.name == "sum":
+        if op is TABLE["sum"]:
             return self.sum(segments, block)
         single = [not s.dims for s in segments]
-        if op.name in PAIRS and single == [True, True]:
+        if op.name in PAIRS and TABLE[op.name] is op and single == [True, True]:
             return PAIRS[op.name](block, *[self.product(s, block) for s in segments])
         inputs = [
             self.product(s, block) if one else Expr(f"*{self.runs(s, block)}")
             for one, s in zip(single, segments, strict=True)
         ]
-        return _call(self.text.function(op), *inputs)
+        return call(self.text.function(op), *inputs)
 
     def sum(self, segments: Sequence[Segment], block: _Block) -> Expr:
         """All inputs added up from left to right."""
@@ -1138,13 +1019,13 @@ class _Nest:
             if len(terms) > LONG:  # a + b + … would be nested as deep as it is long
                 total = _added(f"[{', '.join(x.text for x in terms)}]", total, sum(x.ops + 1 for x in terms))
             else:
-                total = reduce(lambda x, y: _infix("+", SUM)(block, x, y), terms if total is None else [total, *terms])
-        return total or _number(0.0)
+                total = reduce(lambda x, y: plus(block, x, y), terms if total is None else [total, *terms])
+        return total or literal(0.0)
 
     def product(self, segment: Segment, block: _Block) -> Expr:
         """The only input of a segment."""
         xs = [self.scalar(x, block) for x in segment.factors]
-        return xs[0] if len(xs) == 1 else _infix("*", PRODUCT)(block, *xs)
+        return xs[0] if len(xs) == 1 else times(block, *xs)
 
     def runs(self, segment: Segment, block: _Block) -> str:
         """All inputs of a segment: the text of an iterable."""
@@ -1156,7 +1037,7 @@ class _Nest:
         for k in steps:
             expr = self.step(k, block)
             inline = k == root or (len(self.users[k]) == 1 and self._together(k, block) and expr.ops < LONG)
-            atomic = expr.text.isidentifier() or _value(expr) is not None
+            atomic = expr.text.isidentifier() or literally(expr) is not None
             named = not (inline or self._is_at_rest(k, expr) if atomic else inline or self._is_only_stored(k, block))
             self.exprs[k] = block.let(expr, *self._step_name(k, block.level)) if named else expr
 

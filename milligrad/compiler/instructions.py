@@ -7,20 +7,16 @@
 
 Text rather than llvmlite's objects: it takes a thirteenth of the time to build, and needs no library. Nothing is
 written twice, and nothing into a loop that could stand before it, so LLVM's optimisers, which take most of the time of
-a compilation, have nothing left to do here. At the end stand the ops: one row for each row of the table.
+a compilation, have nothing left to do here.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
-import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple, TypeAlias
-
-from milligrad.ops import BCE_FLOOR, LOG_2, LOG_EPSILON, LOG_SQRT_2_PI, NORMAL_TAIL, tail_ratio
 
 DTYPES = {"float64": ("d", "double", 8), "float32": ("f", "float", 4)}  # array's typecode, LLVM's name, bytes
 
@@ -169,6 +165,11 @@ class Code:
         lanes = nums[0].lanes
         return self.call(f"@llvm.{name}.{f'v{lanes}' if lanes > 1 else ''}f{8 * self.bytes}", nums)
 
+    def select(self, condition: Num, x: Operand, y: Operand) -> Num:
+        """x where the condition holds, else y."""
+        c, a, b = self.together(condition, self.num(x), self.num(y))
+        return self.emit(f"select {c.type} {{}}, {a.type} {{}}, {a.type} {{}}", (c, a, b), a.of)
+
     def function(self, name: str, *xs: Operand) -> Num:
         """A function of the C library: of vectors glibc's vector function, or else one by one."""
         nums = self.together(*map(self.num, xs))
@@ -283,166 +284,3 @@ class Code:
         write(f"  br i1 %c{label}, label %{label}, label %{after}\n{after}:")
         outer.block = after
         return [Num(self, x.name, min(x.depth, self.depth), x.lanes, x.of) for x in last]
-
-
-# ── Ops: a row for each row of the table ─────────────────────────────────────────────────────────────────────────
-# The same values and the same corners; outside of its domain a row gives NaN or an infinity instead of an error.
-
-
-def select(condition: Num, x: Operand, y: Operand) -> Num:
-    """x where the condition holds, else y."""
-    code = condition.code
-    c, a, b = code.together(condition, code.num(x), code.num(y))
-    return code.emit(f"select {c.type} {{}}, {a.type} {{}}, {a.type} {{}}", (c, a, b), a.of)
-
-
-def function(name: str) -> Callable[..., Num]:
-    return lambda x, *others: x.code.function(name, x, *others)
-
-
-def intrinsic(name: str) -> Callable[..., Num]:
-    return lambda x, *others: x.code.intrinsic(name, x, *others)
-
-
-larger, smaller = intrinsic("maximum"), intrinsic("minimum")  # NaN if one of the two is
-exp, log, log1p, sqrt = function("exp"), function("log"), function("log1p"), intrinsic("sqrt")
-expm1, erfc = function("expm1"), function("erfc")
-
-
-def _sigmoid(x: Num) -> Num:
-    e = exp(-abs(x))
-    return select(x >= 0.0, 1.0, e) / (e + 1.0)
-
-
-def _bce(x: Num, y: Num) -> Num:
-    log_x, log_1_x = log(x), log1p(-x)
-    z = y * select(log_x > BCE_FLOOR, log_x, BCE_FLOOR) + (1.0 - y) * select(log_1_x > BCE_FLOOR, log_1_x, BCE_FLOOR)
-    return select((x >= 0.0) & (x <= 1.0) & (y >= 0.0) & (y <= 1.0), -z, math.nan)
-
-
-def _xlogy(x: Num, y: Num) -> Num:
-    return select(x.equals(0.0) & y.equals(y), 0.0, x * log(y))
-
-
-def _log1mexp(x: Num) -> Num:
-    near = x < LOG_2
-    return select(near, log(-expm1(-x)), log1p(-exp(-x)))
-
-
-def _log_normal_cdf(x: Num) -> Num:
-    q = erfc(abs(x) * math.sqrt(0.5)) * 0.5
-    tail = -x * x * 0.5 - LOG_SQRT_2_PI - log(tail_ratio(-x))
-    return select(x < NORMAL_TAIL, tail, select(x > 0.0, log1p(-q), log(q)))
-
-
-def _clamp(x: Num, lo: Num, hi: Num) -> Num:
-    z = select((x > hi) | (lo > hi), hi, select(x < lo, lo, x))
-    return select(x.or_is_nan(lo) | hi.or_is_nan(hi), math.nan, z)
-
-
-# fmt: off
-ROWS: dict[str, Callable[..., Num]] = {
-    "add":        operator.add,
-    "sub":        operator.sub,
-    "mul":        operator.mul,
-    "div":        operator.truediv,
-    "power":      function("pow"),
-    "exponential": function("pow"),
-    "pow":        function("pow"),
-    "neg":        operator.neg,
-    "identity":   operator.pos,
-    "exp":        exp,
-    "expm1":      expm1,
-    "log":        lambda x: log(select(x.equals(0.0), LOG_EPSILON, x)),
-    "log1p":      log1p,
-    "sqrt":       sqrt,
-    "sin":        function("sin"),
-    "cos":        function("cos"),
-    "tan":        function("tan"),
-    "asin":       function("asin"),
-    "acos":       function("acos"),
-    "atan":       function("atan"),
-    "sinh":       function("sinh"),
-    "cosh":       function("cosh"),
-    "tanh":       function("tanh"),
-    "sigmoid":    _sigmoid,
-    "softplus":   lambda x: larger(x, 0.0) + log1p(exp(-abs(x))),
-    "erf":        function("erf"),
-    "erfc":       erfc,
-    "log_normal_cdf": _log_normal_cdf,
-    "log1mexp":   _log1mexp,
-    "xlogy":      _xlogy,
-    "bce":        _bce,
-    "relu":       lambda x: select(x <= 0.0, 0.0, x),
-    "abs":        abs,
-    "clamp":      _clamp,
-    "where":      lambda c, x, y: select(c.differs(0.0), x, y),
-    "less":       lambda x, y: select(x < y, 1.0, 0.0),
-    "less_equal": lambda x, y: select(x <= y, 1.0, 0.0),
-    "equal":      lambda x, y: select(x.equals(y), 1.0, 0.0),
-}
-POWERS: dict[float, Callable[[Num], Operand]] = {  # of a constant exponent; calls of pow took 5 times as long
-    -2.0: lambda x: 1.0 / (x * x),
-    -1.0: lambda x: 1.0 / x,
-    0.0:  lambda x: 1.0,
-    0.5:  lambda x: sqrt(x) + 0.0,  # √-0 is -0, but (-0)^½ is 0
-    1.0:  lambda x: x,
-    2.0:  lambda x: x * x,
-    3.0:  lambda x: x * x * x,
-    4.0:  lambda x: (x * x) * (x * x),
-}
-# fmt: on
-
-
-class Fold(NamedTuple):
-    """How inputs are reduced: from `identity` on, `take` another one (its factors), and `join` two results.
-
-    `take` is told for whom: the number of a copy and the lane in it (None for all); None stands for nothing so far.
-    """
-
-    identity: float
-    take: Callable[[Owner, Num | None, list[Num]], Num]
-    join: Callable[[Num, Num], Num]
-
-
-Owner: TypeAlias = "tuple[int, int | None]"
-
-
-def _add_product(owner: Owner, z: Num | None, factors: list[Num]) -> Num:
-    if len(factors) == 1:
-        return factors[0] if z is None else z + factors[0]
-    x, y = factors
-    return x * y if z is None else x.code.intrinsic("fmuladd", x, y, z)
-
-
-def taking(join: Callable[[Num, Num], Num]) -> Callable[[Owner, Num | None, list[Num]], Num]:
-    """Take single factors by joining them."""
-    return lambda owner, z, factors: factors[0] if z is None else join(z, factors[0])
-
-
-FOLDS = {
-    "sum": Fold(0.0, _add_product, operator.add),
-    "prod": Fold(1.0, taking(operator.mul), operator.mul),
-    "max": Fold(-math.inf, taking(larger), larger),
-    "min": Fold(math.inf, taking(smaller), smaller),
-}
-
-
-def rest_folds(largest: Callable[[Owner], Num]) -> list[Fold]:
-    """For logsumexp: Σ exp(x - m) over all x but those that equal the largest, m; and how many do."""
-
-    def rest(owner: Owner, z: Num | None, factors: list[Num]) -> Num:
-        (x,), m = factors, largest(owner)
-        y = select(x.equals(m), 0.0, exp(x - m))
-        return y if z is None else z + y
-
-    def equals(owner: Owner, z: Num | None, factors: list[Num]) -> Num:
-        y = select(factors[0].equals(largest(owner)), 1.0, 0.0)
-        return y if z is None else z + y
-
-    return [Fold(0.0, rest, operator.add), Fold(0.0, equals, operator.add)]
-
-
-def logsumexp(m: Num, rest: Num, equals: Num) -> Num:
-    """m + log(1 + …) over all but one largest: exact also where m stands far above the rest."""
-    return select(abs(m).equals(math.inf), m, m + log1p(rest + (equals - 1.0)))

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from milligrad import files, ops
 from milligrad.compiler.compact import compact
-from milligrad.compiler.print_c import HELPERS, Precision, helpers, statements, table
+from milligrad.compiler.print_c import HELPERS, Language, composed, helpers, statements, table
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.roll import roll
 from milligrad.compiler.simplify import REFUSING, Graph, simplify
@@ -40,7 +40,8 @@ WORDS = """
 
     arguments constants exact exact_constants exact_table parameters plain results table work
 """
-TAKEN = frozenset([*WORDS.split(), *HELPERS])  # by C, C++, their libraries and the file itself: no names for a function
+TAKEN = frozenset([*WORDS.split(), *HELPERS, *composed()])
+"""By C, C++, their libraries and the file itself: no names for a function."""
 
 
 class Files(NamedTuple):
@@ -262,7 +263,7 @@ class _Writer:
 
     def __init__(self, lowered: Lowered, name: str, dtype: str, parameters: bool) -> None:
         self.lowered, self.name, self.takes_parameters = lowered, name, parameters
-        self.precision = Precision(dtype)
+        self.code = Language(dtype)
         self.work = 1
         self.arrays: list[str] = []
         self.functions: list[str] = []
@@ -283,7 +284,7 @@ class _Writer:
                 self._head(), "{",
                 f"    plain({given});",
                 f"    for (long i = 0; i < {len(lowered._graph.outputs)}; i++) {{",
-                self.precision.spelled("        if (results[i] - results[i] != 0.0) { /* NaN or infinite */"),
+                f"        if (results[i] - results[i] != {self.code.literal(0.0)}) {{ /* NaN or infinite */",
                 f"            exact({given});",
                 "            return;",
                 "        }",
@@ -292,7 +293,7 @@ class _Writer:
             ]  # fmt: skip
         numbers = [x.data for _, xs in lowered._parameters for x in xs]
         if not self.takes_parameters and any(["parameters[" in line for line in self.functions]):
-            self.arrays = [*self._parameters_told(), *self.precision.array("parameters", numbers), "", *self.arrays]
+            self.arrays = [*self._parameters_told(), *self.code.array("parameters", numbers), "", *self.arrays]
 
     def _parameters_told(self) -> list[str]:
         told = [*_told("parameters", self.lowered._parameter_names)]
@@ -301,16 +302,16 @@ class _Writer:
     def _body(self, graph: Graph, prefix: str) -> list[str]:
         rolled = roll(graph, self.lowered._leaves)
         steps = compact(in_registers(rolled), rolled)
-        lines = statements(rolled, steps, ("arguments", "parameters"), self.precision, prefix)
+        lines = statements(rolled, steps, ("arguments", "parameters"), self.code, prefix)
         self.work = max(self.work, rolled.values)
         if rolled.constants:
-            self.arrays += [*self.precision.array(f"{prefix}constants", rolled.constants), ""]
+            self.arrays += [*self.code.array(f"{prefix}constants", rolled.constants), ""]
         if rolled.table:
             self.arrays += [*table(f"{prefix}table", rolled.table), ""]
         return lines
 
     def _signature(self) -> list[tuple[str, str]]:
-        of = self.precision.type
+        of = self.code.type
         inputs = ["arguments", *["parameters"] * self.takes_parameters]
         return [*[(x, f"const {of} *") for x in inputs], ("results", f"{of} *"), ("work", f"{of} *")]
 
@@ -342,7 +343,7 @@ class _Writer:
 
     def source(self) -> str:
         types = ["#include <stdint.h>"] if any(["uint" in line for line in self.arrays]) else []
-        called = helpers(self.functions, self.precision)
+        called = helpers(self.functions, self.code)
         lines = [*self._comment(f"{self.name}.c"), "", "#include <math.h>", *types, "", *self.arrays, *called]
         return "\n".join([*lines, f"{self._head(restrict='')};", "", *self.functions, ""])
 

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.compiler.program import Access, Apply, Array, Dims, Loop, Program, Reduce, Ref, Segment, size
+from milligrad.compiler.spelling import check_is_row
 from milligrad.ops import TABLE
 
 Extents: TypeAlias = "tuple[int | None, ...]"
@@ -133,6 +134,7 @@ class Layout:
         extents: Extents = (None,) * sampled + tuple(loop.dims)
         steps: list[NestStep] = []
         for step in map(reduction, loop.steps):
+            check_is_row(step.op)  # by its name it is known from here on
             inputs: list[Input] = []
             parts: list[Part] = []
             if isinstance(step, Apply):
@@ -176,7 +178,7 @@ class Layout:
 def reduction(step: Any) -> Any:
     """An Apply of an op of any number of inputs as the Reduce that it is."""
     op: Any = step.op
-    if op.name not in FOLDED | {"dot"} or isinstance(step, Reduce):
+    if isinstance(step, Reduce) or op.name not in FOLDED | {"dot"} or TABLE[op.name] is not op:
         return step
     xs, n = step.inputs, len(step.inputs) // 2
     products = zip(xs[:n], xs[n:]) if op.name == "dot" else zip(xs)

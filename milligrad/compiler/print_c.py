@@ -5,8 +5,8 @@
         const double z2 = 9.81 * z1;
         …
 
-Needs libm and nothing else. How the ops are spelled is told by ROWS, in double precision; `Precision` translates it
-into single. What stands around the statements, the file and its header, is written by `lowered.py`.
+Needs libm and nothing else. How the ops are spelled is told by `spelling`, whose formulas are written in pieces of C
+here. What stands around the statements, the file and its header, is written by `lowered.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.ir import Rolled
@@ -38,130 +41,10 @@ from milligrad.compiler.registers import (
     all_steps,
     sources_of,
 )
-from milligrad.engine import NONE
-from milligrad.ops import BCE_FLOOR, LOG_2, LOG_EPSILON, LOG_SQRT_2_PI, NORMAL_TAIL
-
-
-class Fold(NamedTuple):
-    """How the inputs of an op of many inputs are reduced: from `start` on, `take` another one."""
-
-    start: str
-    take: str
-
-
-SUM = Fold("0.0", "{z} += {x}")
-
-# The same values and the same corners as in the table; outside of its domain a row gives NaN or an infinity.
-# fmt: off
-ROWS: dict[str, str | Fold] = {
-    "add":        "{0} + {1}",
-    "sub":        "{0} - {1}",
-    "mul":        "{0} * {1}",
-    "div":        "{0} / {1}",
-    "power":      "pow({0}, {1})",
-    "exponential": "pow({0}, {1})",
-    "pow":        "pow({0}, {1})",
-    "neg":        "-{0}",
-    "identity":   "{0}",
-    "exp":        "exp({0})",
-    "expm1":      "expm1({0})",
-    "log":        "log_of({0})",
-    "log1p":      "log1p({0})",
-    "sqrt":       "sqrt({0})",
-    "sin":        "sin({0})",
-    "cos":        "cos({0})",
-    "tan":        "tan({0})",
-    "asin":       "asin({0})",
-    "acos":       "acos({0})",
-    "atan":       "atan({0})",
-    "sinh":       "sinh({0})",
-    "cosh":       "cosh({0})",
-    "tanh":       "tanh({0})",
-    "sigmoid":    "sigmoid({0})",
-    "softplus":   "softplus({0})",
-    "erf":        "erf({0})",
-    "erfc":       "erfc({0})",
-    "log_normal_cdf": "log_normal_cdf({0})",
-    "log1mexp":   "log1mexp({0})",
-    "xlogy":      "xlogy({0}, {1})",
-    "bce":        "bce({0}, {1})",
-    "relu":       "{0} <= 0.0 ? 0.0 : {0}",
-    "abs":        "fabs({0})",
-    "clamp":      "clamp({0}, {1}, {2})",
-    "where":      "{0} != 0.0 ? {1} : {2}",
-    "less":       "{0} < {1} ? 1.0 : 0.0",
-    "less_equal": "{0} <= {1} ? 1.0 : 0.0",
-    "equal":      "{0} == {1} ? 1.0 : 0.0",
-    "sum":        SUM,
-    "dot":        SUM,
-    "chain":      SUM,  # of products by HELPERS["product"]
-    "prod":       Fold("1.0", "{z} *= {x}"),
-    "max":        Fold("-INFINITY", "{z} = larger({z}, {x})"),
-    "min":        Fold("INFINITY", "{z} = smaller({z}, {x})"),
-    "logsumexp":  Fold("-INFINITY", "{z} = larger({z}, {x})"),  # at first; see `_Printer.logsumexp`
-}
-POWERS = {  # of a constant exponent
-    -2.0: "1.0 / ({0} * {0})",
-    -1.0: "1.0 / {0}",
-    0.0:  "1.0",
-    0.5:  "sqrt({0}) + 0.0",  # √-0 is -0, but (-0)^½ is 0
-    1.0:  "{0}",
-    2.0:  "{0} * {0}",
-    3.0:  "{0} * {0} * {0}",
-    4.0:  "({0} * {0}) * ({0} * {0})",
-}
-# fmt: on
+from milligrad.compiler.spelling import FOLDS, SPELLINGS, Fold, logsumexp, rest_folds, spelled
+from milligrad.engine import NONE, Op, Reduction
 
 HELPERS = {
-    "log_of": f"""(double x)
-{{
-    return log(x == 0.0 ? {LOG_EPSILON!r} : x);
-}}""",
-    "sigmoid": """(double x)
-{
-    const double e = exp(-fabs(x));
-    return (x >= 0.0 ? 1.0 : e) / (1.0 + e);
-}""",
-    "softplus": """(double x)
-{
-    return (x <= 0.0 ? 0.0 : x) + log1p(exp(-fabs(x)));
-}""",
-    "log_normal_cdf": f"""(double x)
-{{
-    if (x < {NORMAL_TAIL!r}) {{ /* a continued fraction: Laplace 1805 */
-        double z = -x;
-        for (int k = 16; k > 0; k--)
-            z = k / z - x;
-        return -x * x * 0.5 - {LOG_SQRT_2_PI!r} - log(z);
-    }}
-    const double q = erfc(fabs(x) * {math.sqrt(0.5)!r}) * 0.5;
-    return x > 0.0 ? log1p(-q) : log(q);
-}}""",
-    "log1mexp": f"""(double x)
-{{
-    return x < {LOG_2!r} ? log(-expm1(-x)) : log1p(-exp(-x));
-}}""",
-    "xlogy": """(double x, double y)
-{
-    return x == 0.0 && y == y ? 0.0 : x * log(y);
-}""",
-    "bce": f"""(double x, double y)
-{{
-    const double log_x = log(x), log_1_x = log1p(-x);
-    const double z = y * (log_x > {BCE_FLOOR!r} ? log_x : {BCE_FLOOR!r})
-                     + (1.0 - y) * (log_1_x > {BCE_FLOOR!r} ? log_1_x : {BCE_FLOOR!r});
-    return x >= 0.0 && x <= 1.0 && y >= 0.0 && y <= 1.0 ? -z : NAN;
-}}""",
-    "clamp": """(double x, double lo, double hi)
-{
-    if (x != x || lo != lo || hi != hi)
-        return NAN;
-    return x > hi || lo > hi ? hi : x < lo ? lo : x;
-}""",
-    "product": """(double x, double y)
-{
-    return x == 0.0 || y == 0.0 ? 0.0 : x * y;
-}""",
     "larger": """(double x, double y)
 {
     return x > y || x != x ? x : y;
@@ -170,26 +53,86 @@ HELPERS = {
 {
     return x < y || x != x ? x : y;
 }""",
+    "product": """(double x, double y)
+{
+    return x == 0.0 || y == 0.0 ? 0.0 : x * y;
+}""",
 }
-"""The functions that rows call, by name, each from its arguments on; they come into a file that calls them."""
+"""What C does not have: a file that calls such a function has it in it, as it has the ops of `composed`."""
 
-LIBM = r"acos|asin|atan|cosh|cos|erfc|erf|expm1|exp|fabs|log1p|log|pow|sinh|sin|sqrt|tanh|tan"  # what they call
+LONG = 5  # operations in a formula, from which on it is a function
+INTRINSICS = {"maximum": "larger", "minimum": "smaller"}  # LLVM's names; others are C's
+
+# How tightly operators bind, as in C.
+CHOICE, OR, AND, EQUALITY, RELATION, SUM, PRODUCT, SIGN, ATOM = range(9)
 
 
-class Precision:
-    """How numbers are written: type is "double" or "float"."""
+class Piece:
+    """A piece of C: `form` of other pieces, each of which binds at least as tightly as `levels` say."""
+
+    def __init__(
+        self, code: Language, form: str, parts: Sequence[Piece] = (), binds: int = ATOM, levels: Sequence[int] = ()
+    ) -> None:
+        self.code, self.form, self.parts, self.binds, self.levels = code, form, parts, binds, levels
+
+    def _infix(self, symbol: str, y: Any, binds: int, reflected: bool = False) -> Piece:
+        x, y = self, self.code.num(y)
+        if reflected:
+            x, y = y, x
+        return Piece(self.code, f"{{}} {symbol} {{}}", (x, y), binds, (binds, binds + 1))
+
+    # fmt: off
+    def __add__(x, y: Any) -> Piece:      return x._infix("+", y, SUM)
+    def __sub__(x, y: Any) -> Piece:      return x._infix("-", y, SUM)
+    def __rsub__(x, y: Any) -> Piece:     return x._infix("-", y, SUM, True)
+    def __radd__(x, y: Any) -> Piece:     return x._infix("+", y, SUM, True)
+    def __mul__(x, y: Any) -> Piece:      return x._infix("*", y, PRODUCT)
+    def __truediv__(x, y: Any) -> Piece:  return x._infix("/", y, PRODUCT)
+    def __rtruediv__(x, y: Any) -> Piece: return x._infix("/", y, PRODUCT, True)
+    def __neg__(x) -> Piece:              return Piece(x.code, "-{}", (x,), SIGN, (ATOM,))
+    def __pos__(x) -> Piece:              return x
+    def __abs__(x) -> Piece:              return x.code.function("fabs", x)
+    def __lt__(x, y: Any) -> Piece:       return x._infix("<", y, RELATION)
+    def __le__(x, y: Any) -> Piece:       return x._infix("<=", y, RELATION)
+    def __gt__(x, y: Any) -> Piece:       return x._infix(">", y, RELATION)
+    def __ge__(x, y: Any) -> Piece:       return x._infix(">=", y, RELATION)
+    def __or__(x, y: Any) -> Piece:       return x._infix("||", y, OR)
+    def __and__(x, y: Any) -> Piece:      return x._infix("&&", y, AND)
+    def equals(x, y: Any) -> Piece:       return x._infix("==", y, EQUALITY)
+    def differs(x, y: Any) -> Piece:      return x._infix("!=", y, EQUALITY)
+    def or_is_nan(x, y: Any) -> Piece:    return x.differs(x) | x.code.num(y).differs(y)
+    # fmt: on
+
+
+class Language:
+    """C in single or in double precision: what formulas are written in. type is "double" or "float"."""
 
     def __init__(self, dtype: str) -> None:
         self.single = dtype == "float32"
         self.type = "float" if self.single else "double"
 
-    def spelled(self, text: str) -> str:
-        """C in double precision as C in this one."""
-        if not self.single:
-            return text
-        text = re.sub(r"\bdouble\b", "float", text)
-        text = re.sub(rf"\b({LIBM})\(", r"\1f(", text)
-        return re.sub(r"(?<![\w.])(\d+\.\d+(e[-+]?\d+)?|\d+e[-+]?\d+)", r"\1f", text)
+    def num(self, x: Any) -> Piece:
+        """A number that is known, or else a piece already."""
+        if isinstance(x, Piece):
+            return x
+        text = self.literal(x)
+        return Piece(self, text, (), SIGN if text.startswith("-") else ATOM)
+
+    def select(self, condition: Piece, x: Any, y: Any) -> Piece:
+        return Piece(self, "{} ? {} : {}", (condition, self.num(x), self.num(y)), CHOICE, (OR, OR, CHOICE))
+
+    def function(self, name: str, *xs: Any) -> Piece:
+        """A function of the C library, or one of `HELPERS`."""
+        ours = name in HELPERS or (self.single and name in composed())
+        form = f"{name}{'f' * (self.single and not ours)}({', '.join(['{}'] * len(xs))})"
+        return Piece(self, form, [*map(self.num, xs)], ATOM, [CHOICE] * len(xs))
+
+    def intrinsic(self, name: str, *xs: Any) -> Piece:
+        if name == "fmuladd":
+            x, y, z = xs
+            total: Piece = z + x * y
+            return total
+        return self.function(INTRINSICS.get(name, name), *xs)
 
     def literal(self, x: float) -> str:
         """The number to the bit: the shortest decimal that is read as it."""
@@ -204,14 +147,76 @@ class Precision:
         short = next(t for t in (f"{x:.{k}g}" for k in range(1, 10)) if ctypes.c_float(float(t)).value == x)
         return f"{short}{'' if {*short} & {*'.e'} else '.0'}f"
 
-    def operand(self, x: float) -> str:
-        """The same, within an expression."""
-        text = self.literal(x)
-        return f"({text})" if text.startswith("-") else text
-
     def array(self, name: str, numbers: Sequence[float]) -> list[str]:
         """A constant array of these numbers."""
         return _array(f"static const {self.type} {name}[{len(numbers)}]", map(self.literal, numbers))
+
+    def helper(self, name: str) -> list[str]:
+        """The function of that name, one of `HELPERS` or of `composed`."""
+        if name in HELPERS:
+            return (
+                f"static double {name}{HELPERS[name]}".replace("double", self.type)
+                .replace("0.0", self.literal(0.0))
+                .split("\n")
+            )
+        xs = composed()[name]
+        z = spelled(self, name, *[Piece(self, x) for x in xs])
+        lines, text = with_names(z, self.type)
+        head = f"static {self.type} {name}({', '.join([f'{self.type} {x}' for x in xs])})"
+        return [head, "{", *[f"    {line}" for line in lines], f"    return {text};", "}"]
+
+
+def written(x: Piece, names: Mapping[Piece, str] = MappingProxyType({})) -> str:
+    """The piece as text; of pieces that have names, these."""
+    parts = []
+    for part, level in zip(x.parts, x.levels, strict=True):
+        text = names.get(part) or written(part, names)
+        parts.append(text if part.binds >= level or part in names else f"({text})")
+    return x.form.format(*parts)
+
+
+def with_names(x: Piece, kind: str) -> tuple[list[str], str]:
+    """The piece as text, after lines that give names to what is used more than once in it."""
+    names: dict[Piece, str] = {}
+    lines: list[str] = []
+    for part in _used_twice(x):
+        text = written(part, names)
+        names[part] = f"t{len(names) + 1}"
+        lines.append(f"const {kind} {names[part]} = {text};")
+    return lines, written(x, names)
+
+
+def _used_twice(x: Piece) -> list[Piece]:
+    """What is computed in the piece and used more than once, inner pieces first."""
+    uses = _uses(x)
+    return [part for part in uses if uses[part] > 1]
+
+
+def _uses(x: Piece) -> dict[Piece, int]:
+    """How often each piece that is computed is part of the others, inner pieces first; the whole is so 0 times."""
+    uses: Counter[Piece] = Counter()
+    order: list[Piece] = []
+
+    def visit(x: Piece) -> None:
+        for part in x.parts:
+            uses[part] += 1
+            if uses[part] == 1:
+                visit(part)
+        order.append(x)
+
+    visit(x)
+    return {part: uses[part] for part in order if part.parts}
+
+
+@cache
+def composed() -> dict[str, tuple[str, ...]]:
+    """The ops that are functions of their own, since their formulas are long, and their parameters."""
+    code, found = Language("float64"), {}
+    for name in SPELLINGS:
+        xs = ("x", "y", "z")[: ops.TABLE[name].form.count("{}")]
+        if len(_uses(spelled(code, name, *[Piece(code, x) for x in xs]))) > LONG:
+            found[name] = xs
+    return found
 
 
 def table(name: str, places: Sequence[int]) -> list[str]:
@@ -230,34 +235,39 @@ def _array(declaration: str, texts: Iterable[str]) -> list[str]:
     return [*lines, f"    {line.rstrip(', ')}", "};"]
 
 
-def helpers(lines: Iterable[str], precision: Precision) -> list[str]:
+def helpers(lines: Iterable[str], language: Language) -> list[str]:
     """The functions that the lines call."""
-    called = {*re.findall(r"\b(\w+)\(", "\n".join(lines))}
     found: list[str] = []
-    for name, text in HELPERS.items():
-        if name in called:
-            found += [*precision.spelled(f"static double {name}{text}").split("\n"), ""]
+    names = [*HELPERS, *composed()]
+    todo = [*lines]
+    called: set[str] = set()
+    while todo:
+        new = [name for name in names if name not in called and re.search(rf"\b{name}\(", "\n".join(todo))]
+        todo = []
+        for name in new:
+            called.add(name)
+            text = language.helper(name)
+            todo += text
+            found = [*text, "", *found]
     return found
 
 
-def statements(
-    rolled: Rolled, steps: list[Step], leaves: Sequence[str], precision: Precision, prefix: str
-) -> list[str]:
+def statements(rolled: Rolled, steps: list[Step], leaves: Sequence[str], language: Language, prefix: str) -> list[str]:
     """The lines of a function that runs the steps.
 
     leaves:  what the arrays of leaves are called
     prefix:  what the names of the constants and the table begin with
     """
-    printer = _Printer(rolled, steps, leaves, precision, prefix)
+    printer = _Printer(rolled, steps, leaves, language, prefix)
     printer.steps(steps)
     return printer.lines
 
 
 class _Printer:
     def __init__(
-        self, rolled: Rolled, steps: list[Step], leaves: Sequence[str], precision: Precision, prefix: str
+        self, rolled: Rolled, steps: list[Step], leaves: Sequence[str], language: Language, prefix: str
     ) -> None:
-        self.precision, self.leaves = precision, leaves
+        self.code, self.leaves = language, leaves
         self.arrays = {VALUES: "work", CONSTANTS: f"{prefix}constants", TABLE: f"{prefix}table"}
         self.counters = _needed_counters(steps)
         self.read = _read(steps)
@@ -272,7 +282,7 @@ class _Printer:
             getattr(self, f"_{type(x).__name__.lower()}")(x)
 
     def _load(self, x: Load) -> None:
-        self.line(f"const {self.precision.type} {x.name} = {self.source(x.source)};")
+        self.line(f"const {self.code.type} {x.name} = {written(self.source(x.source))};")
 
     def _let(self, x: Let) -> None:
         if x.name in self.counters:
@@ -283,35 +293,27 @@ class _Printer:
             self.line(f"{x.name} = {place(x.to)};")
 
     def _give(self, x: Give) -> None:
-        self.line(f"results[{place(x.place)}] = {self.source(x.source)};")
+        self.line(f"results[{place(x.place)}] = {written(self.source(x.source))};")
 
     def _assign(self, x: Assign) -> None:
         stored = f"work[{place(x.store)}]" if x.store is not None else ""
-        row = "NAN" if x.op is NONE else ROWS.get(x.op.name)
-        if row is None or (x.op is not NONE and ops.TABLE.get(x.op.name) is not x.op):
+        if x.op is not NONE and ops.TABLE.get(x.op.name) is not x.op:
             raise NotImplementedError(f"C code has no op {x.op.name!r}: write it with milligrad's own functions")
-        if isinstance(row, str):
-            if x.op is ops.power and isinstance(x.inputs[1], float):
-                row = POWERS.get(x.inputs[1], row)
-            text = self.precision.spelled(row).format(*[self.source(y) for y in x.inputs])
-        elif x.op is ops.logsumexp:
-            text = self.logsumexp(x.name, x.terms)
-        elif row is SUM and all([t.length == ONE for t in x.terms]):
-            text = " + ".join([self.product(t, strong=x.op is ops.chain) for t in x.terms])
-        else:
-            self.folded([(x.name, row)], x.terms, x.op is ops.chain)
+        z = self.reduced(x) if isinstance(x.op, Reduction) else self.applied(x.op, x.inputs)
+        text = written(z)
+        if text == x.name:
             if stored:
                 self.line(f"{stored} = {x.name};")
             return
         if x.name in self.read:
-            self.line(f"const {self.precision.type} {x.name} = {text};")
+            self.line(f"const {self.code.type} {x.name} = {text};")
             text = x.name
         if stored:
             self.line(f"{stored} = {text};")
 
     def _for(self, x: For) -> None:
         for name, (first, _) in x.carried.items():
-            self.line(f"{self.precision.type} {name} = {self.source(first)};")
+            self.line(f"{self.code.type} {name} = {written(self.source(first))};")
         self.open(x.index, x.count)
         self.steps(x.body)
         for name, (_, after) in x.carried.items():
@@ -328,47 +330,65 @@ class _Printer:
 
     # Expressions.
 
-    def source(self, x: Source, more: Linear | None = None) -> str:
+    def source(self, x: Source, more: Linear | None = None) -> Piece:
         """The number; of a run the one that stands `more` further on."""
         if isinstance(x, float):
-            return self.precision.operand(x)
+            return self.code.num(x)
         if isinstance(x, Name):
-            return x.name
+            return Piece(self.code, x.name)
         at = place(x.place if more is None else x.place.plus(more))
         if isinstance(x, Entry):
             at = f"{self.arrays[TABLE]}[{at}]"
-        return f"{self.leaves[x.array] if isinstance(x.array, int) else self.arrays[x.array]}[{at}]"
+        return Piece(self.code, f"{self.leaves[x.array] if isinstance(x.array, int) else self.arrays[x.array]}[{at}]")
 
-    def product(self, x: Terms, index: str = "", strong: bool = False) -> str:
-        """A term of a sum: the one with that index; if `strong`, 0 times anything is 0."""
+    def applied(self, op: Op, inputs: Sequence[Source]) -> Piece:
+        if op is NONE:
+            return self.code.num(math.nan)
+        if op.name in composed():
+            return self.code.function(op.name, *map(self.source, inputs))
+        return spelled(self.code, op.name, *[x if isinstance(x, float) else self.source(x) for x in inputs])
+
+    def reduced(self, x: Assign) -> Piece:
+        """An op of many inputs. Where there are loops to be written, it is the name of what they reduce."""
+        if x.op is ops.logsumexp:
+            return self.logsumexp(x.name, x.terms)
+        fold, strong = FOLDS["sum" if x.op in (ops.dot, ops.chain) else x.op.name], x.op is ops.chain
+        if x.terms and all([t.length == ONE for t in x.terms]):
+            z: Any = None
+            for t in x.terms:
+                z = fold.take((0, None), z, self.factors(t, strong=strong))
+            return z  # type: ignore[no-any-return]
+        return self.folded([(x.name, fold)], x.terms, strong)[0]
+
+    def factors(self, x: Terms, index: str = "", strong: bool = False) -> list[Piece]:
+        """Those of a term of a sum, of the one with that index; if `strong`, 0 times anything is 0."""
         steps = [Linear(0, ((index, s),)) if index and s else None for s in x.steps]
         factors = [self.source(y, more) for y, more in zip(x.factors, steps, strict=True)]
-        return f"product({', '.join(factors)})" if strong and len(factors) > 1 else " * ".join(factors)
+        return [self.code.function("product", *factors)] if strong and len(factors) > 1 else factors
 
-    def folded(self, folds: Sequence[tuple[str, Fold]], terms: Sequence[Terms], strong: bool = False) -> None:
+    def folded(self, folds: Sequence[tuple[str, Fold]], terms: Sequence[Terms], strong: bool = False) -> list[Piece]:
         """Declare a variable for each of the folds, and reduce the terms into it, from left to right."""
         for name, fold in folds:
-            self.line(f"{self.precision.type} {name} = {self.precision.spelled(fold.start)};")
+            self.line(f"{self.code.type} {name} = {self.code.literal(fold.identity)};")
+        names = [Piece(self.code, name) for name, _ in folds]
         for x in terms:
             index = "" if x.length == ONE else f"k{folds[0][0][1:]}"
             if index:
                 self.open(index, x.length)
-            for name, fold in folds:
-                self.line(f"{self.precision.spelled(fold.take).format(z=name, x=self.product(x, index, strong))};")
+            for z, (name, fold) in zip(names, folds, strict=True):
+                taken = written(fold.take((0, None), z, self.factors(x, index, strong)))
+                more = taken.removeprefix(f"{name} + ")
+                self.line(f"{name} = {taken};" if more == taken else f"{name} += {more};")
             if index:
                 self.close()
+        return names
 
-    def logsumexp(self, name: str, terms: Sequence[Terms]) -> str:
+    def logsumexp(self, name: str, terms: Sequence[Terms]) -> Piece:
         """The largest one, m; then Σ exp(x - m) over all x but those that equal m, and how many do."""
         largest, rest, equals = [f"{letter}{name[1:]}" for letter in "mrq"]
-        fold = ROWS["max"]
-        assert isinstance(fold, Fold)
-        self.folded([(largest, fold)], terms)
-        of_rest = Fold("0.0", f"{{z}} += {{x}} == {largest} ? 0.0 : exp({{x}} - {largest})")
-        of_equals = Fold("0.0", f"{{z}} += {{x}} == {largest} ? 1.0 : 0.0")
-        self.folded([(rest, of_rest), (equals, of_equals)], terms)
-        m = f"fabs({largest}) == INFINITY ? {largest} : {largest} + log1p({rest} + ({equals} - 1.0))"
-        return self.precision.spelled(m)
+        (m,) = self.folded([(largest, FOLDS["max"])], terms)
+        sums = self.folded([*zip((rest, equals), rest_folds(lambda owner: m))], terms)
+        return logsumexp(m, *sums)  # type: ignore[no-any-return]
 
 
 ONE = Linear(1)

@@ -11,9 +11,8 @@ from itertools import chain
 from typing import Any
 
 from milligrad import ops
-from milligrad.compiler import instructions
 from milligrad.compiler.emit_llvm import around
-from milligrad.compiler.instructions import DTYPES, FOLDS, POWERS, ROWS, Code, Fold, Machine, Num, rest_folds
+from milligrad.compiler.instructions import DTYPES, Code, Machine, Num
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.native import Machinery, Native, host
 from milligrad.compiler.program import SHORT, Array, Program
@@ -33,6 +32,7 @@ from milligrad.compiler.registers import (
     Step,
     Terms,
 )
+from milligrad.compiler.spelling import FOLDS, Fold, check_is_row, logsumexp, rest_folds, spelled
 
 
 class Layout:
@@ -105,6 +105,7 @@ class _Printer:
         self.code.store(self.source(x.source), self.pointer(self.outputs, self.index(x.place)))
 
     def _assign(self, x: Assign) -> None:
+        check_is_row(x.op)
         z = self.reduced(x.op, x.terms) if x.terms else self.applied(x.op, x.inputs)
         self.names[x.name] = z
         if x.store is not None:
@@ -169,19 +170,14 @@ class _Printer:
     # Operations.
 
     def applied(self, op: Any, inputs: tuple[Source, ...]) -> Num:
-        if op is ops.power and isinstance(inputs[1], float) and inputs[1] in POWERS:
-            return self.code.num(POWERS[inputs[1]](self.source(inputs[0])))
-        name = op.name
-        if name not in ROWS or ops.TABLE.get(name) is not op:
-            raise NotImplementedError(f"the llvm backend has no op {name!r}: write backend='python'")
-        return ROWS[name](*[self.source(x) for x in inputs])
+        return spelled(self.code, op.name, *[x if isinstance(x, float) else self.source(x) for x in inputs])
 
     def reduced(self, op: Any, terms: tuple[Terms, ...]) -> Num:
         """An op of many inputs."""
         if op is ops.logsumexp:
             (largest,) = self.folded(terms, [FOLDS["max"]])
             rest, equals = self.folded(terms, rest_folds(lambda owner: largest))
-            return instructions.logsumexp(largest, rest, equals)
+            return logsumexp(largest, rest, equals)  # type: ignore[no-any-return]
         return self.folded(terms, [FOLDS["sum" if op is ops.dot else op.name]])[0]
 
     def folded(self, terms: tuple[Terms, ...], folds: list[Fold]) -> list[Num]:
@@ -216,6 +212,6 @@ class _Printer:
     def taken(self, fold: Fold, z: Num, factors: list[Num]) -> Num:
         """One more input, in any order if it is a sum."""
         if fold is not FOLDS["sum"]:
-            return fold.take((0, None), z, factors)
+            return fold.take((0, None), z, factors)  # type: ignore[no-any-return]
         x = factors[0] if len(factors) == 1 else factors[0] * factors[1]
         return self.code.binary("fadd reassoc contract", z, x)

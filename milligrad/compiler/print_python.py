@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from milligrad import ops
-from milligrad.compiler.emit_python import FORMS, HELPERS, LONG, Code, Expr, _call, _number
+from milligrad.compiler.emit_python import HELPERS, LONG, Code
 from milligrad.compiler.ieee import unrefusing
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.program import Program
@@ -37,6 +37,7 @@ from milligrad.compiler.registers import (
     variable,
 )
 from milligrad.compiler.simplify import REFUSING
+from milligrad.compiler.spelling import Expr, call, literal, plus, python_form, times
 from milligrad.engine import Op
 
 
@@ -124,7 +125,7 @@ class _Text:
 
     def source(self, x: Source) -> Expr:
         if isinstance(x, float):
-            return _number(x)
+            return literal(x)
         if isinstance(x, Name):
             return self.inline.pop(x.name, None) or Expr(x.name)
         if isinstance(x, Entry):
@@ -135,8 +136,8 @@ class _Text:
         return array if isinstance(array, str) else self.leaves[array].name
 
     def applied(self, op: Op, xs: list[Expr]) -> Expr:
-        form = None if self.ieee and op in REFUSING else FORMS.get(op.name)
-        return (form(self, *xs) if form else None) or _call(self.function(op), *xs)
+        form = None if self.ieee and op in REFUSING else python_form(op)
+        return (form(self, *xs) if form else None) or call(self.function(op), *xs)
 
     def atom(self, x: Expr) -> Expr:
         """The expression by a name, which may be written several times."""
@@ -160,7 +161,7 @@ class _Text:
             for x in terms:
                 if x.length == Linear(1):
                     one = self.product(x)
-                    total = one if total is None else FORMS["add"](self, total, one)
+                    total = one if total is None else plus(self, total, one)
                 else:
                     runs = self.run(x)
                     total = Expr(f"sum({runs})" if total is None else f"sum({runs}, {total.text})", ops=LONG)
@@ -172,7 +173,7 @@ class _Text:
 
     def product(self, x: Terms) -> Any:
         factors = [self.source(y) for y in x.factors]
-        return factors[0] if len(factors) == 1 else FORMS["mul"](self, *factors)
+        return factors[0] if len(factors) == 1 else times(self, *factors)
 
     def run(self, x: Terms) -> str:
         parts = [self.slice(y, step, x.length) for y, step in zip(x.factors, x.steps, strict=True)]

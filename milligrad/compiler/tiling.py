@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from milligrad.compiler.nests import Input, Nest, NestStep, Part, Place
 from milligrad.compiler.program import SHORT, Dims
+from milligrad.compiler.spelling import cost
 
-CHEAP = {"add", "sub", "mul", "neg", "identity", "relu", "abs", "clamp", "where", "less", "less_equal", "equal"}
 HEAVY = 6  # inputs of a Reduce from which on it pays to share loads
 JAMS = (2, 3, 4, 5, 6, 8)  # how many iterations of a dim may be taken together
 LATENCY = 4  # cycles until a sum may be added to again
@@ -96,7 +96,7 @@ class Planner:
         for k, step in enumerate(self.nest.steps):
             copies = math.prod(jam[d] for d in step.dims)
             if not step.parts:
-                time += copies * self.op_time(step.op, lanes if lane in step.dims else 1)
+                time += copies * cost(step.op)
                 time += sum(self.loads(x, lane, jam, lanes) for x in step.inputs)
             for j, part in enumerate(step.parts):
                 best = self.across_time(step, part, lane, jam, lanes)
@@ -116,11 +116,6 @@ class Planner:
             return extent / (extent // self.width + extent % self.width)
         vectors = -(-extent // self.width)
         return extent / max(vectors, -(-vectors // jam[lane]) * jam[lane])
-
-    def op_time(self, op: str, lanes: float) -> float:
-        if op in CHEAP:
-            return 1
-        return 6 if op in ("div", "sqrt") else 20
 
     def loads(self, x: Input, lane: int | None, jam: Dims, lanes: float) -> float:
         """The time to load x for a tile: what does not go by steps of 1 in the lanes is put together one by one."""
@@ -150,7 +145,7 @@ class Planner:
 
     def extra(self, step: NestStep) -> float:
         """The time that an input takes, other than to multiply and add it."""
-        return 2 * self.op_time("exp", 1) if step.op == "logsumexp" else 0
+        return 2 * cost("exp") if step.op == "logsumexp" else 0
 
     def ways(self, part: Part) -> list[int]:
         """The dims of the segment along which vectors may go: all factors go by steps of 1, or stay."""
