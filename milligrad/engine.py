@@ -174,7 +174,7 @@ def apply(op: Op, inputs: tuple[Any, ...]) -> Number:
     for x in inputs:
         if type(x) is not float:
             if type(x) is not Value and (not isinstance(x, Value) or x.symbolic):
-                return _apply_to_others(op, tuple(map(operand, inputs)))
+                return _apply_to_others(op, inputs)
             constant = False
     if _modes and not constant and (trace := tracer()):
         return trace.record(op, inputs)  # type: ignore[no-any-return]
@@ -199,8 +199,10 @@ def _check_data(inputs: Iterable[Number]) -> None:
             number(x._data, f"data of {x.name}" if x.name else "data")
 
 
-def _apply_to_others(op: Op, inputs: tuple[Number, ...]) -> Number:
-    """`op` of inputs that were ints or the like, or among which is a Value without a number: it only records."""
+def _apply_to_others(op: Op, inputs: tuple[Any, ...]) -> Number:
+    """`op` of inputs that are ints or the like, or among which is a Value without a number: it only records."""
+    if not all([kind is float or issubclass(kind, Value) for kind in {*map(type, inputs)}]):
+        inputs = tuple(map(operand, inputs))
     for x in inputs:
         if isinstance(x, Value) and x.symbolic:
             return x.record(op, inputs)

@@ -52,6 +52,8 @@ class Batch:
     def owner_of(self, x: Any) -> int:
         """The owner of x: a Symbol, or a number or Value, which belong to none."""
         owner = self.owner
+        if type(x) is Symbol and x.number < len(owner):
+            return owner[x.number]
         for z in self.trace.tape[len(owner) :]:
             if z.op is None:
                 s, _ = self._inputs.get(z, (NONE, None))
@@ -62,13 +64,20 @@ class Batch:
 
     def form_of(self, x: Any) -> int:
         """The form of x."""
-        form = self.form
+        form, known = self.form, self._forms
         for z in self.trace.tape[len(form) :]:
             if z.op is None:
                 s, k = self._inputs.get(z, (None, None))
                 form.append(self._form(("input", k) if s is not None else z))
             else:
-                xs = [form[y.number] if type(y) is Symbol else self._form(y) for y in inputs_of(z)]
+                xs = [
+                    form[y.number]
+                    if type(y) is Symbol
+                    else known[y]
+                    if type(y) is Value and y in known
+                    else self._form(y)
+                    for y in inputs_of(z)
+                ]
                 form.append(self._form((z.op, z.requires_grad, *xs)))
         return form[x.number] if type(x) is Symbol else self._form(x)
 

@@ -106,7 +106,11 @@ class Symbol(Value):
             z.x, z.y = inputs
         else:
             z.x, z.y = inputs, MANY
-        z.requires_grad = any([type(x) is not float and x.requires_grad for x in inputs]) and is_grad_enabled()
+        z.requires_grad = False
+        for x in inputs:
+            if type(x) is not float and x.requires_grad:
+                z.requires_grad = is_grad_enabled()
+                break
         tape = z.tape = self.tape
         z.number, z.serial = len(tape), next_serial()
         tape.append(z)
