@@ -64,8 +64,8 @@ class Lowered:
     ) -> None:  # fmt: skip
         self.name, self.dtype = name, dtype
         self._about = (inspect.getdoc(f) or "") if inspect.isroutine(f) else ""
-        self._arguments = [*_named_arguments(f, arguments)]
-        self._returned = returned
+        self._arguments = [part for argument in _named_arguments(f, arguments) for part in layout(*argument)]
+        self._returned = [*layout("result", returned)]
         need = needed(trace.tape, [*outputs])
         if any([need[x.number] for x in trace.random]):
             raise ValueError(
@@ -73,10 +73,12 @@ class Lowered:
                 "eval() of a module with Dropout before"
             )
         self._parameters = [*_parameters(trace, captured(trace.tape, need, [*outputs]))]
-        self._leaves: dict[Any, tuple[int, int]] = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
-        self._leaves.update((x, (1, i)) for i, x in enumerate([x for _, xs in self._parameters for x in xs]))
-        self._graph = simplify(trace.tape, outputs)
-        self._exact = simplify(trace.tape, outputs, exact="chain") if _is_doubtful(trace, need, self._graph) else None
+        leaves: dict[Any, tuple[int, int]] = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
+        leaves.update((x, (1, i)) for i, x in enumerate([x for _, xs in self._parameters for x in xs]))
+        graph = simplify(trace.tape, outputs)
+        doubtful = _is_doubtful(trace, need, graph)
+        self._graph = _placed(graph, leaves)
+        self._exact = _placed(simplify(trace.tape, outputs, exact="chain"), leaves) if doubtful else None
 
     @property
     def c_source(self) -> str:
@@ -248,6 +250,14 @@ def _in_comment(text: str) -> str:
 # The files.
 
 
+def _placed(graph: Graph, leaves: dict[Any, tuple[int, int]]) -> Graph:
+    """The graph with places in the stead of Symbols and Values: plain data, which can be pickled."""
+    placed = Graph()
+    placed.op, placed.inputs, placed.outputs, placed.exact = graph.op, graph.inputs, graph.outputs, graph.exact
+    placed.source = {i: x if type(x) is float else leaves[x] for i, x in graph.source.items()}
+    return placed
+
+
 def _is_doubtful(trace: Trace, need: bytearray, graph: Graph) -> bool:
     """Whether a product of the chain rule may be 0 · inf, which is 0: see `simplify.Builder`.
 
@@ -300,7 +310,7 @@ class _Writer:
         return ["/*", *[_in_comment(f"   {line}") for line in told], "*/"] if any(told) else []
 
     def _body(self, graph: Graph, prefix: str) -> list[str]:
-        rolled = roll(graph, self.lowered._leaves)
+        rolled = roll(graph, {x: x for x in graph.source.values() if type(x) is tuple})
         steps = compact(in_registers(rolled), rolled)
         lines = statements(rolled, steps, ("arguments", "parameters"), self.code, prefix)
         self.work = max(self.work, rolled.values)
@@ -332,9 +342,9 @@ class _Writer:
         lines = [
             f"{file}: {lowered.name}, written by milligrad {__version__}", *[""] * bool(about), *about, "",
             f"{self._head(restrict='')};", "",
-            *_told("arguments", [x for argument in lowered._arguments for x in layout(*argument)]),
+            *_told("arguments", lowered._arguments),
             *(_told("parameters", lowered._parameter_names) if self.takes_parameters else ()),
-            *_told("results", [*layout("result", lowered._returned)]),
+            *_told("results", lowered._returned),
             f"{f'work[{name}_WORK]':24} scratch memory, {self.work} numbers; what it holds does not matter", "",
             "The arrays must not overlap. Nothing is allocated or kept: calls with other arrays may run at once.",
             "Outside of the domain of an operation, as for log(-1), a number is NaN or infinite.",
@@ -349,7 +359,7 @@ class _Writer:
 
     def header(self) -> str:
         name, lowered = self.name.upper(), self.lowered
-        sizes = {"ARGUMENTS": sum([size(s) for _, s in lowered._arguments])}
+        sizes = {"ARGUMENTS": sum([n for _, n in lowered._arguments])}
         if self.takes_parameters:
             sizes["PARAMETERS"] = sum([len(xs) for _, xs in lowered._parameters])
         sizes |= {"RESULTS": len(lowered._graph.outputs), "WORK": self.work}

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, update_wrapper
 from time import perf_counter
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from milligrad.compiler import ir
@@ -46,6 +47,7 @@ from milligrad.engine import (
 from milligrad.nn.reads import Reads, recorded
 from milligrad.places import warn
 from milligrad.random import plain
+from milligrad.transforms import global_name
 
 if TYPE_CHECKING:
     from milligrad.compiler.lowered import Lowered
@@ -350,17 +352,14 @@ class Compiled:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """A compiled function in a class is a method."""
-        return self if instance is None else lambda *args, **kwargs: self(instance, *args, **kwargs)
+        return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> Any:
         """Copies and pickles are of the function and the options, and are compiled anew where they are called.
 
-        One that decorates a function of a module is found there by its name.
+        One that decorates a function of a module or a class is found there by its name.
         """
-        named = getattr(sys.modules.get(self.__module__), getattr(self, "__qualname__", ""), None)
-        if named is self:
-            return self.__qualname__
-        return Compiled, (self._f, self.backend, self.dtype, self.nonfinite)
+        return global_name(self) or (Compiled, (self._f, self.backend, self.dtype, self.nonfinite))
 
     def __repr__(self) -> str:
         traced = sum(map(len, self._variants.values()))
