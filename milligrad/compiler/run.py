@@ -22,7 +22,7 @@ from time import perf_counter
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from milligrad.compiler import ir
+from milligrad.compiler import ir, kept
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.registers import in_registers
@@ -170,6 +170,27 @@ class Clock:
             self.times[name] = self.times.get(name, 0.0) + perf_counter() - start
 
 
+def told(program: Program, clock: Clock, code: Any) -> dict[str, Any]:
+    """What there is to tell of a program, which is kept with it: its shape, its loops, and the times of the passes."""
+    info = program.info
+    if code.times:  # it was made here
+        if "lines" not in info:
+            info["shape"] = f"{info['groups']:,} groups, {len(program.loops):,} loops"
+            info["lines"] = describe(program.loops)
+        passes = {name: t for name, t in clock.times.items() if name not in ("trace", "cache")}
+        info["times"] = {**passes, **code.times}
+    return info
+
+
+def times_told(program: Program, clock: Clock, code: Any) -> str:
+    """A line of the times of the passes: those of this process, and those of the one that the code is kept of."""
+    times = told(program, clock, code)["times"]
+    before = {name: t for name, t in times.items() if name not in clock.times and not code.times}
+    lists = [{**clock.times, **({} if before else times)}, before]
+    shown = [", ".join([f"{name}: {1000 * t:.1f} ms" for name, t in each.items()]) for each in lists if each]
+    return "; taken from the cache, made in ".join(shown)
+
+
 def compile(
     f: Callable[..., Any],
     *,
@@ -196,6 +217,10 @@ def compile(
     `where(x > 0, sqrt(x), 0)` is 0 at -1, and 1 / (1 + exp(1000)) is 0. A comparison with such a NaN is NaN, and so is
     what is chosen by it. NaNs among the arguments are numbers like any others. An operation on plain numbers alone is
     no part of the compiled code: it is computed in the trace, and refused there as Python refuses it.
+
+    The code is kept in a folder of this user's cache, and a later process that traces the same program takes it from
+    there, without a pass of the compiler; see `milligrad.compiler.cache` for where it is and who may use it.
+    MILLIGRAD_CACHE in the environment names another folder, or is "off".
 
     Raises TraceError if f asks a traced value for its number; in a call FloatingPointError for a result that is not
     finite, unless that is allowed.
@@ -612,24 +637,13 @@ class Variant:
 
     def __post_init__(self) -> None:
         per_row = self.kind == "map"
-        with collector_paused(), self.clock("simplify"):
-            graph = simplify(self.trace.tape, self.outputs, self.exact)
-        self.captured = graph.captured()
         self.width = len(self.outputs)
         inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
         self._inputs = {
             name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
         }
-        self._values = Array("captured", len(self.captured), "leaf")
         self._results = Array("results", self.width, "output", per_row)
-        leaves = [Layout(a, inputs[name]) for name, a in self._inputs.items()]
-        if self.captured:
-            leaves.append(Layout(self._values, self.captured))
-        self.program, self.code = compiled(
-            graph, leaves, [Layout(self._results, range(self.width))], self.clock,
-            self.backend, BLOCK if per_row else 1, self.dtype, self.exact,
-        )  # fmt: skip
-        self.program.info["traced"] = len(self.trace.tape)
+        self._find_or_compile([Layout(a, inputs[name]) for name, a in self._inputs.items()], BLOCK if per_row else 1)
         self._draws = len(self.trace.random)
         self._requires = [v.requires_grad for v in self.captured]
         self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
@@ -644,6 +658,34 @@ class Variant:
         is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
         self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
         self.arguments = NUMBER  # what was passed is not kept
+
+    def _find_or_compile(self, leaves: list[Layout], capacity: int) -> None:
+        """The code: what is kept of an earlier process, or new code, which is kept then."""
+        tape, seen = self.trace.tape, kept.Seen()
+        with self.clock("cache"):
+            of_tape = kept.fingerprint(tape, self.outputs, seen, *[x.numbers for x in leaves])
+            key = kept.key("function", self.backend, of_tape, capacity, self.dtype, self.exact)
+            given = [*self._inputs.values(), self._results]
+            known = kept.recall(key, given)
+        if known:
+            self.program, self.code, self._values, places = known
+            self.captured = [seen.values[k] for k in places]
+            return
+        with collector_paused(), self.clock("simplify"):
+            graph = simplify(tape, self.outputs, self.exact)
+        self.captured = graph.captured()
+        self._values = Array("captured", len(self.captured), "leaf")
+        if self.captured:
+            leaves.append(Layout(self._values, self.captured))
+        self.program, self.code = compiled(
+            graph, leaves, [Layout(self._results, range(self.width))], self.clock,
+            self.backend, capacity, self.dtype, self.exact,
+        )  # fmt: skip
+        self.program.info["traced"] = len(tape)
+        if key:
+            told(self.program, self.clock, self.code)
+            with self.clock("cache"):
+                kept.keep(key, (self.program, self.code, self._values, [*map(seen.number, self.captured)]), given)
 
     def quickly(self, args: Any) -> Any:
         """The results, if the arguments are what they were last time but for the numbers; else None.
@@ -754,16 +796,15 @@ class Variant:
 
     def explain(self, name: str, full: bool) -> str:
         """See `Compiled.explain`."""
-        info, times = self.program.info, {**self.clock.times, **self.code.times}
-        shape = info.get("shape") or f"{info['groups']:,} groups, {len(self.program.loops):,} loops"
-        found = info.get("lines") or describe(self.program.loops)
+        info = told(self.program, self.clock, self.code)
+        found = info["lines"]
         shown = (
             found if full or len(found) <= SCREEN else [*found[: SCREEN - 1], f"… and {len(found) - SCREEN + 1:,} more"]
         )
         lines = [
             f"{name}, {self.backend} backend, {self.dtype}",
-            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {shape}",
-            "  " + ", ".join(f"{pass_}: {1000 * s:.1f} ms" for pass_, s in times.items()),
+            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['shape']}",
+            f"  {times_told(self.program, self.clock, self.code)}",
             *(f"  {line}" for line in shown),
         ]
         return "\n".join([*lines, "", self.code.source] if full else lines)
