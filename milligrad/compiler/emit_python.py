@@ -93,7 +93,7 @@ class Code:
     times:   seconds taken to "emit" the text and to "compile" it
     """
 
-    backend = "python"
+    kept_as = "python"  # see `kept.py`
 
     def __init__(self, program: Program, capacity: int, source: str, names: dict[str, Any], emit: float) -> None:
         start = perf_counter()

@@ -32,7 +32,7 @@ from milligrad.compiler.cache import folder, load, store
 from milligrad.compiler.ieee import unrefusing
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.trace import Symbol, Tape, total
-from milligrad.engine import MANY, TABLE, Op, Value
+from milligrad.engine import MANY, TABLE, Op, Value, number
 
 COMPILES = ("compiler", "engine.py", "ops.py")  # the files, and the files of folders, that code depends on
 
@@ -40,24 +40,22 @@ COMPILES = ("compiler", "engine.py", "ops.py")  # the files, and the files of fo
 # ── Keys ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Seen:
-    """Values by the numbers that they got when they were met."""
+class Seen(dict[Value, int]):
+    """The numbers -1, -2, … of Values, in the order in which they are first asked for."""
 
-    def __init__(self) -> None:
-        self.values: list[Value] = []
-        self._numbers: dict[int, int] = {}
-
-    def number(self, v: Value) -> int:
-        """The number of v."""
-        n = self._numbers.setdefault(id(v), len(self.values))
-        if n == len(self.values):
-            self.values.append(v)
+    def __missing__(self, v: Value) -> int:
+        self[v] = n = -1 - len(self)
         return n
+
+    def values_at(self, numbers: Iterable[int]) -> list[Value]:
+        """The Values with these numbers."""
+        known = [*self]
+        return [known[-1 - n] for n in numbers]
 
     def placed(self, arrays: Iterable[Sequence[Value]]) -> bytes:
         """Where the Values seen stand in these arrays, and which of them learn."""
         places = {id(v): (k, i) for k, values in enumerate(arrays) for i, v in enumerate(values)}
-        return repr([(places.get(id(v)), v.requires_grad) for v in self.values]).encode()
+        return repr([(places.get(id(v)), v.requires_grad) for v in self]).encode()
 
 
 def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequence[Symbol]) -> bytes | None:
@@ -80,19 +78,13 @@ def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequenc
         else:
             read += (z.x, z.y)
         ends.append(len(read))
-    read += outputs
-    numbers = [
-        x.number if type(x) is Symbol else x if type(x) is float else _number(x, seen) for x in read
-    ]  # whole ones of Symbols, negative ones of Values, and the constants themselves
+    read += [x if isinstance(x, Value) else number(x, "output") for x in outputs]
+    # Whole numbers stand for Symbols, negative ones for Values, and floats for themselves.
+    numbers = [x.number if type(x) is Symbol else x if type(x) is float else seen[x] for x in read]
     names = [op.name.encode() if op else b"" for op in kinds]
     given = [[x.number for x in symbols] for symbols in inputs]
     whole = names, codes, ends, numbers, given, [z.requires_grad for z in tape]
     return blake2b(marshal.dumps(whole, 2)).digest()  # version 2 is the same for equal data, and tells 0.0 from -0.0
-
-
-def _number(x: Any, seen: Seen) -> float:
-    """Of a Value -1 - its number; outputs that are ints or the like are what `float` makes of them."""
-    return -1 - seen.number(x) if isinstance(x, Value) else float(x)
 
 
 def key(what: str, backend: str, *parts: Any) -> str:
@@ -158,6 +150,15 @@ def keep(key: str, thing: Any, given: Sequence[Array] = ()) -> None:
         store(key, file.getvalue())
 
 
+def once(key: str, make: Callable[[], Any]) -> Any:
+    """What was kept for that key, or what `make` makes, which is kept then."""
+    found = recall(key)
+    if found is None:
+        found = make()
+        keep(key, found)
+    return found
+
+
 def array_given(k: int) -> Array:
     """The array number k of those that the caller has; `_Reader` knows them."""
     raise NotImplementedError
@@ -165,15 +166,21 @@ def array_given(k: int) -> Array:
 
 def native(*made: Any) -> Any:
     """Machine code."""
-    from milligrad.compiler.native import Native, restored
+    from milligrad.compiler.native import restored
 
-    code: Native = restored(*made)
-    return code
+    return restored(*made)
 
 
 def python(*made: Any) -> Any:
     """Python code."""
     from milligrad.compiler.emit_python import restored
+
+    return restored(*made)
+
+
+def staged(*made: Any) -> Any:
+    """The code of a program in stages for threads."""
+    from milligrad.compiler.split import restored
 
     return restored(*made)
 
@@ -200,7 +207,7 @@ class _Writer(pickle.Pickler):
         if isinstance(x, Program):
             return Program, (x.arrays, [], x.info)
         if hasattr(x, "made_of"):
-            return native if x.backend == "llvm" else python, x.made_of()
+            return _TABLE[x.kept_as], x.made_of()
         if isinstance(x, (FunctionType, BuiltinFunctionType)) and getattr(x, "__name__", "") not in _TABLE:
             op = getattr(x, "op", None)
             return (value_of, (_names()[x],)) if op is None else (unrefusing_of, (op.name,))
@@ -226,5 +233,5 @@ def _names() -> dict[Callable[..., float], str]:
 
 
 _TABLE: dict[str, Any] = {
-    x.__name__: x for x in (Array, Program, array_given, native, python, value_of, unrefusing_of, itemgetter)
+    x.__name__: x for x in (Array, Program, array_given, native, python, staged, value_of, unrefusing_of, itemgetter)
 }

@@ -223,7 +223,7 @@ class Native:
     Two instances may run at the same time, one may not run twice.
     """
 
-    backend = "llvm"
+    kept_as = "native"  # see `kept.py`
 
     def __init__(self, machinery: Machinery) -> None:
         self._code, self.source, self.times = machinery, machinery.source, machinery.times

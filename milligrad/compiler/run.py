@@ -170,6 +170,23 @@ class Clock:
             self.times[name] = self.times.get(name, 0.0) + perf_counter() - start
 
 
+def found_or_made(
+    key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, make: Callable[[], tuple[Program, Any, Layout]]
+) -> tuple[Program, Any, Layout]:
+    """A program, its code and the Values that it captures: kept of an earlier process, or made now, and kept then."""
+    with clock("cache"):
+        known = kept.recall(key, given)
+    if known:
+        program, code, array, places = known
+        return program, code, Layout(array, seen.values_at(places))
+    program, code, (array, values) = make()
+    if key:
+        told(program, clock, code)
+        with clock("cache"):
+            kept.keep(key, (program, code, array, [seen[v] for v in values]), given)
+    return program, code, Layout(array, values)
+
+
 def told(program: Program, clock: Clock, code: Any) -> dict[str, Any]:
     """What there is to tell of a program, which is kept with it: its shape, its loops, and the times of the passes."""
     info = program.info
@@ -661,31 +678,26 @@ class Variant:
 
     def _find_or_compile(self, leaves: list[Layout], capacity: int) -> None:
         """The code: what is kept of an earlier process, or new code, which is kept then."""
-        tape, seen = self.trace.tape, kept.Seen()
+        tape, outputs, seen = self.trace.tape, self.outputs, kept.Seen()
+
+        def make() -> tuple[Program, Any, Layout]:
+            with collector_paused(), self.clock("simplify"):
+                graph = simplify(tape, outputs, self.exact)
+            values = graph.captured()
+            captures = Layout(Array("captured", len(values), "leaf"), values)
+            program, code = compiled(
+                graph, [*leaves, captures] if values else leaves, [Layout(self._results, range(self.width))],
+                self.clock, self.backend, capacity, self.dtype, self.exact,
+            )  # fmt: skip
+            program.info["traced"] = len(tape)
+            return program, code, captures
+
         with self.clock("cache"):
-            of_tape = kept.fingerprint(tape, self.outputs, seen, *[x.numbers for x in leaves])
-            key = kept.key("function", self.backend, of_tape, capacity, self.dtype, self.exact)
-            given = [*self._inputs.values(), self._results]
-            known = kept.recall(key, given)
-        if known:
-            self.program, self.code, self._values, places = known
-            self.captured = [seen.values[k] for k in places]
-            return
-        with collector_paused(), self.clock("simplify"):
-            graph = simplify(tape, self.outputs, self.exact)
-        self.captured = graph.captured()
-        self._values = Array("captured", len(self.captured), "leaf")
-        if self.captured:
-            leaves.append(Layout(self._values, self.captured))
-        self.program, self.code = compiled(
-            graph, leaves, [Layout(self._results, range(self.width))], self.clock,
-            self.backend, capacity, self.dtype, self.exact,
-        )  # fmt: skip
-        self.program.info["traced"] = len(tape)
-        if key:
-            told(self.program, self.clock, self.code)
-            with self.clock("cache"):
-                kept.keep(key, (self.program, self.code, self._values, [*map(seen.number, self.captured)]), given)
+            mark = kept.fingerprint(tape, outputs, seen, *[x.numbers for x in leaves])
+            key = kept.key("function", self.backend, mark, capacity, self.dtype, self.exact)
+        given = [*self._inputs.values(), self._results]
+        self.program, self.code, (self._values, values) = found_or_made(key, given, seen, self.clock, make)
+        self.captured = [*values]
 
     def quickly(self, args: Any) -> Any:
         """The results, if the arguments are what they were last time but for the numbers; else None.
