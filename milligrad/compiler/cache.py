@@ -2,8 +2,8 @@
 
 Machine code is run, so a file counts only if this user alone can have written it:
 
-    folder   a directory, no link, that belongs to this user and that nobody else may write to; else it is not used
-    file     a regular file, no link, of this user, that nobody else may write to; else it is not there
+    folder   no link, of this user, and nobody else may write to it; else it is not used
+    file     no link, of this user, and nobody else may write to it; else it is not there
     header   a digest of the file's name and of its content: what is torn, changed or renamed is not there
 
 Both are looked at through descriptors, so that nothing can be put in their place between the look and the use. (Windows
@@ -18,7 +18,6 @@ that were used the longest time ago go first.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,7 +64,7 @@ def load(key: str) -> bytes | None:
     with suppress(OSError), _opened() as at:
         descriptor = os.open(at.path(key), _READ, dir_fd=at.descriptor)
         with open(descriptor, "rb") as file:
-            if _is_ours(os.fstat(descriptor), stat.S_ISREG):
+            if _is_ours(os.fstat(descriptor)):
                 whole = file.read()
                 start = len(_MAGIC) + _DIGEST
                 if whole[:start] == _MAGIC + _digest(key, whole[start:]):
@@ -149,17 +148,15 @@ def _opened() -> Iterator[_Folder]:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        if not _is_ours(os.fstat(descriptor), stat.S_ISDIR):
+        if not _is_ours(os.fstat(descriptor)):
             raise PermissionError(f"{path} belongs to somebody else, or others may write to it")
         yield _Folder(path, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_ours(known: os.stat_result, is_kind: object) -> bool:
-    """Whether it is of that kind, belongs to this user, and nobody else may write to it."""
-    if not is_kind(known.st_mode):  # type: ignore[operator]
-        return False
+def _is_ours(known: os.stat_result) -> bool:
+    """Whether it belongs to this user, and nobody else may write to it."""
     return not _OWNED or (known.st_uid == os.geteuid() and not known.st_mode & 0o022)
 
 

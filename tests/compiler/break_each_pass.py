@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 BY_LEVEL = ("program", "simplify", "reroll", "samples", "fuse")  # the passes, and their tests
 IN_ORDER = ("roll", "registers", "print_python", "print_llvm", "in_order")
+CACHE = ("cache", "kept")
 QUICK = """\
 from hypothesis import Phase, settings
 
@@ -254,6 +255,61 @@ FAULTS = {
         "numbers are not stored": ("if x.store is not None:\n            self.code.store", "if False:\n            self.code.store"),
         "constants are the values": ("self.layout.values if array == VALUES else self.layout.constants", "self.layout.values"),
     },
+    "cache": {
+        "no digest": ("if whole[:start] == _MAGIC + _digest(key, whole[start:]):", "if whole[: len(_MAGIC)] == _MAGIC:"),
+        "a digest of the content alone": ("digest = blake2b(key.encode(), digest_size=_DIGEST)", "digest = blake2b(digest_size=_DIGEST)"),
+        "the digest of the beginning": ("digest.update(content)", "digest.update(content[:64])"),
+        "anybody's folder": ("if not _is_ours(os.fstat(descriptor)):", "if False:"),
+        "anybody's file": ("if _is_ours(os.fstat(descriptor)):\n                whole", "if True:\n                whole"),
+        "any owner": ("known.st_uid == os.geteuid() and not", "not"),
+        "any mode": ("and not known.st_mode & 0o022", ""),
+        "the group may write": ("known.st_mode & 0o022", "known.st_mode & 0o002"),
+        "links to files": ("_READ = os.O_RDONLY | getattr(os, \"O_NOFOLLOW\", 0) |", "_READ = os.O_RDONLY |"),
+        "links to folders": ("os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW", "os.O_RDONLY | os.O_DIRECTORY"),
+        "wait for a pipe": ("getattr(os, \"O_NONBLOCK\", 0) |", ""),
+        "files for all to read": ("_WRITE, 0o600,", "_WRITE, 0o644,"),
+        "a folder for all to read": ("mode=0o700", "mode=0o755"),
+        "written in place": ("part = f\"{os.urandom(8).hex()}.part\"", "part = key"),
+        "parts are left": ("except OSError:\n                at.remove(part)", "except OSError:\n                pass"),
+        "never too large": ("    if total > LIMIT:", "    if False:"),
+        "all files go": ("            if total <= LIMIT * 3 // 4:\n                break\n", ""),
+        "the newest goes first": ("return sorted(found)", "return sorted(found, reverse=True)"),
+        "what is used does not count": ("os.utime(at.path(key), dir_fd=at.descriptor)", "pass"),
+        "large files stay": ("if len(content) > LARGEST or", "if"),
+        "always on": ("if named.lower() in (\"off\", \"0\"):", "if False:"),
+        "relative to nothing": ("return path if os.path.isabs(path) else \"\"", "return path"),
+    },
+    "kept": {
+        "no ops": ("whole = names, codes,", "whole = names, [],"),
+        "no names of ops": ("whole = names, codes", "whole = [], codes"),
+        "no ends of inputs": ("whole = names, codes, ends,", "whole = names, codes, [],"),
+        "no inputs": ("ends, numbers, given,", "ends, [x for x in numbers if type(x) is float], given,"),
+        "no constants": ("x.number if type(x) is Symbol else x if type(x) is float else seen[x]", "x.number if type(x) is Symbol else 0.0 if type(x) is float else seen[x]"),
+        "constants are rounded": ("x.number if type(x) is Symbol else x if type(x) is float else seen[x]", "x.number if type(x) is Symbol else round(x, 9) if type(x) is float else seen[x]"),
+        "0 and -0 are one constant": ("x.number if type(x) is Symbol else x if type(x) is float else seen[x]", "x.number if type(x) is Symbol else x + 0.0 if type(x) is float else seen[x]"),
+        "Values are one": ("x if type(x) is float else seen[x] for x in read]", "x if type(x) is float else -1 for x in read]"),
+        "no outputs": ("    read += [x if isinstance(x, Value) else number(x, \"output\") for x in outputs]\n", ""),
+        "no places of inputs": ("numbers, given, [z.requires_grad", "numbers, [], [z.requires_grad"),
+        "what learns is all one": ("given, [z.requires_grad for z in tape]", "given, []"),
+        "no places of parameters": ("repr([(places.get(id(v)), v.requires_grad) for v in self])", "repr([v.requires_grad for v in self])"),
+        "parameters that are frozen": ("repr([(places.get(id(v)), v.requires_grad) for v in self])", "repr([places.get(id(v)) for v in self])"),
+        "ops by their names": ("if not all([op is None or op is total or TABLE.get(op.name) is op for op in kinds]):", "if False:"),
+        "no options": ("repr((what, _surroundings(backend), parts))", "repr((what, _surroundings(backend), parts[:1]))"),
+        "no surroundings": ("repr((what, _surroundings(backend), parts))", "repr((what, backend, parts))"),
+        "no backend": ("_source(), backend, python,", "_source(), python,"),
+        "no version": ("return __version__, _source(),", "return _source(),"),
+        "no source": ("return __version__, _source(),", "return __version__,"),
+        "half of the source": ("b\"\\0\" + stream.read()", "b\"\\0\""),
+        "no processor": ("binding.get_default_triple(), host()", "binding.get_default_triple()"),
+        "any LLVM": ("binding.llvm_version_info, ", ""),
+        "what is not known has a key": ("if None in parts:", "if False:"),
+        "arrays are copies": ("if k is None else (array_given, (k,))", ""),
+        "anything is unpickled": ("        if name not in _TABLE:\n            raise pickle.UnpicklingError(f\"{module}.{name} is no part of code\")\n        return _TABLE[name]", "        return _TABLE.get(name) or super().find_class(module, name)"),
+        "errors of a file are raised": ("    except Exception:  # of whatever kind", "    except MemoryError:  # of whatever kind"),
+        "functions refuse again": ("return unrefusing(TABLE[name])", "return TABLE[name].value"),
+        "captured Values in another order": ("known = [*self]", "known = [*self][::-1]"),
+        "nothing is found": ("data = load(key) if key else None", "data = None"),
+    },
 }  # fmt: skip
 
 
@@ -277,7 +333,7 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as name:
         if not broken_copy(Path(name), file, old, new):
             return "STALE", f"not once in {file}.py: {old!r}"
-        passes = IN_ORDER if file in IN_ORDER else BY_LEVEL
+        passes = next((tests for tests in (IN_ORDER, CACHE) if file in tests), BY_LEVEL)
         names = sorted(passes, key=lambda name: name != file)  # those of the pass itself first
         process = subprocess.run(
             [
