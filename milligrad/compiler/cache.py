@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
+from milligrad.markup import count
+
 LIMIT = 256 << 20  # bytes that the files may take together
 LARGEST = LIMIT // 8  # what is larger is not kept: it would drive out all else
 LOOKS = 64  # files written by this process between two looks at how large the folder is
@@ -102,12 +104,17 @@ def clear() -> None:
             at.remove(key)
 
 
-def size() -> tuple[int, int]:
-    """(How many files there are, how many bytes they take together)."""
-    with suppress(OSError), _opened() as at:
-        files = at.files()
-        return len(files), sum([n for _, _, n in files])
-    return 0, 0
+def told() -> str:
+    """A line on the folder: where it is, and how much is in it, or why it is not used."""
+    path = folder()
+    try:
+        with _opened() as at:
+            sizes = [n for _, _, n in at.files()]
+        return f"{path}: {count(len(sizes), 'file')}, {sum(sizes) / 1e6:.1f} MB"
+    except FileNotFoundError:
+        return f"{path}: nothing yet" if path else "there is no cache"
+    except OSError as error:
+        return f"{path}: not used: {error.strerror or error}"
 
 
 class _Folder:
@@ -149,7 +156,7 @@ def _opened() -> Iterator[_Folder]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if not _is_ours(os.fstat(descriptor)):
-            raise PermissionError(f"{path} belongs to somebody else, or others may write to it")
+            raise PermissionError("it belongs to somebody else, or others may write to it")
         yield _Folder(path, descriptor)
     finally:
         os.close(descriptor)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
+from itertools import count
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -52,10 +53,11 @@ class Seen(dict[Value, int]):
         known = [*self]
         return [known[-1 - n] for n in numbers]
 
-    def placed(self, arrays: Iterable[Sequence[Value]]) -> bytes:
-        """Where the Values seen stand in these arrays, and which of them learn."""
-        places = {id(v): (k, i) for k, values in enumerate(arrays) for i, v in enumerate(values)}
-        return repr([(places.get(id(v)), v.requires_grad) for v in self]).encode()
+    def placed(self, values: Iterable[Value]) -> bytes:
+        """A digest of where the Values seen stand among these, and of which of them learn."""
+        places = dict(zip(values, count()))
+        learning = [v.requires_grad for v in self]
+        return blake2b(marshal.dumps(([places.get(v) for v in self], learning), 2)).digest()
 
 
 def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequence[Symbol]) -> bytes | None:

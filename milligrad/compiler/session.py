@@ -98,7 +98,7 @@ class CompiledSession:
     def key(self, what: str, seen: kept.Seen, *parts: Any) -> str:
         """The key of a program of that session: what it is, the Values that its traces met, and what else counts."""
         arrays = [(p.array.size, [*p.state]) for p in self.parameters]
-        placed = seen.placed([p.values for p in self.parameters])
+        placed = seen.placed(chain.from_iterable([p.values for p in self.parameters]))
         return kept.key(what, self.backend, placed, arrays, self.dtype, self.exact, *parts)
 
     # From the Values to buffers and back.
@@ -554,7 +554,7 @@ class Separated:
             two = self.samples.traced(2)
             self.most = self.samples.most(two)
             if train:
-                session.examine(_leaves(two.batch.trace.tape, two.loss))
+                session.examine(self._leaves(two))
             self.formula = Formula(two, self.samples.traced(3))
         self.loss_alone: Formula | None = None
         self.proved = {0, 2, 3}
@@ -562,6 +562,14 @@ class Separated:
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
         self.random = [x for x, (s, _) in zip(self.trace.random, self.batch.draws) if s == 0]
         self.draws = _blocks(self.batch.draws)
+
+    def _leaves(self, two: Traced) -> list[Value]:
+        """The Values that the loss depends on. To find them takes as long as the rest of what is done with a trace."""
+        seen = self.samples.seen
+        numbers = kept.once(
+            kept.key("leaves", "", two.mark), lambda: [seen[v] for v in _leaves(two.batch.trace.tape, two.loss)]
+        )
+        return seen.values_at(numbers)
 
     @cached_property
     def outputs(self) -> list[Any]:

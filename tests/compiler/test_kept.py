@@ -280,6 +280,8 @@ ALIKE = [  # functions of two numbers, each of which is one step away from anoth
     lambda x, y: ops.where(x < y, 1.0, 2.0), lambda x, y: ops.where(x <= y, 1.0, 2.0), lambda x, y: x**2.0,
     lambda x, y: ops.where(x < y, 2.0, 1.0), lambda x, y: ops.where(y < x, 1.0, 2.0), lambda x, y: x**3.0,
     lambda x, y: 2.0**x, lambda x, y: ops.sin(ops.cos(x)), lambda x, y: ops.cos(ops.sin(x)), lambda x, y: [[x], y],
+    lambda x, y: [ops.sum([x, y]), ops.sum([y])], lambda x, y: [ops.sum([x]), ops.sum([y, y])],
+    lambda x, y: ops.sin(ops.sin(ops.cos(x))), lambda x, y: ops.sin(ops.cos(ops.cos(x))),
     lambda x, y: random.uniform() + 0 * x, lambda x, y: random.uniform() - x, lambda x, y: x - random.uniform(),
     lambda x, y: [random.uniform(), random.uniform()], lambda x, y: random.uniform() - random.uniform(),
 ]  # fmt: skip
