@@ -42,22 +42,21 @@ COMPILES = ("compiler", "engine.py", "ops.py")  # the files, and the files of fo
 
 
 class Seen(dict[Value, int]):
-    """The numbers -1, -2, … of Values, in the order in which they are first asked for."""
+    """Numbers below 0 for Values, in the order in which they are first asked for; odd ones are of those that learn."""
 
     def __missing__(self, v: Value) -> int:
-        self[v] = n = -1 - len(self)
+        self[v] = n = -2 * len(self) - 2 + v.requires_grad
         return n
 
     def values_at(self, numbers: Iterable[int]) -> list[Value]:
         """The Values with these numbers."""
         known = [*self]
-        return [known[-1 - n] for n in numbers]
+        return [known[-n // 2 - 1 + n % 2] for n in numbers]
 
     def placed(self, values: Iterable[Value]) -> bytes:
-        """A digest of where the Values seen stand among these, and of which of them learn."""
+        """A digest of where the Values seen stand among these."""
         places = dict(zip(values, count()))
-        learning = [v.requires_grad for v in self]
-        return blake2b(marshal.dumps(([places.get(v) for v in self], learning), 2)).digest()
+        return blake2b(marshal.dumps([places.get(v) for v in self], 2)).digest()
 
 
 def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequence[Symbol]) -> bytes | None:
@@ -102,7 +101,7 @@ def _surroundings(backend: str) -> Any:
     from milligrad import __version__
 
     python = sys.implementation.name, sys.version_info[:3], platform.machine(), sys.platform, sys.byteorder
-    return __version__, _source(), backend, python, _of_llvm() if backend == "llvm" else None
+    return __version__, _source(), python, _of_llvm() if backend == "llvm" else None
 
 
 def _of_llvm() -> Any:

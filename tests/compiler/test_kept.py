@@ -6,12 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from milligrad import Trainer, Value, manual_seed, nn, ops, optim, random
+from milligrad import Trainer, Value, manual_seed, nn, no_grad, ops, optim, random
 from milligrad import functional as F
 from milligrad.compiler import cache, kept, native, run, session, update
 from milligrad.compiler.run import compile
@@ -191,6 +193,17 @@ def best(p, y):
     return p[0] > p[1]
 
 
+class Two(nn.Module):
+    """Two parameters of one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter([0.1, 0.2, 0.3]), nn.Parameter([0.3, -0.2, 0.1])
+
+    def forward(self, xs):
+        return [[ops.dot(self.a, x), ops.dot(self.b, x), x[0], 2 * self.a[1] * x[1]] for x in xs]
+
+
 def grouped(ps, k):
     return optim.SGD([{"params": ps[:k]}, {"params": ps[k:], "momentum": 0.9}], lr=0.1)
 
@@ -206,6 +219,8 @@ SETUPS = {  # a step away from each other
     "Adam": {"optimizer": lambda ps: optim.Adam(ps, lr=0.01)},
     "groups": {"optimizer": lambda ps: grouped(ps, 1)}, "other groups": {"optimizer": lambda ps: grouped(ps, 2)},
     "norm": {"clip_grad_norm": 0.1}, "a larger norm": {"clip_grad_norm": 0.2}, "clipped": {"clip_grad_value": 0.01},
+    "two": {"model": Two}, "two in groups": {"model": Two, "optimizer": lambda ps: grouped(ps, 1)},
+    "two, turned": {"model": Two, "optimizer": lambda ps: grouped(ps[::-1], 1)},
     "smaller batches": {"batch_size": 4}, "frozen": {"frozen": 0}, "frozen, too": {"frozen": 2},
 }  # fmt: skip
 
@@ -382,13 +397,30 @@ def test_an_operation_with_the_name_of_a_row_is_not_that_row(folder):
 
 def test_what_learns_is_part_of_a_fingerprint():
     prints = set()
-    for learns in (True, False):
-        trace, w = Trace(), Value(1.0, requires_grad=learns)
+    for w_learns, v_learns, remembers in product((True, False), repeat=3):
+        trace, w, v = Trace(), Value(1.0, requires_grad=w_learns), Value(1.0, requires_grad=v_learns)
         (x,) = trace.input("x", 1)
-        with trace.running():
-            z = x * w
+        with trace.running(), nullcontext() if remembers else no_grad():
+            z = x * w * v
         prints.add(kept.fingerprint(trace.tape, [z], kept.Seen(), [x]))
-    assert len(prints) == 2
+    assert len(prints) == 8 - 1  # without any that learns, there is nothing to remember
+
+
+def test_values_are_found_by_their_numbers():
+    values = [Value(0.0, requires_grad=i % 3 > 0) for i in range(9)]
+    seen = kept.Seen()
+    numbers = [seen[v] for v in values]
+    assert len({*numbers}) == 9 and max(numbers) < 0 and [seen[v] for v in values] == numbers
+    found = seen.values_at(numbers[::-1])
+    assert all([v is w for v, w in zip(found, values[::-1], strict=True)])
+
+
+def test_an_argument_is_no_random_number(backend, monkeypatch):
+    for _ in range(2):
+        manual_seed(5)
+        assert compile(lambda x: x - random.uniform(), backend=backend)(1.0) != compile(ALIKE[0], backend=backend)(
+            1.0, 1.0
+        )
 
 
 # ── What is not trusted ────────────────────────────────────────────────────────────────────────────────────────────
