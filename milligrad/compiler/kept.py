@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
-from itertools import count
+from itertools import chain, count
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -71,20 +71,14 @@ def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequenc
     codes = [kinds.setdefault(op, len(kinds)) for op in ops]
     if not all([op is None or op is total or TABLE.get(op.name) is op for op in kinds]):
         return None
-    read: list[Any] = []
-    ends: list[int] = []  # how many inputs there were up to the end of each node
-    for z in tape:
-        if z.y is MANY:
-            read += z.x
-        else:
-            read += (z.x, z.y)
-        ends.append(len(read))
-    read += [x if isinstance(x, Value) else number(x, "output") for x in outputs]
+    inputs_of_each = [z.x if z.y is MANY else (z.x, z.y) for z in tape]
+    lengths = [*map(len, inputs_of_each)]
+    read = [*chain(*inputs_of_each), *[x if isinstance(x, Value) else number(x, "output") for x in outputs]]
     # Whole numbers stand for Symbols, negative ones for Values, and floats for themselves.
     numbers = [x.number if type(x) is Symbol else x if type(x) is float else seen[x] for x in read]
     names = [op.name.encode() if op else b"" for op in kinds]
     given = [[x.number for x in symbols] for symbols in inputs]
-    whole = names, codes, ends, numbers, given, [z.requires_grad for z in tape]
+    whole = names, codes, lengths, numbers, given, [z.requires_grad for z in tape]
     return blake2b(marshal.dumps(whole, 2)).digest()  # version 2 is the same for equal data, and tells 0.0 from -0.0
 
 

@@ -371,7 +371,7 @@ class Trace:
             )
         for module in self.modules:
             for name, x in vars(module).items():
-                if self._keeps(x):
+                if name != "_parameters" and self._keeps(x):  # they hold no Symbols, and are many
                     places.warn(
                         f"{type(module).__name__}.{name} keeps a traced number, which is none once the trace has "
                         "ended: to use it in a later call is an error. Return it from the function instead",
