@@ -4,7 +4,8 @@ The key is a digest of all that the passes read, taken before they run: of a tap
 and its outputs; the options; the backend with its versions and the processor; the source of the compiler itself. (So
 the numbers of parameters and of arguments, which are looked up in each call, are no part of it.) A tape with an op of
 the user's own has no key: what that computes is code that nobody has read. What is found by its key is the code that
-the passes would have made, so that all of them can be left out: a trace is all that is left to make.
+the passes would have made, so that all of them can be left out: a trace is all that is left to make. Whoever lets a
+pass read something else adds it to the key.
 
 The code is pickled by a table of the few kinds of objects that it consists of. Nothing else is unpickled, and no
 function called but those of the table.
@@ -62,7 +63,7 @@ class Seen(dict[Value, int]):
 def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequence[Symbol]) -> bytes | None:
     """A digest of the tape, of its outputs and of where its inputs stand; None without a cache or for unknown ops.
 
-    150,000 nodes take 60 ms.
+    150,000 nodes take about 70 ms.
     """
     if not folder():
         return None

@@ -474,7 +474,7 @@ class Samples:
                 if session.correct:
                     right = [session.correct(p, y) for p, y in zip(prediction, yb, strict=True)]
         predictions, nesting = _taken_apart(prediction, n)
-        outputs = [0.0 if loss is None else loss, *right, *chain.from_iterable(predictions)]
+        outputs = [0.0 if loss is None else loss, float(len(right)), *right, *chain.from_iterable(predictions)]
         mark = kept.fingerprint(trace.tape, outputs, self.seen, *xs, *ys, trace.random)
         batch = Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], self.forms)
         if batch.draws != _drawing_order(_blocks(batch.draws), n):
