@@ -174,16 +174,18 @@ def found_or_made(
     key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, make: Callable[[], tuple[Program, Any, Layout]]
 ) -> tuple[Program, Any, Layout]:
     """A program, its code and the Values that it captures: kept of an earlier process, or made now, and kept then."""
+    if not key:  # there is no cache, or an op that is not known
+        clock.times.pop("cache", None)
+        return make()
     with clock("cache"):
         known = kept.recall(key, given)
     if known:
         program, code, array, places = known
         return program, code, Layout(array, seen.values_at(places))
     program, code, (array, values) = make()
-    if key:
-        told(program, clock, code)
-        with clock("cache"):
-            kept.keep(key, (program, code, array, [seen[v] for v in values]), given)
+    told(program, clock, code)
+    with clock("cache"):
+        kept.keep(key, (program, code, array, [seen[v] for v in values]), given)
     return program, code, Layout(array, values)
 
 
