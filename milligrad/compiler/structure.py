@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.engine import Value, number
-from milligrad.nested import is_list
+from milligrad.nested import is_list, listed
 
 
 class Structure(NamedTuple):
@@ -31,7 +31,6 @@ class Structure(NamedTuple):
 
 NUMBER = Structure("number", None, "n")
 _QUICK = {float, int}
-NUMBERS = frozenset("bBhHiIlLqQnNefd")  # the formats of buffers of numbers
 FLOAT, LIST = frozenset([float]), frozenset([list])
 
 
@@ -48,7 +47,7 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
         parts = [structure(part, numbers, outputs, bools) for part in x.values()]
         return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
     if is_list(x):
-        x = x if isinstance(x, (list, tuple)) else _listed(x)
+        x = x if isinstance(x, (list, tuple)) else listed(x)
         parts = [structure(part, numbers, outputs, bools) for part in x]
         if parts and not isinstance(x, tuple) and all([part is NUMBER for part in parts]):
             return Structure("numbers", len(parts), len(parts))
@@ -58,15 +57,6 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
         numbers.append(number(x, "output" if outputs else "argument"))
         return NUMBER
     return Structure("fixed", x, ("fixed", _hashable(x)))
-
-
-def _listed(x: Any) -> Any:
-    """x, or if it is a buffer of floats or whole numbers, the list of them, nested as deep as it has dimensions."""
-    try:
-        view = memoryview(x)
-        return view.tolist() if view.format in NUMBERS else x
-    except (TypeError, ValueError, NotImplementedError):
-        return x
 
 
 def _hashable(x: Any) -> Any:

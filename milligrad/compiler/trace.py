@@ -204,8 +204,9 @@ class Symbol(Value):
 
     def __bool__(self) -> bool:
         _refuse(
-            "if, and, or, not, in, max, min, sorted or a < b < c",
-            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi); & | ~ for and, or, not",
+            "if, while, and, or, not, in, max, min, sorted or a < b < c",
+            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi); & | ~ for and, or, not; for a "
+            "while loop scan(f, carry, length=n) with as many steps as it may take, and where(done, carry, new) in f",
         )
 
     def __float__(self) -> float:
@@ -220,7 +221,8 @@ class Symbol(Value):
     def __index__(self) -> int:
         _refuse(
             "an index, range() or repetition",
-            "F.embedding(i, table) or F.one_hot for a choice by number; or fix it before: compile(partial(f, n=3))",
+            "F.embedding(i, table) or F.one_hot for a choice by number, scan(f, carry, xs) for a loop over a list; or "
+            "fix it before: compile(partial(f, n=3))",
         )
 
     def __round__(self, ndigits: int | None = None) -> float:
