@@ -31,9 +31,11 @@ from milligrad.compiler.simplify import ONE, Graph
 from milligrad.engine import Op, Reduction
 
 FURTHEST = 40  # so many places back equal blocks are looked for
+NEAREST = 4  # loops below the top, of which it may be one more iteration
 LONGEST = 3_000  # statements and loops in the body of a loop
 SOME_RUNS = 3  # in one reduction, from which on a table tells places, if there is one at all
 MANY_RUNS = 40  # so many runs in one sum are added term by term
+FEW_RUNS = 8  # and so many where lengths must not matter
 RUN = 4  # the fewest inputs that are a run: short accidental ones would break patterns
 TRIES = 3
 COMPACT = 64  # numbers computed by a statement, from which on tables would gain nothing
@@ -48,6 +50,11 @@ def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
     program = roll_within(graph, leaves, math.inf)
     assert program is not None
     return program
+
+
+def roll_evenly(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
+    """The same program, in which nothing depends on how long a sum is: without tables, sums of runs term by term."""
+    return _Reader(graph, leaves, frozenset(), math.inf, FEW_RUNS).program()
 
 
 def roll_within(graph: Graph, leaves: Mapping[Any, tuple[int, int]], most: float) -> Rolled | None:
@@ -114,21 +121,17 @@ class _Stack:
         self._push(k, places)
 
     def _goes_on(self) -> bool:
-        """Whether the top was one more iteration of the nearest loop below it."""
-        stack, n, loops = self.stack, len(self.stack), self.places_of_loops
-        at = loops[-1] if loops else -1
-        if at == n - 1:
-            at = loops[-2] if len(loops) > 1 else -1
-        if at < 0:
-            return False
-        key, (count, *first) = stack[at]
-        body, steps = self.loops[key]
-        if len(body) != n - 1 - at or body[-1] != stack[-1][0] or tuple([k for k, _ in stack[at + 1 :]]) != body:
-            return False
-        if not _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):
-            return False
-        self._replace(n - at, body, steps, (count + 1, *first))
-        return True
+        """Whether the top was one more iteration of a loop below it: the nearest one, or one with loops in its body."""
+        stack, n = self.stack, len(self.stack)
+        for at in self.places_of_loops[: -NEAREST - 1 : -1]:
+            key, (count, *first) = stack[at]
+            body, steps = self.loops[key]
+            if len(body) != n - 1 - at or body[-1] != stack[-1][0] or tuple([k for k, _ in stack[at + 1 :]]) != body:
+                continue
+            if _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):
+                self._replace(n - at, body, steps, (count + 1, *first))
+                return True
+        return False
 
     def _begins(self) -> bool:
         """Whether three equal blocks with equal steps lay on top."""
@@ -171,9 +174,10 @@ class _Reader:
     """
 
     def __init__(
-        self, graph: Graph, leaves: Mapping[Any, tuple[int, int]], tables: frozenset[Any], most: float
-    ) -> None:
-        self.graph, self.leaves, self.tables, self.stack = graph, leaves, tables, _Stack()
+        self, graph: Graph, leaves: Mapping[Any, tuple[int, int]], tables: frozenset[Any], most: float,
+        many: int = MANY_RUNS,
+    ) -> None:  # fmt: skip
+        self.graph, self.leaves, self.tables, self.stack, self.many = graph, leaves, tables, _Stack(), many
         self.constants: list[float] = []
         self.table: list[int] = []
         self.address: dict[int, int] = {}
@@ -244,7 +248,7 @@ class _Reader:
         if self.tables and len(lengths) > SOME_RUNS:
             self._gather(op, terms)
             return
-        if len(lengths) > MANY_RUNS and op in (ops.dot, ops.sum, ops.chain):
+        if len(lengths) > self.many and op in (ops.dot, ops.sum, ops.chain):
             self._sum(op, columns)
             return
         runs: list[Any] = []

@@ -6,6 +6,7 @@ around it, and `v-2` is the number computed two numbers before.
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -387,3 +388,16 @@ def test_tables_are_only_taken_where_they_make_the_program_shorter(monkeypatch, 
     monkeypatch.setattr(roll, "TRIES", tries)
     p = program(lambda x: [ops.sin(x[k]) for k in ORDER], 30)
     assert len(p.table) == (30 if tries > 1 else 0)
+
+
+def test_a_loop_goes_on_after_inner_loops_that_stand_in_the_middle_of_it():
+    """Steps of rings, which one iteration more would not show if only the nearest loop below could go on."""
+
+    def f(x):
+        for _ in range(20):
+            x = [ops.sin(x[0] * x[5]), *[a * b for a, b in pairwise(x[:5])], ops.exp(x[1])]
+        return x
+
+    p = program(f, 6)
+    [count] = {x.count.base for x in p.body if isinstance(x, Loop) and x.count.base > 10}
+    assert count >= 18 and len([*p.statements()]) < 25
