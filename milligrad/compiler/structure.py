@@ -40,14 +40,14 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
     if kind is float or isinstance(x, Value):
         numbers.append(x)
         return NUMBER
-    if kind is list and x and set(map(type, x)) <= _QUICK:
-        numbers.extend(map(float, x))
-        return Structure("numbers", len(x), len(x))
     if isinstance(x, dict):
         parts = [structure(part, numbers, outputs, bools) for part in x.values()]
         return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
     if is_list(x):
-        x = x if isinstance(x, (list, tuple)) else listed(x)
+        x = listed(x)
+        if type(x) is list and x and set(map(type, x)) <= _QUICK:
+            numbers.extend(map(float, x))
+            return Structure("numbers", len(x), len(x))
         parts = [structure(part, numbers, outputs, bools) for part in x]
         if parts and not isinstance(x, tuple) and all([part is NUMBER for part in parts]):
             return Structure("numbers", len(parts), len(parts))
@@ -118,6 +118,10 @@ def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
         return partial(_put_numbers, at, s.parts, typecode)
     if s.kind not in ("list", "tuple"):
         return None
+    kind: type = list if s.kind == "list" else tuple
+    rows = {part.parts if part.kind == "numbers" else -1 for part in s.parts if kind is list}
+    if len(rows) == 1 and -1 not in rows:
+        return partial(_put_parts, at, kind, [], (len(s.parts), rows.pop()), typecode)
     puts: list[Put] = []
     start = at
     for part in s.parts:
@@ -126,11 +130,7 @@ def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
             return None
         puts.append(put)
         at += size(part)
-    kind: type = list if s.kind == "list" else tuple
-    rows = {part.parts for part in s.parts if kind is list and part.kind == "numbers"}
-    alike = len(rows) == 1 and all([part.kind == "numbers" for part in s.parts])
-    shape = (len(puts), *rows) if alike else None
-    return partial(_put_parts, start, kind, puts, shape, typecode)
+    return partial(_put_parts, start, kind, puts, None, typecode)
 
 
 def _put_number(at: int, x: Any, buffer: Any) -> bool:
