@@ -87,9 +87,11 @@ def elementwise(f: Callable[..., Any], x: Nested, *others: Nested) -> Nested:
     """
     if not is_list(x):
         return f(x, *others)
-    if not others:
-        return [elementwise(f, row) for row in x] if _nests(x) else [f(item) for item in x]
-    return [elementwise(f, *rows) for rows in zip(x, *others, strict=True)]
+    if others:
+        z = [elementwise(f, *rows) for rows in zip(x, *others, strict=True)]
+    else:
+        z = [elementwise(f, row) for row in x] if _nests(x) else [f(item) for item in x]
+    return x.like(z) if hasattr(x, "like") else z  # a list that stands for a longer one
 
 
 def broadcast(x: Nested, to: Shape, name: str = "x") -> Nested:

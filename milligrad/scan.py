@@ -14,19 +14,22 @@ becomes a loop whose count is known in a call only, so that a million steps comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
 from milligrad import expected
-from milligrad.engine import Value, number
+from milligrad.engine import Value, is_grad_enabled, number, tracer
 from milligrad.nested import is_list, listed
+from milligrad.recompute import recomputed
 from milligrad.typing import Any
 
 NUMBER, NOTHING = "a number", "None"
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
-def scan(f: Step, carry: Any, xs: Any = None, length: int | None = None) -> tuple[Any, Any]:
+def scan(
+    f: Step, carry: Any, xs: Any = None, length: int | None = None, *, checkpoint: int | None = None
+) -> tuple[Any, Any]:
     """(the last carry, the ys of all steps), where each step is `carry, y = f(carry, x)`.
 
     f:       takes the carry and the step's x, and returns the next carry, nested as the one before, and the step's y
@@ -36,6 +39,12 @@ def scan(f: Step, carry: Any, xs: Any = None, length: int | None = None) -> tupl
              how many steps there are
     ys:      nested the other way round: where y is a number or a list, the list of all; where it is a tuple or dict,
              that of lists; None where it is None
+
+    checkpoint: of so many steps in a row only the first carry is remembered, and the steps are run again when a
+             derivative goes through them. The graph of T steps then takes the memory of T / checkpoint + checkpoint
+             steps, and a backward pass the time of one more run; but each y that learns takes a walk of its own back
+             through its part, so that losses are better added up in the carry. Code that is compiled remembers a few
+             numbers of each step, whatever is said here
 
     f is called once for each step, in order; it should do the same in all of them: `compile` takes a long loop for what
     its first steps are. So a loop `for i in range(n)` that uses i is `scan(f, carry, range(n))`; one that ends at a
@@ -47,27 +56,64 @@ def scan(f: Step, carry: Any, xs: Any = None, length: int | None = None) -> tupl
     if not callable(f):
         raise TypeError(f"f: expected a function of a carry and an x, got {type(f).__name__} {f!r:.60}")
     n = steps_of(xs, length)
-    forms = form(carry, "carry"), None
-    ys: list[Any] = []
-    for x in rows(xs, n):
-        carry, y = _pair(f(carry, x))
-        forms = check_forms(forms, carry, y, len(ys))
+    form(carry, "carry")
+    if checkpoint is not None:
+        checkpoint = expected.size(checkpoint, "checkpoint")
+    counts = getattr(tracer(), "counts", None)
+    if counts is not None and counts.are_of(n, xs):
+        return counts.scan(f, carry, xs, n)  # type: ignore[no-any-return]  # a few steps, which stand for all
+    if checkpoint and is_grad_enabled() and not tracer():
+        return _in_parts(f, carry, [*rows(xs, n)], checkpoint)
+    last, ys = carry, []
+    for last, y in steps(f, carry, rows(xs, n)):  # noqa: B007
         ys.append(y)
+    return last, stacked(ys)
+
+
+def _in_parts(f: Step, carry: Any, xs: list[Any], size: int) -> tuple[Any, Any]:
+    """The scan in parts of so many steps, of which what goes in is remembered."""
+    ys: list[Any] = []
+    recent: list[Any] = []
+    for at in range(0, len(xs), size):
+        part, made = _part(f, carry, xs[at : at + size], at)
+        outputs = recomputed(part, numbers_of((carry, xs[at : at + size])), recent)
+        carry, more = _filled(made[0], outputs)
+        if ys and form(more[0], "y") != form(ys[0], "y"):
+            raise _differs("y", "all nested as the first one", form(ys[0], "y"), form(more[0], "y"), at)
+        ys += more
     return carry, stacked(ys)
 
 
-def check_forms(forms: tuple[Any, Any], carry: Any, y: Any, step: int) -> tuple[Any, Any]:
-    """The forms of the carry and the y of a step, which have to be those of all steps."""
-    of_carry, of_y = form(carry, "carry"), form(y, "y")
-    if of_carry != forms[0]:
-        raise _differs("carry", "the next one nested as the one before", forms[0], of_carry, step)
-    if step and of_y != forms[1]:
-        raise _differs("y", "all nested as the first one", forms[1], of_y, step)
-    return of_carry, of_y
+def _part(f: Step, carry: Any, xs: list[Any], at: int) -> tuple[Callable[[list[Any]], list[Any]], list[Any]]:
+    """These steps as a function of all numbers that go in, and where it puts the form of what comes out."""
+    given, made = with_numbers(lambda x: 0.0, (carry, xs)), list[Any]()
+
+    def part(numbers: list[Any]) -> list[Any]:
+        last, rows = _filled(given, numbers)
+        ys = []
+        for last, y in steps(f, last, rows, at):  # noqa: B007, B020
+            ys.append(y)
+        made[:] = [with_numbers(lambda x: 0.0, (last, ys))]
+        return numbers_of((last, ys))
+
+    return part, made
 
 
-def _differs(name: str, what: str, expected: Any, got: Any, step: int) -> ValueError:
-    return ValueError(f"{name}: expected {what}, {spelled(expected)}, got {spelled(got)} from f in step {step}")
+def steps(f: Step, carry: Any, xs: Iterable[Any], at: int = 0) -> Iterator[tuple[Any, Any]]:
+    """The carry and the y after each step, of which the first one is the step number `at`."""
+    of_carry, of_y = form(carry, "carry"), None
+    for i, x in enumerate(xs, at):
+        carry, y = _pair(f(carry, x))
+        if form(carry, "carry") != of_carry:
+            raise _differs("carry", "the next one nested as the one before", of_carry, form(carry, "carry"), i)
+        if i > at and form(y, "y") != of_y:
+            raise _differs("y", "all nested as the first one", of_y, form(y, "y"), i)
+        of_y = of_y or form(y, "y")
+        yield carry, y
+
+
+def _differs(name: str, what: str, wanted: Any, got: Any, step: int) -> ValueError:
+    return ValueError(f"{name}: expected {what}, {spelled(wanted)}, got {spelled(got)} from f in step {step}")
 
 
 def _pair(result: Any) -> tuple[Any, Any]:
@@ -154,16 +200,49 @@ def rows(xs: Any, n: int) -> Iterator[Any]:
     return iter(listed(xs))
 
 
-def stacked(ys: list[Any]) -> Any:
-    """The ys of all steps along a first axis."""
+def stacked(ys: list[Any], column: Callable[[list[Any]], Any] = list) -> Any:
+    """The ys of all steps along a first axis, each list of them made by `column`."""
     first = ys[0] if ys else 0.0
     if first is None:
         return None
     if isinstance(first, dict):
-        return {key: stacked([y[key] for y in ys]) for key in first}
+        return {key: stacked([y[key] for y in ys], column) for key in first}
     if isinstance(first, tuple):
-        return _tuple_like(first, [stacked([y[i] for y in ys]) for i in range(len(first))])
-    return ys
+        return _tuple_like(first, [stacked([y[i] for y in ys], column) for i in range(len(first))])
+    return column(ys)
+
+
+def numbers_of(x: Any) -> list[Any]:
+    """All numbers of x."""
+    found: list[Any] = []
+    with_numbers(found.append, x)
+    return found
+
+
+def _filled(x: Any, numbers: Iterable[Any]) -> Any:
+    """x with these numbers in the place of its own."""
+    left = iter(numbers)
+    return with_numbers(lambda _: next(left), x)
+
+
+def with_columns(column: Callable[[Any], Any], xs: Any) -> Any:
+    """xs with another list in the place of each of its lists."""
+    if isinstance(xs, dict):
+        return {key: with_columns(column, part) for key, part in xs.items()}
+    if isinstance(xs, tuple):
+        return _tuple_like(xs, [with_columns(column, part) for part in xs])
+    return None if xs is None else column(xs)
+
+
+def with_numbers(f: Callable[[Any], Any], x: Any) -> Any:
+    """x with f of each of its numbers."""
+    if isinstance(x, dict):
+        return {key: with_numbers(f, part) for key, part in x.items()}
+    if isinstance(x, tuple):
+        return _tuple_like(x, [with_numbers(f, part) for part in x])
+    if is_list(x):
+        return [with_numbers(f, part) for part in listed(x)]
+    return None if x is None else f(x)
 
 
 def _tuple_like(x: Any, parts: Any) -> Any:

@@ -23,6 +23,7 @@ from milligrad.engine import (
     Value,
     adjoints,
     check_derivatives,
+    derived,
     enable_grad,
     number,
     operand,
@@ -215,6 +216,7 @@ def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Va
                 missing, ds = z if missing is None else missing, [math.nan] * len(moving)
             terms = [(tangent[x], d) for x, d, moves in zip(z.inputs, ds, moving) if moves]
             tangent[z] = chain(*zip(*terms))
+    derived(tangent.items())
     if any(_is_nan(tangent.get(z, 0.0)) for z in flatten(y)):
         check_derivatives(flatten(y), missing)
     return tangent

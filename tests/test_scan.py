@@ -9,7 +9,8 @@ import pytest
 import milligrad as mg
 from milligrad import Value, compile, cos, scan, sin, value_and_grad, where
 from milligrad.compiler import run
-from milligrad.engine import number
+from milligrad.engine import number, topological_order
+from milligrad.random import uniform
 from milligrad.transforms import grad, hessian, hvp, jacobian, jvp
 
 BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
@@ -207,3 +208,90 @@ def test_a_while_loop_on_a_traced_number_is_told_of_scan():
         compile(f, backend="python")(3.0)
     with pytest.raises(mg.TraceError, match=r"range\(\).*scan\(f, carry, xs\)"):
         compile(lambda n: scan(lambda c, x: (c, x), 0.0, length=n), backend="python")(3.0)
+
+
+# Checkpoints.
+
+
+def in_parts(p, xs, k):
+    """The pendulum above, of which every k-th state is remembered."""
+
+    def step(carry, x):
+        angle, speed = carry
+        speed = speed - 0.1 * (p[0] * sin(angle) + p[1] * speed) + 0.01 * x
+        return (angle + 0.1 * speed, speed), cos(carry[0])
+
+    (angle, _), ys = scan(step, (1.0, p[2]), xs, checkpoint=k)
+    return angle * angle + mg.mean(ys) * ys[-1]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("k", [1, 5, 12, 100])
+def test_with_checkpoints_every_derivative_is_the_same(name, k):
+    t = TRANSFORMS[name]
+    assert_close(t(lambda p, xs: in_parts(p, xs, k))(P, XS), t(written_out)(P, XS), 1e-10)
+
+
+def test_with_checkpoints_captured_values_get_gradients_of_every_order():
+    w, start, xs = Value(0.9), Value(1.0), [Value(0.1 * i) for i in range(10)]
+    twice = 2 * w  # computed before, and captured
+    found = []
+    for k in (None, 3):
+        z, ys = scan(lambda c, x: (w * c * c + twice * x, c * x), start, xs, checkpoint=k)
+        loss = z + mg.sum(ys)
+        first = mg.grad(loss, [w, start, *xs])
+        second = mg.grad(mg.dot(first, first), [w, start, xs[3]])
+        third = mg.grad(mg.dot(second, second), [w])
+        loss.backward()
+        found.append([*map(number, [loss, *first, *second, *third]), w.grad, start.grad, *[x.grad for x in xs]])
+        for x in (w, start, *xs):
+            x.zero_grad()
+    assert found[1] == pytest.approx(found[0], rel=1e-10)
+
+
+def test_with_checkpoints_the_graph_has_a_part_for_many_steps():
+    w, calls = Value(0.9), []
+
+    def step(c, _):
+        calls.append(1)
+        return mg.tanh(w * c + 0.1), None
+
+    z, _ = scan(step, 1.0, length=1000, checkpoint=50)
+    assert len(topological_order([z])) == 20 and len(calls) == 1000
+    z.backward()
+    assert len(calls) == 2000  # one more run
+    u, _ = scan(step, 1.0, length=1000)
+    g, w.grad = w.grad, 0.0
+    u.backward()
+    assert z.data == u.data and g == pytest.approx(w.grad, rel=1e-12)
+
+
+def test_with_checkpoints_random_numbers_are_drawn_once():
+    w = Value(0.9)
+
+    def f(k):
+        mg.manual_seed(1)
+        z, _ = scan(lambda c, _: (w * c + w * w * uniform(), None), 1.0, length=20, checkpoint=k)
+        after = uniform()
+        w.zero_grad()
+        z.backward()
+        return z.data, after, w.grad, uniform()
+
+    assert f(7) == pytest.approx(f(None))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiled_checkpoints_change_nothing(backend):
+    for n in (12, 90):
+        xs = (XS * 9)[:n]
+        g = compile(value_and_grad(lambda p, xs: in_parts(p, xs, 5)), backend=backend)
+        assert_close(g(P, xs), value_and_grad(written_out)(P, xs), 1e-9)
+
+
+def test_a_checkpoint_that_makes_no_sense_is_refused():
+    for k in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="checkpoint: expected a whole number >= 1"):
+            scan(lambda c, x: (c, x), 0.0, [1.0], checkpoint=k)
+    with pytest.raises(ValueError, match="y: expected all nested as the first one, a number, got None"):
+        scan(lambda c, x: (c, x if x < 3 else None), Value(0.0), [1.0, 2.0, 3.0, 4.0], checkpoint=2)
+    assert scan(lambda c, x: (c, x), 1.0, [], checkpoint=2) == (1.0, [])

@@ -14,7 +14,7 @@ Nothing is simplified here, and nothing is known of loops.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -323,10 +323,12 @@ class Trace:
     inputs:    an array of Symbols for each name
     random:    the Symbols that stand for numbers drawn from milligrad's generator, in the order of drawing
     modules:   the modules that were called
+    counts:    what a `scan` asks whether it is to be cut, see counts.py
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Any = None) -> None:
         self.tape = Tape()
+        self.counts = counts
         self.inputs: dict[str, list[Symbol]] = {}
         self.random: list[Symbol] = []
         self.modules: dict[Any, None] = {}
@@ -336,6 +338,11 @@ class Trace:
     def record(self, op: Op, inputs: tuple[Any, ...]) -> Symbol:
         """The Symbol of `op` of `inputs`; the engine asks for it where there are Values alone, such as parameters."""
         return self._first.record(op, inputs)
+
+    def derived(self, derivatives: Iterable[tuple[Value, Any]]) -> None:
+        """The chain rule made these: (of what, which)."""
+        if self.counts is not None:
+            self.counts.derived(derivatives)
 
     def input(self, name: str, n: int) -> list[Symbol]:
         """n new Symbols, the array `name`."""
