@@ -10,18 +10,19 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from milligrad import files, ops
 from milligrad.compiler.compact import compact
+from milligrad.compiler.counts import Found
 from milligrad.compiler.print_c import HELPERS, Language, composed, helpers, statements, table
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.roll import roll
 from milligrad.compiler.simplify import REFUSING, Graph, simplify
 from milligrad.compiler.structure import Structure, size
 from milligrad.compiler.trace import Trace, captured, inputs_of, needed
-from milligrad.engine import Value
+from milligrad.engine import Op, Value
 from milligrad.nested import shape
 
 LINES = 40  # of a comment on one array, at most
@@ -38,7 +39,7 @@ WORDS = """
     log1p log2 logb lrint lround main modf nan nearbyint nextafter pow remainder remquo rint round scalbn signbit sin
     sinh sqrt tan tanh tgamma trunc y0 y1 yn
 
-    arguments constants exact exact_constants exact_table parameters plain results table work
+    arguments constants exact exact_constants exact_known exact_table known parameters plain results table work
 """
 TAKEN = frozenset([*WORDS.split(), *HELPERS, *composed()])
 """By C, C++, their libraries and the file itself: no names for a function."""
@@ -60,7 +61,7 @@ class Lowered:
 
     def __init__(
         self, name: str, dtype: str, f: Callable[..., Any], trace: Trace, outputs: Sequence[Any],
-        arguments: Structure, returned: Structure,
+        arguments: Structure, returned: Structure, counted: tuple[Found, Found | None] | None = None,
     ) -> None:  # fmt: skip
         self.name, self.dtype = name, dtype
         self._about = (inspect.getdoc(f) or "") if inspect.isroutine(f) else ""
@@ -72,11 +73,18 @@ class Lowered:
                 f"{name}: draws random numbers, which C code has no generator for: hand them in as arguments, or call "
                 "eval() of a module with Dropout before"
             )
-        self._parameters = [*_parameters(trace, captured(trace.tape, need, [*outputs]))]
+        values = captured(trace.tape, need, [*outputs])
+        self._parameters = [(x.name or "", [x]) for x in values] if counted else [*_parameters(trace, values)]
         self._leaves: dict[Any, tuple[int, int]] = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
         self._leaves.update((x, (1, i)) for i, x in enumerate([x for _, xs in self._parameters for x in xs]))
-        self._graph = simplify(trace.tape, outputs)
-        self._exact = simplify(trace.tape, outputs, exact="chain") if _is_doubtful(trace, need, self._graph) else None
+        self._plain: Graph | Found
+        self._exact: Graph | Found | None
+        if counted:
+            self._plain, self._exact = counted
+        else:
+            self._plain = simplify(trace.tape, outputs)
+            doubtful = is_doubtful(trace, need, self._plain.op)
+            self._exact = simplify(trace.tape, outputs, exact="chain") if doubtful else None
 
     @property
     def c_source(self) -> str:
@@ -156,7 +164,8 @@ class Lowered:
         return told
 
     def __repr__(self) -> str:
-        return f"<lowered {self.name}: {len(self._graph):,} nodes>"
+        nodes = len(self._plain) if isinstance(self._plain, Graph) else self._plain.made.nodes[1]
+        return f"<lowered {self.name}: {nodes:,} nodes>"
 
 
 def identifier(name: str) -> str:
@@ -248,14 +257,14 @@ def _in_comment(text: str) -> str:
 # The files.
 
 
-def _is_doubtful(trace: Trace, need: bytearray, graph: Graph) -> bool:
+def is_doubtful(trace: Trace, need: bytearray, used: Iterable[Op | None]) -> bool:
     """Whether a product of the chain rule may be 0 · inf, which is 0: see `simplify.Builder`.
 
     An angle that is infinite comes from another operation, so that sines make no doubt.
     """
     refusing = REFUSING - {ops.sin, ops.cos, ops.tan}
     differentiated = any([need[z.number] and z.op is ops.chain for z in trace.tape if inputs_of(z)])
-    return differentiated and any([op in refusing for op in graph.op])
+    return differentiated and any([op in refusing for op in used])
 
 
 class _Writer:
@@ -273,17 +282,17 @@ class _Writer:
         """Write the functions, and the arrays that they use."""
         lowered = self.lowered
         if lowered._exact is None:
-            body = self._body(lowered._graph, "")
+            body = self._body(lowered._plain, "")
             self.functions += [self._head(), "{", *self._unused(body), *body, "}"]
         else:
-            for name, graph, prefix in (("plain", lowered._graph, ""), ("exact", lowered._exact, "exact_")):
+            for name, graph, prefix in (("plain", lowered._plain, ""), ("exact", lowered._exact, "exact_")):
                 body = self._body(graph, prefix)
                 self.functions += [self._head(f"static {name}"), "{", *self._unused(body), *body, "}", ""]
             given = ", ".join([word for word, _ in self._signature()])
             self.functions += [
                 self._head(), "{",
                 f"    plain({given});",
-                f"    for (long i = 0; i < {len(lowered._graph.outputs)}; i++) {{",
+                f"    for (long i = 0; i < {size(lowered._returned)}; i++) {{",
                 f"        if (results[i] - results[i] != {self.code.literal(0.0)}) {{ /* NaN or infinite */",
                 f"            exact({given});",
                 "            return;",
@@ -299,10 +308,17 @@ class _Writer:
         told = [*_told("parameters", self.lowered._parameter_names)]
         return ["/*", *[_in_comment(f"   {line}") for line in told], "*/"] if any(told) else []
 
-    def _body(self, graph: Graph, prefix: str) -> list[str]:
-        rolled = roll(graph, self.lowered._leaves)
-        steps = compact(in_registers(rolled), rolled)
-        lines = statements(rolled, steps, ("arguments", "parameters"), self.code, prefix)
+    def _body(self, program: Graph | Found, prefix: str) -> list[str]:
+        leaves: Sequence[str] = ("arguments", "parameters")
+        if isinstance(program, Graph):
+            rolled = roll(program, self.lowered._leaves)
+            steps = compact(in_registers(rolled), rolled)
+        else:
+            steps, rolled, arrays = program.of_length()
+            leaves = [{"captured": "parameters", "known": f"{prefix}known"}.get(name, name) for name in arrays]
+            if "known" in arrays:
+                self.arrays += [*self.code.array(f"{prefix}known", program.known()), ""]
+        lines = statements(rolled, steps, leaves, self.code, prefix)
         self.work = max(self.work, rolled.values)
         if rolled.constants:
             self.arrays += [*self.code.array(f"{prefix}constants", rolled.constants), ""]
@@ -352,7 +368,7 @@ class _Writer:
         sizes = {"ARGUMENTS": sum([size(s) for _, s in lowered._arguments])}
         if self.takes_parameters:
             sizes["PARAMETERS"] = sum([len(xs) for _, xs in lowered._parameters])
-        sizes |= {"RESULTS": len(lowered._graph.outputs), "WORK": self.work}
+        sizes |= {"RESULTS": size(lowered._returned), "WORK": self.work}
         return "\n".join([
             *self._comment(f"{self.name}.h"), "",
             f"#ifndef {name}_H", f"#define {name}_H", "",

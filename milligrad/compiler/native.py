@@ -12,6 +12,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterable, Mapping
+from copy import copy
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -153,8 +154,18 @@ class Machinery:
         self.source, self.layout, self.dtype, self.optimize = source, layout, dtype, optimize
         self._translate(machine)
         self.times = {"emit": emitting, "llvm": time.perf_counter() - started}
-        self.tables = array("i", layout.tables)
+        self._hold(layout)
+
+    def _hold(self, layout: Any) -> None:
+        self.layout, self.tables = layout, array("i", layout.tables)
         self.constants = {a: self._constant(a) for a in layout.slots if a.role == "constant"}
+
+    def laid_out(self, layout: Any) -> Machinery:
+        """The same code for arrays of other sizes, in the same slots."""
+        other = copy(self)
+        other._hold(layout)
+        other.times = dict.fromkeys(self.times, 0.0)
+        return other
 
     def _translate(self, machine: Machine) -> None:
         """LLVM's code generator, and its optimisers before that where the text leaves something to them."""
@@ -216,6 +227,10 @@ class Native:
     def instance(self) -> Native:
         """Another one of the same machine code, with memory of its own, still to be bound: one for each thread."""
         return Native(self._code)
+
+    def laid_out(self, layout: Any) -> Native:
+        """The same machine code for arrays of other sizes, in the same slots."""
+        return Native(self._code.laid_out(layout))
 
     def optimized(self) -> str:
         """What LLVM made of it, in the machine's assembly language."""

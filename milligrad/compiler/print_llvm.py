@@ -18,9 +18,11 @@ from milligrad.compiler.native import Machinery, Native, host
 from milligrad.compiler.program import SHORT, Array, Program
 from milligrad.compiler.registers import (
     CONSTANTS,
+    COUNT,
     VALUES,
     Assign,
     Entry,
+    Extents,
     For,
     Give,
     Let,
@@ -36,43 +38,63 @@ from milligrad.compiler.spelling import FOLDS, Fold, check_is_row, logsumexp, re
 
 
 class Layout:
-    """Where the arrays stand in the table of pointers: those of the program, the values, the constants, the table."""
+    """Where the arrays stand in the table of pointers: those of the program, the values, the constants, the table.
 
-    def __init__(self, program: Program, rolled: Rolled, capacity: int) -> None:
+    A program with a count has it as its table, which it has none of.
+    """
+
+    def __init__(self, program: Program, rolled: Rolled, capacity: int, extents: Extents | None = None) -> None:
         self.values = Array(VALUES, max(rolled.values, 1), "value")
         constants = tuple(rolled.constants) or (0.0,)
         self.constants = Array(CONSTANTS, len(constants), "constant", values=constants)
         arrays = [*program.arrays, self.values, self.constants]
         self.slots: dict[Array, int] = {a: i for i, a in enumerate(arrays)}
         self.tables_slot = len(arrays)
-        self.tables = rolled.table
+        self.tables = [extents.variable] if extents else rolled.table
         self.capacity = capacity
 
 
-def build(program: Program, rolled: Rolled, steps: list[Step], capacity: int, dtype: str) -> Native:
+def build(
+    program: Program, rolled: Rolled, steps: list[Step], capacity: int, dtype: str, extents: Extents | None = None
+) -> Native:
     """Machine code for the program, whose arrays are leaves and, as the last one, the outputs."""
     machine, started = host(), time.perf_counter()
-    layout = Layout(program, rolled, capacity)
-    source = emit(program, layout, steps, dtype, machine)
+    layout = Layout(program, rolled, capacity, extents)
+    source = emit(program, layout, steps, dtype, machine, extents)
     return Native(Machinery(source, layout, dtype, machine, time.perf_counter() - started, optimize=True))
 
 
-def emit(program: Program, layout: Layout, steps: list[Step], dtype: str, machine: Machine) -> str:
+def of_length(code: Native, program: Program, rolled: Rolled, capacity: int, extents: Extents) -> Native:
+    """The machine code of a program with a count, for the arrays of another length."""
+    return code.laid_out(Layout(program, rolled, capacity, extents))
+
+
+def emit(
+    program: Program, layout: Layout, steps: list[Step], dtype: str, machine: Machine, extents: Extents | None = None
+) -> str:
     """The module."""
     declared: dict[str, str] = {}
     _, of, width = DTYPES[dtype]
     slots = range(layout.tables_slot + 1)
     printer = _Printer(program, layout, Code(dtype, machine, declared))
+    if extents:
+        printer.count()
     printer.steps(steps)
     arguments = ", ".join([f"ptr noalias nocapture %a{k}" for k in slots])
     sample = [f"define internal void @sample({arguments}) #0 {{", "entry:", *printer.code.scopes[0].lines]
     run = ["define void @run(ptr %table, i64 %n) #0 {", "entry:"]
     for k in slots:
         run += [f"  %t{k} = getelementptr ptr, ptr %table, i64 {k}", f"  %p{k} = load ptr, ptr %t{k}"]
+    if extents:
+        run += [f"  %c32 = load i32, ptr %p{layout.tables_slot}, align 4", "  %count = sext i32 %c32 to i64"]
     run += ["  br label %loop", "loop:", "  %i = phi i64 [ 0, %entry ], [ %j, %loop ]"]
     for a, k in layout.slots.items():
         if a.per_sample:
-            run += [f"  %o{k} = mul i64 %i, {a.size}", f"  %q{k} = getelementptr {of}, ptr %p{k}, i64 %o{k}"]
+            size = str(a.size)
+            if extents and a in extents.sizes:  # at + by·count
+                form, size = extents.sizes[a], f"%s{k}"
+                run += [f"  %m{k} = mul i64 %count, {form.step(COUNT)}", f"  {size} = add i64 %m{k}, {form.constant}"]
+            run += [f"  %o{k} = mul i64 %i, {size}", f"  %q{k} = getelementptr {of}, ptr %p{k}, i64 %o{k}"]
     sampled = {k for a, k in layout.slots.items() if a.per_sample}
     given = [f"ptr %q{k}" if k in sampled else f"ptr %p{k}" for k in slots]
     run += [f"  call void @sample({', '.join(given)})"]
@@ -87,6 +109,11 @@ class _Printer:
         self.leaves = program.arrays
         self.outputs = layout.slots[program.arrays[-1]]
         self.names: dict[str, Num] = {}  # of numbers, indices and counters
+
+    def count(self) -> None:
+        """Load the count, which stands in the table's place."""
+        number = self.code.emit("load i32, ptr {}, align 4", (self.array(self.layout.tables_slot),), "i32")
+        self.names[COUNT] = self.code.emit("sext i32 {} to i64", (number,), "i64")
 
     def steps(self, steps: list[Step]) -> None:
         for x in steps:
@@ -138,8 +165,10 @@ class _Printer:
         return code.emit("add nsw i64 {}, {}", (z, number), "i64")
 
     def pointer(self, slot: int, at: Num, of: str = "") -> Num:
-        array = Num(self.code, f"%a{slot}", 0, 1, "ptr")
-        return self.code.emit(f"getelementptr {of or self.code.of}, ptr {{}}, i64 {{}}", (array, at), "ptr")
+        return self.code.emit(f"getelementptr {of or self.code.of}, ptr {{}}, i64 {{}}", (self.array(slot), at), "ptr")
+
+    def array(self, slot: int) -> Num:
+        return Num(self.code, f"%a{slot}", 0, 1, "ptr")
 
     def slot(self, array: str | int) -> int:
         if isinstance(array, int):

@@ -16,7 +16,7 @@ Only what is read in another way is stored at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,6 +26,7 @@ from milligrad.engine import Op
 
 VALUES, CONSTANTS, TABLE, OUTPUTS = "values", "constants", "table", "outputs"
 COUNTERS = (VALUES, CONSTANTS, TABLE, OUTPUTS)
+COUNT = "count"  # a variable of programs with a count, see counts.py: how many steps there are
 
 
 class Linear(NamedTuple):
@@ -53,6 +54,14 @@ class Linear(NamedTuple):
 
 def variable(name: str, times: int = 1) -> Linear:
     return Linear(0, ((name, times),)) if times else Linear()
+
+
+class Extents(NamedTuple):
+    """What a program with a count has besides: its variable, and forms of it that tell how large arrays are."""
+
+    variable: int | None
+    values: Linear
+    sizes: Mapping[Any, Linear]
 
 
 class Name(NamedTuple):

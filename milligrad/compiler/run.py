@@ -21,12 +21,13 @@ from functools import cache, update_wrapper
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from milligrad.compiler import ir
+from milligrad.compiler import counts, ir
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
 from milligrad.compiler.roll import roll_within
+from milligrad.compiler.short import LongScan, Short, Watch
 from milligrad.compiler.simplify import Graph, simplify
 from milligrad.compiler.structure import NUMBER, Structure, flat, nested, of_key, packer, size, structure, unpacked
 from milligrad.compiler.trace import Trace, captured, needed, total
@@ -55,6 +56,7 @@ FLOATS = frozenset([float])
 VARIANTS = 64  # shapes of arguments whose code is kept; the one that was not used for longest goes first
 VERSIONS = 4  # and of one shape, for different settings of what the function uses (train and eval)
 SCREEN = 30  # lines of loops that `explain` shows
+LONG_ARGUMENT = 100_000  # numbers or rows of a list, from which on it is seen first whether a scan runs over it
 BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
 
 
@@ -179,7 +181,8 @@ def compile(
 
     Numbers among the arguments (also Values: their numbers) are inputs of the code; anything else (bools, strings,
     None, objects) is fixed when it is traced. For each new shape of the arguments f is traced once, by a call with
-    symbols in the place of numbers; what it does besides computing happens in that call only. Values that f uses
+    symbols in the place of numbers; what it does besides computing happens in that call only. (A `scan` of more than 64
+    steps is compiled for all lengths: for that f is traced a few times, for a few steps each.) Values that f uses
     besides its arguments, such as a model's parameters, are looked up in each call; a module's `train()` or `eval()`
     is noticed, and so is whatever f read of a module once it has changed: another Parameter, a Dropout's `p`. Results
     are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout) are drawn anew in
@@ -213,6 +216,7 @@ class Compiled:
         self.backend, self.dtype, self.nonfinite = backend, dtype, nonfinite
         self._f = f
         self._variants: dict[Any, Sequence[Variant]] = {}
+        self._programs: dict[Any, list[counts.Counted]] = {}  # those with a count, by the kind of use
         self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
         self._last: Variant | None = None
         self._rows: tuple[Any, tuple[Variant, Exactly, int]] | None = None  # of which shape those of a buffer were last
@@ -307,8 +311,32 @@ class Compiled:
 
         with self._lock, collector_paused():
             zeros: list[Any] = [0.0] * size(arguments)
-            trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
+            try:
+                trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock(), Watch())
+            except LongScan as scan:
+                counted = self._counted_exactly(scan.length, arguments, zeros)
+                if counted:
+                    trace, _, outputs, _, _ = counted[0].made.traced
+                    returned = counted[0].program.returned(counted[0].variable)
+                    return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned, counted)
+                trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
             return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned)
+
+    def _counted_exactly(
+        self, length: int, arguments: Structure, zeros: list[Any]
+    ) -> tuple[counts.Found, counts.Found | None] | None:
+        """The program with a count, and its exact form if it needs one, as C has them; None if there is none."""
+        from milligrad.compiler.lowered import is_doubtful
+
+        found = self._counted(length, "call", arguments, zeros, False, Clock())
+        if not found:
+            return None
+        trace, _, outputs, _, _ = found.made.traced
+        if not is_doubtful(trace, needed(trace.tape, outputs), found.ops):
+            return found, None
+        exactly = self._counted(length, "call", arguments, zeros, "chain", Clock())
+        same = exactly and [*map(id, exactly.made.captured)] == [*map(id, found.made.captured)]
+        return (found, exactly) if same else None
 
     def save_c(
         self,
@@ -394,15 +422,36 @@ class Compiled:
     def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
         clock = Clock()
         with collector_paused():
-            traced = self._trace(kind, arguments, given, clock)
-            return Variant(arguments, *traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock)
+            found = None
+            try:
+                if counts.longest(arguments) > LONG_ARGUMENT:  # a Symbol for each number may be for nothing
+                    raise LongScan(counts.longest(arguments))
+                traced = self._trace(kind, arguments, given, clock, Watch())
+            except LongScan as scan:
+                found = self._counted(scan.length, kind, arguments, given, exact, clock)
+                traced = found.made.traced if found else self._trace(kind, arguments, given, clock)
+            return Variant(arguments, *traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock, found)
+
+    def _counted(
+        self, length: int, kind: str, arguments: Structure, given: list[Any], exact: bool | str, clock: Clock
+    ) -> counts.Found | None:
+        """The program whose count is a run-time number, for a scan of that length; None if there is none."""
+
+        def made(short: Short) -> counts.Made:
+            cut = short.shortened(arguments)
+            some = short.first(arguments, given) if kind == "gradient" else [0.0] * size(cut)
+            traced = self._trace(kind, arguments, some, clock, short)
+            with clock("count"):
+                return counts.make(short, traced, exact)
+
+        return counts.find(length, made, self._programs.setdefault((kind, exact), []))
 
     def _trace(
-        self, kind: str, arguments: Structure, given: list[Any], clock: Clock
+        self, kind: str, arguments: Structure, given: list[Any], clock: Clock, scans: Any = None
     ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
         """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
         with collector_paused(), clock("trace"):
-            trace = Trace()
+            trace = Trace(scans)
             symbols = trace.input("arguments", len(given))
             for symbol, x in zip(symbols, given):
                 symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
@@ -410,7 +459,10 @@ class Compiled:
             learning: list[Value] = []
             reads = Reads()
             with trace.ending(), trace.running(), enable_grad(), recorded(reads):
-                args, kwargs = nested(arguments, iter(symbols))
+                short = scans if isinstance(scans, Short) else None
+                if short:
+                    short.begin(trace)
+                args, kwargs = (short.nested if short else nested)(arguments, iter(symbols))
                 result = self._f(*args, **kwargs)
                 returned = structure(result, outputs, outputs=True)
                 if kind in ("gradient", "value") and returned is not NUMBER:
@@ -609,14 +661,37 @@ class Variant:
     nonfinite: str
     exact: bool
     clock: Clock
+    found: counts.Found | None = None
     _exactly: Variant | None = None
 
     def __post_init__(self) -> None:
         per_row = self.kind == "map"
+        self._known: Array | None = None
+        if self.found:
+            self._of_count(self.found, per_row)
+        else:
+            self._of_shape(per_row)
+        self._requires = [v.requires_grad for v in self.captured]
+        self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
+        self.outputs = []
+        self._memory = Memory(self.backend, self.dtype)
+        self._buffers = {
+            a: self._memory.zeros(a.size)
+            for a in self.program.arrays
+            if a.role in ("input", "leaf", "output") and not a.per_sample
+        }
+        self._memory.bind(self.code, self.program, self._buffers)
+        self._take_known()
+        is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
+        self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
+        self.arguments = NUMBER  # what was passed is not kept
+
+    def _of_shape(self, per_row: bool) -> None:
+        """The code of all that was traced."""
         with collector_paused(), self.clock("simplify"):
             graph = simplify(self.trace.tape, self.outputs, self.exact)
         self.captured = graph.captured()
-        self.width = len(self.outputs)
+        self.width, self._draws = len(self.outputs), len(self.trace.random)
         inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
         self._inputs = {
             name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
@@ -631,20 +706,37 @@ class Variant:
             self.backend, BLOCK if per_row else 1, self.dtype, self.exact,
         )  # fmt: skip
         self.program.info["traced"] = len(self.trace.tape)
-        self._draws = len(self.trace.random)
-        self._requires = [v.requires_grad for v in self.captured]
-        self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
-        self.outputs = []
-        self._memory = Memory(self.backend, self.dtype)
-        self._buffers = {
-            a: self._memory.zeros(a.size)
-            for a in self.program.arrays
-            if a.role in ("input", "leaf", "output") and not a.per_sample
+
+    def _of_count(self, found: counts.Found, per_row: bool) -> None:
+        """The code of a program with a count, of which a few steps were traced."""
+        self.captured = found.made.captured
+        self._values = Array("captured", len(self.captured), "leaf")
+        self.returned = found.program.returned(found.variable)
+        self.width, self._draws = size(self.returned), found.size("random")
+        self._inputs = {
+            name: Array(name, found.size(name), "input", per_row)
+            for name in ("arguments", "random")
+            if found.size(name)
         }
-        self._memory.bind(self.code, self.program, self._buffers)
-        is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
-        self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
-        self.arguments = NUMBER  # what was passed is not kept
+        self._results = Array("results", self.width, "output", per_row)
+        arrays = [*self._inputs.values()]
+        if found.size("known"):
+            self._known = Array("known", found.size("known"), "leaf")
+            self._numbers = counts.known_numbers(found.made.short)
+            arrays.append(self._known)
+        if self.captured:
+            arrays.append(self._values)
+        self.program, self.code = found.build(
+            [*arrays, self._results], self.backend, BLOCK if per_row else 1, self.dtype, self.exact
+        )
+        self.found = None
+
+    def _take_known(self) -> None:
+        """Put the numbers that scans start from, and run over, into memory; those of Values again and again."""
+        if self._known:
+            self._memory.fill(self._buffers[self._known], [number(x) for x in self._numbers])
+            if not any([isinstance(x, Value) for x in self._numbers]):
+                self._known = None
 
     def quickly(self, args: Any) -> Any:
         """The results, if the arguments are what they were last time but for the numbers; else None.
@@ -668,6 +760,8 @@ class Variant:
         return same and self.reads.hold_still()
 
     def _take_captured(self) -> None:
+        if self._known:
+            self._take_known()
         if self.captured:
             self._memory.fill(self._buffers[self._values], [v.data for v in self.captured])
 

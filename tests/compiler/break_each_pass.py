@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 BY_LEVEL = ("program", "simplify", "reroll", "samples", "fuse")  # the passes, and their tests
 IN_ORDER = ("roll", "registers", "print_python", "print_llvm", "in_order")
+COUNTED = {"short": ("counts",), "counts": ("counts",)}
 QUICK = """\
 from hypothesis import Phase, settings
 
@@ -145,9 +146,10 @@ FAULTS = {
     "roll": {
         "two equal blocks are a loop": ("== [k for k, _ in z]:", "== [k for k, _ in y]:"),
         "the third block in any steps": ("if _all(third, second, steps, 1):", "if True:"),
-        "one more iteration in any steps": ("if not _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):\n            return False\n", ""),
+        "one more iteration in any steps": ("if _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):", "if True:"),
         "one more iteration of any op": ("if len(body) != n - 1 - at or body[-1] != stack[-1][0] or tuple([k for k, _ in stack[at + 1 :]]) != body:", "if len(body) != n - 1 - at or body[-1] != stack[-1][0]:"),
-        "one iteration too few": ("(count + 1, *first))\n        return True", "(count, *first))\n        return True"),
+        "the nearest loop alone goes on": ("self.places_of_loops[: -NEAREST - 1 : -1]", "self.places_of_loops[:-2:-1]"),
+        "one iteration too few": ("self._replace(n - at, body, steps, (count + 1, *first))", "self._replace(n - at, body, steps, (count, *first))"),
         "one iteration too many": ("steps, (3, *first))", "steps, (4, *first))"),
         "steps backwards": ("steps = tuple([q - p for p, q in zip(first, second)])", "steps = tuple([p - q for p, q in zip(first, second)])"),
         "places of the second iteration": ("steps, (3, *first))", "steps, (3, *second))"),
@@ -250,9 +252,39 @@ FAULTS = {
         "one number less in a short run": ("for k in range(x.length.constant):", "for k in range(x.length.constant - 1):"),
         "the first factor": ("x = factors[0] if len(factors) == 1 else factors[0] * factors[1]", "x = factors[0]"),
         "folds are sums": ("if fold is not FOLDS[\"sum\"]:\n            return fold.take((0, None), z, factors)", ""),
-        "all rows are the first": ("%o{k} = mul i64 %i, {a.size}", "%o{k} = mul i64 0, {a.size}"),
+        "all rows are the first": ("%o{k} = mul i64 %i, {size}", "%o{k} = mul i64 0, {size}"),
         "numbers are not stored": ("if x.store is not None:\n            self.code.store", "if False:\n            self.code.store"),
         "constants are the values": ("self.layout.values if array == VALUES else self.layout.constants", "self.layout.values"),
+    },
+    "short": {
+        "what a scan starts from is a constant": ("return x if isinstance(x, Value) else self._inputs([float(x)], 1)[0]", "return x"),
+        "lists tell how many entries are there": ("return self.told", "return len(self.items)"),
+        "the last entries are the first ones": ("return at if at < half else n - (self.told - at)", "return at if at < half else self.told - at - 1"),
+        "an entry in the middle is the last one": ("if at >= half and self.told - at > half:", "if False:"),
+        "a slice in steps is one without": ("if i.step not in (None, 1, -1):", "if False:"),
+        "any loop may run over it": ("return iter(self.items) if ours else self._added_up()", "return iter(self.items)"),
+        "any call may take the entries": ("            if len(made) != 1 or not _is_sum(made[0], x, total):\n                break\n            [total] = made\n", ""),
+        "a loop may add them up": ("if \"CALL\" not in opname[frame.f_code.co_code[frame.f_lasti]] or type(x) is not Symbol:", "if type(x) is not Symbol:"),
+        "steps may get what they like": ("if any([self.states[i] != self.states[self.middle(0)[0]] for i in self.middle(0)]):", "if False:"),
+        "outputs may depend on steps as they like": ("if len({of_step.get(i) for i in self.scans[s].middle(self.depth)}) > 1:", "if False:"),
+        "the derivatives do not count": ("self.derivatives.append([(z.number, g) for z, g in derivatives if type(z) is Symbol])", "pass"),
+        "the numbers of the first steps are those of all": ("self.chunks.append(numbers)", "self.chunks.append((list(numbers[:n]) * len(numbers))[: len(numbers)])"),
+        "values that learn are plain numbers": ("return isinstance(x, Value) and (x.symbolic or x.requires_grad)", "return isinstance(x, Value) and x.symbolic"),
+        "cut one entry too few": ("return self.count + length - self.length", "return self.count + length - self.length - (length != self.length)"),
+    },
+    "counts": {
+        "any integers": ("if more or any([form.of(n) != x for n, x in zip(counts, numbers)]):", "if more:"),
+        "a constant over n is one": ("return self.by / n if self.over else self.at + self.by * n", "return self.by if self.over else self.at + self.by * n"),
+        "told constants are those of the first length": ("numbers = [reading.floats[k] for k in self.where]", "numbers = [self.reading.floats[k] for k in self.where]"),
+        "every length has the same program": ("return reading if alike else None", "return reading"),
+        "no constant is told": ("return self.lying is not None and repr(self.lying.floats[k]) != repr(self.columns[k][0])", "return False"),
+        "repeated constants are the first ones": ("!= numbers or name in counters:", "!= numbers and name in counters:"),
+        "a step that grows with n is a step": ("z.body.append(Set(product, variable(product).plus(variable(COUNT))))", "z.body.append(Set(product, variable(product)))"),
+        "long strides are those of the fewest steps": ("y._replace(place=y.place.plus(Linear(k * step)))", "y._replace(place=y.place)"),
+        "results of the fewest steps": ("length = int(form.of(n))\n", "length = int(form.of(counts[0]))\n"),
+        "a Value for each step is one Value": ("if [*map(id, mine)] != [*map(id, others)]:", "if False:"),
+        "every twelfth is every one": ("n += (length - n) % every", "n += 0"),
+        "numbers of Values are read once": ("return [x for chunk in short.chunks for x in chunk]", "return [float(getattr(x, 'data', x)) for chunk in short.chunks for x in chunk]"),
     },
 }  # fmt: skip
 
@@ -277,7 +309,7 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as name:
         if not broken_copy(Path(name), file, old, new):
             return "STALE", f"not once in {file}.py: {old!r}"
-        passes = IN_ORDER if file in IN_ORDER else BY_LEVEL
+        passes = COUNTED.get(file) or (IN_ORDER if file in IN_ORDER else BY_LEVEL)
         names = sorted(passes, key=lambda name: name != file)  # those of the pass itself first
         process = subprocess.run(
             [
