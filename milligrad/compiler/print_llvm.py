@@ -1,7 +1,7 @@
 """A rolled program as LLVM's intermediate representation: the same loops, with a register for each name.
 
-One function, `sample`, runs the program for one sample; `run` calls it for each. Loops are written as they are, and
-LLVM's optimisers, which this code is given to, find out what of them can be done side by side.
+One function, `sample`, runs the program for one sample; `run` calls it for each. Loops are written as they are; runs of
+numbers that lie side by side are taken in vectors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from milligrad import ops
 from milligrad.compiler import instructions
 from milligrad.compiler.emit_llvm import around
-from milligrad.compiler.instructions import DTYPES, FOLDS, POWERS, ROWS, Code, Fold, Machine, Num, rest_folds
+from milligrad.compiler.instructions import DTYPES, FOLDS, POWERS, ROWS, Code, Fold, Machine, Num, rest_folds, vector
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.native import Machinery, Native, host
 from milligrad.compiler.program import SHORT, Array, Program
@@ -102,13 +102,13 @@ class _Printer:
         self.names[x.name] = self.index(x.to)
 
     def _give(self, x: Give) -> None:
-        self.code.store(self.source(x.source), self.pointer(self.outputs, self.index(x.place)))
+        self.code.store(self.source(x.source), self.pointer(self.outputs, x.place))
 
     def _assign(self, x: Assign) -> None:
         z = self.reduced(x.op, x.terms) if x.terms else self.applied(x.op, x.inputs)
         self.names[x.name] = z
         if x.store is not None:
-            self.code.store(z, self.pointer(self.layout.slots[self.layout.values], self.index(x.store)))
+            self.code.store(z, self.pointer(self.layout.slots[self.layout.values], x.store))
 
     def _for(self, x: For) -> None:
         counters = [y.name for y in x.body if isinstance(y, Set)]
@@ -136,35 +136,39 @@ class _Printer:
             return z or number
         return code.emit("add nsw i64 {}, {}", (z, number), "i64")
 
-    def pointer(self, slot: int, at: Num, of: str = "") -> Num:
-        array = Num(self.code, f"%a{slot}", 0, 1, "ptr")
-        return self.code.emit(f"getelementptr {of or self.code.of}, ptr {{}}, i64 {{}}", (array, at), "ptr")
+    def pointer(self, slot: int, place: Linear, more: Num | None = None, of: str = "") -> Num:
+        """Where the number at that place is, or `more` further on; the constant is added last: many share the rest."""
+        z = Num(self.code, f"%a{slot}", 0, 1, "ptr")
+        constant = Num(self.code, str(place.constant), 0, 1, "i64")
+        ahead = self.index(place._replace(constant=0)) if place.terms else None
+        for at in (ahead, more, constant if place.constant else None):
+            if at is not None:
+                z = self.code.emit(f"getelementptr inbounds {of or self.code.of}, ptr {{}}, i64 {{}}", (z, at), "ptr")
+        return z
 
     def slot(self, array: str | int) -> int:
         if isinstance(array, int):
             return self.layout.slots[self.leaves[array]]
         return self.layout.slots[self.layout.values if array == VALUES else self.layout.constants]
 
-    def source(self, x: Source, more: Num | None = None) -> Num:
-        """The number; of a run the one that stands `more` further on."""
+    def source(self, x: Source, more: Num | None = None, lanes: int = 1) -> Num:
+        """The number; of a run the one that stands `more` further on, or so many from there on."""
         if isinstance(x, float):
             return self.code.num(x)
         if isinstance(x, Name):
             return self.names[x.name]
-        at = self.index(x.place)
-        if more is not None:
-            at = self.code.emit("add nsw i64 {}, {}", (at, more), "i64")
+        place = x.place
         if isinstance(x, Entry):
-            where = self.pointer(self.layout.tables_slot, at, "i32")
+            where = self.pointer(self.layout.tables_slot, place, more, "i32")
             entry = self.code.emit("load i32, ptr {}, align 4", (where,), "i32")
-            at = self.code.emit("sext i32 {} to i64", (entry,), "i64")
-        form = f"load {self.code.of}, ptr {{}}, align {self.code.bytes}"
-        pointer = self.pointer(self.slot(x.array), at)
+            place, more = Linear(), self.code.emit("sext i32 {} to i64", (entry,), "i64")
+        form = f"load {vector(self.code.of, lanes)}, ptr {{}}, align {self.code.bytes}"
+        pointer = self.pointer(self.slot(x.array), place, more)
         if x.array != VALUES:
-            return self.code.emit(form, (pointer,), self.code.of)
+            return self.code.emit(form, (pointer,), self.code.of, lanes)
         name = f"%v{next(self.code.fresh)}"  # not before the loop, in which it may be computed first
         self.code.scopes[-1].lines.append(f"  {name} = {form.format(pointer.name)}")
-        return Num(self.code, name, self.code.depth, 1, self.code.of)
+        return Num(self.code, name, self.code.depth, lanes, self.code.of)
 
     # Operations.
 
@@ -188,29 +192,66 @@ class _Printer:
         """What each of the folds makes of all inputs: those without a loop first, if there are many."""
         sums: list[Num | None] = [None] * len(folds)
         long = any([x.length.terms or x.length.constant > SHORT for x in terms])
-        ordered = sorted(terms, key=lambda x: x.length != Linear(1)) if long else terms
-        for x in ordered:
+        for x in sorted(terms, key=lambda x: x.length != Linear(1)) if long else terms:
             if x.length == Linear(1):
                 factors = [self.source(y) for y in x.factors]
                 sums = [f.take((0, None), z, factors) for f, z in zip(folds, sums)]
             elif not x.length.terms and x.length.constant <= SHORT:
-                for k in range(x.length.constant):
-                    factors = self.factors(x, Num(self.code, str(k), 0, 1, "i64"))
-                    sums = [f.take((0, None), z, factors) for f, z in zip(folds, sums)]
+                sums = self.unrolled(x, folds, sums, range(x.length.constant))
             else:
-                firsts = [self.code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]
-                index, carried = self.code.open(0, self.index(x.length).name, 1, True, firsts)
-                factors = self.factors(x, index)
-                sums = [*self.code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])]
+                sums = self.run(x, folds, sums)
         return [self.code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]
 
-    def factors(self, x: Terms, k: Num) -> list[Num]:
-        found = []
+    def unrolled(self, x: Terms, folds: list[Fold], sums: list[Num | None], places: range) -> list[Num | None]:
+        """The terms at these places of a run, one by one."""
+        for k in places:
+            factors = self.factors(x, Num(self.code, str(k), 0, 1, "i64"))
+            sums = [f.take((0, None), z, factors) for f, z in zip(folds, sums)]
+        return sums
+
+    def run(self, x: Terms, folds: list[Fold], sums: list[Num | None]) -> list[Num | None]:
+        """A run in a loop: in vectors where the numbers lie side by side, and then those that are left."""
+        code, done = self.code, 0
+        if self.is_vector(x):
+            lanes = code.width
+            done = x.length.constant // lanes * lanes
+            index, carried = code.open(0, done, lanes, True, [code.spread(code.num(f.identity), lanes) for f in folds])
+            factors = self.factors(x, index, lanes)
+            last = code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])
+            totals = [self.joined(f, z) for f, z in zip(folds, last)]
+            sums = [total if z is None else f.join(z, total) for f, z, total in zip(folds, sums, totals)]
+            if x.length.constant - done <= SHORT:
+                return self.unrolled(x, folds, sums, range(done, x.length.constant))
+        firsts = [code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]
+        index, carried = code.open(done, self.index(x.length).name, 1, True, firsts)
+        factors = self.factors(x, index)
+        return [*code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])]
+
+    def is_vector(self, x: Terms) -> bool:
+        """Whether a run fills vectors, and its factors lie side by side, or are the same for all terms."""
+        if x.length.terms or x.length.constant < self.code.width or any([isinstance(y, Entry) for y in x.factors]):
+            return False
+        return {1, -1, 0} >= {*x.steps} != {0}
+
+    def joined(self, fold: Fold, z: Num) -> Num:
+        """What the fold makes of all lanes."""
+        while z.lanes > 1:
+            half = z.lanes // 2
+            z = fold.join(*[self.code.shuffled(z, z, range(k, k + half)) for k in (0, half)])
+        return z
+
+    def factors(self, x: Terms, k: Num, lanes: int = 1) -> list[Num]:
+        """The factors of the term number k of a run, or of so many from there on."""
+        code, found = self.code, []
         for y, step in zip(x.factors, x.steps):
-            if isinstance(y, (float, Name)):
+            if isinstance(y, (float, Name)) or not step:
                 found.append(self.source(y))
-            else:
-                found.append(self.source(y, self.code.emit(f"mul nsw i64 {{}}, {step}", (k,), "i64") if step else None))
+                continue
+            backwards = step < 0 and lanes > 1
+            last = Num(code, str(lanes - 1), 0, 1, "i64")
+            at = code.emit("add nsw i64 {}, {}", (k, last), "i64") if backwards else k
+            z = self.source(y, code.emit(f"mul nsw i64 {{}}, {step}", (at,), "i64"), lanes)
+            found.append(code.shuffled(z, z, range(lanes - 1, -1, -1)) if backwards else z)
         return found
 
     def taken(self, fold: Fold, z: Num, factors: list[Num]) -> Num:
