@@ -791,9 +791,9 @@ def _not_finite(what: str, x: float) -> FloatingPointError:
 
 
 DEEP = 50  # groups of nodes side by side (of one level and op), from which on they may be loops in time
-WIDE = 8  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
+WIDE = 64  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
 MANY = 1_000  # groups that take too long to translate one by one
-SHARE = 1 / 8  # statements for a number computed, at most: with more it is no loops
+SHARE = 1 / 4  # statements for a number computed, at most: with more it is no loops
 MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
 
 
