@@ -19,8 +19,10 @@ from milligrad.compiler.native import Machinery, Native, host
 from milligrad.compiler.program import SHORT, Array, Program
 from milligrad.compiler.registers import (
     CONSTANTS,
+    OUTPUTS,
     VALUES,
     Assign,
+    Cell,
     Entry,
     For,
     Give,
@@ -32,7 +34,40 @@ from milligrad.compiler.registers import (
     Source,
     Step,
     Terms,
+    sources_of,
 )
+
+ARITHMETIC = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "identity",
+        "sqrt",
+        "relu",
+        "abs",
+        "clamp",
+        "where",
+        "less",
+        "less_equal",
+        "equal",
+        "sum",
+        "dot",
+        "prod",
+        "max",
+        "min",
+        "chain",
+    ]
+)
+
+
+def is_flat(x: Step) -> bool:
+    """Whether it is one statement, and no loop is needed for its terms."""
+    if isinstance(x, Assign):
+        return not any([t.length.terms or t.length.constant > SHORT for t in x.terms])
+    return isinstance(x, (Load, Give))
 
 
 class Layout:
@@ -87,6 +122,11 @@ class _Printer:
         self.leaves = program.arrays
         self.outputs = layout.slots[program.arrays[-1]]
         self.names: dict[str, Num] = {}  # of numbers, indices and counters
+        self.last: dict[str, int] = {}  # of indices, where it is known
+        self.side_by_side: tuple[str, int] = (
+            "",
+            1,
+        )  # the index of the loop whose iterations fill vectors, and how many do
 
     def steps(self, steps: list[Step]) -> None:
         for x in steps:
@@ -102,15 +142,33 @@ class _Printer:
         self.names[x.name] = self.index(x.to)
 
     def _give(self, x: Give) -> None:
-        self.code.store(self.source(x.source), self.pointer(self.outputs, x.place))
+        self.store(self.source(x.source), self.outputs, x.place)
 
     def _assign(self, x: Assign) -> None:
         z = self.reduced(x.op, x.terms) if x.terms else self.applied(x.op, x.inputs)
         self.names[x.name] = z
         if x.store is not None:
-            self.code.store(z, self.pointer(self.layout.slots[self.layout.values], x.store))
+            self.store(z, self.layout.slots[self.layout.values], x.store)
 
     def _for(self, x: For) -> None:
+        if not x.count.terms:
+            self.last[x.index] = x.count.constant - 1
+        lanes = self.lanes_of(x)
+        if lanes == 1:
+            self.one_by_one(x)
+            return
+        whole = x.count.constant // lanes * lanes
+        index, _ = self.code.open(0, whole, lanes, True)
+        self.names[x.index], self.side_by_side = index, (x.index, lanes)
+        self.steps(x.body)
+        self.side_by_side = "", 1
+        self.code.close()
+        if whole < x.count.constant:
+            self.names[x.index], _ = self.code.open(whole, x.count.constant, 1, True)
+            self.steps(x.body)
+            self.code.close()
+
+    def one_by_one(self, x: For) -> None:
         counters = [y.name for y in x.body if isinstance(y, Set)]
         firsts = [self.source(first) for first, _ in x.carried.values()] + [self.names[name] for name in counters]
         index, carried = self.code.open(0, self.index(x.count).name, 1, True, firsts)
@@ -120,6 +178,44 @@ class _Printer:
         after = [self.names[z] for _, z in x.carried.values()] + [self.names[name] for name in counters]
         last = self.code.close(after)
         self.names.update(zip(chain(x.carried, counters), last))
+
+    # Iterations side by side.
+
+    def lanes_of(self, x: For) -> int:
+        """How many iterations of the loop are run at a time: as many as fill a vector, if none waits for another one.
+
+        It pays where functions are called, or all numbers lie side by side.
+        """
+        lanes = min(self.code.width, 1 << max(x.count.constant, 1).bit_length() - 1)
+        if lanes < 4 or x.count.terms or x.carried or not all(map(is_flat, x.body)):
+            return 1
+        reads = [z for y in x.body for z in sources_of(y) if isinstance(z, (Cell, Entry))]
+        stores = [Cell(VALUES, y.store) for y in x.body if isinstance(y, Assign) and y.store is not None]
+        given = [Cell(OUTPUTS, y.place) for y in x.body if isinstance(y, Give)]
+        calls = any([isinstance(y, Assign) and y.op.name not in ARITHMETIC for y in x.body])
+        even = all([isinstance(z, Cell) and abs(z.place.step(x.index)) <= 1 for z in [*reads, *stores, *given]])
+        free = all([self.is_before(z, w, x.index) for z in reads if z.array == VALUES for w in stores])
+        return lanes if free and (calls or even) else 1
+
+    def is_before(self, read: Cell | Entry, store: Cell, index: str) -> bool:
+        """Whether all that is read was computed before the loop: it is ahead of what is stored, which goes up."""
+        first = Linear(store.place.constant, tuple([t for t in store.place.terms if t[0] != index]))
+        ahead = read.place.plus(first, -1)
+        if isinstance(read, Entry) or any([name not in self.last for name, _ in ahead.terms]):
+            return False
+        return ahead.constant + sum([max(k, 0) * self.last[name] for name, k in ahead.terms]) < 0
+
+    def store(self, z: Num, slot: int, place: Linear) -> None:
+        """Write the number to memory; those of several iterations each to its place."""
+        index, lanes = self.side_by_side
+        step = place.step(index)
+        if lanes == 1:
+            self.code.store(z, self.pointer(slot, place))
+        elif step == 1:
+            self.code.store(self.code.spread(z, lanes), self.pointer(slot, place))
+        else:
+            for k in range(lanes):
+                self.code.store(self.code.lane(z, k), self.pointer(slot, place.plus(Linear(step * k))))
 
     # Addresses.
 
@@ -157,6 +253,15 @@ class _Printer:
             return self.code.num(x)
         if isinstance(x, Name):
             return self.names[x.name]
+        index, side = self.side_by_side
+        step = x.place.step(index)
+        if step == 1 and isinstance(x, Cell):
+            lanes = side
+        elif step:
+            self.side_by_side = "", 1
+            each = [self.source(x._replace(place=x.place.plus(Linear(step * k))), more) for k in range(side)]
+            self.side_by_side = index, side
+            return self.code.gathered(each)
         place = x.place
         if isinstance(x, Entry):
             where = self.pointer(self.layout.tables_slot, place, more, "i32")
