@@ -184,18 +184,23 @@ class _Stack:
                 return False
             if stack[n - 1 - 2 * b][0] != top:
                 continue
-            if b > 1 and not stack[n - 2][0] == stack[n - 2 - b][0] == stack[n - 2 - 2 * b][0]:
+            if b > 1 and not stack[n - 2][0] == stack[at - 1][0] == stack[n - 2 - 2 * b][0]:
                 continue
-            if b > 2 and not stack[n - b][0] == stack[n - 2 * b][0] == stack[n - 3 * b][0]:
+            if not _in_step(stack[n - 1 - 2 * b][1], stack[at][1], stack[-1][1]):
                 continue
             x, y, z = stack[n - 3 * b : n - 2 * b], stack[n - 2 * b : n - b], stack[n - b :]
             if [k for k, _ in x] == [k for k, _ in y] == [k for k, _ in z]:
                 first, second, third = ([p for _, places in block for p in places] for block in (x, y, z))
-                steps = tuple([q - p for p, q in zip(first, second)])
-                if all([q + s == p for p, q, s in zip(third, second, steps)]):
+                if _in_step(first, second, third):
+                    steps = tuple([q - p for p, q in zip(first, second)])
                     self._replace(3 * b, tuple([k for k, _ in x]), steps, (3, *first))
                     return True
         return False
+
+
+def _in_step(x: Sequence[int], y: Sequence[int], z: Sequence[int]) -> bool:
+    """Whether these places go on in equal steps."""
+    return all([c - b == b - a for a, b, c in zip(x, y, z)])
 
 
 class _Reader:

@@ -141,11 +141,11 @@ FAULTS = {
     },
     "roll": {
         "two equal blocks are a loop": ("== [k for k, _ in z]:", "== [k for k, _ in y]:"),
-        "the third block in any steps": ("if all([q + s == p for p, q, s in zip(third, second, steps)]):", "if True:"),
+        "the third block in any steps": ("if _in_step(first, second, third):", "if True:"),
         "one iteration too many": ("steps, (3, *first))", "steps, (4, *first))"),
         "steps backwards": ("steps = tuple([q - p for p, q in zip(first, second)])", "steps = tuple([p - q for p, q in zip(first, second)])"),
         "places of the second iteration": ("steps, (3, *first))", "steps, (3, *second))"),
-        "steps of all places but the last": ("if all([q + s == p for p, q, s in zip(third, second, steps)]):", "if all([q + s == p for p, q, s in zip(third[:-1], second, steps)]):"),
+        "steps of all places but the last": ("if _in_step(first, second, third):", "if _in_step(first[:-1], second, third):"),
         "find no loops": ("while self._begins():", "while False:"),
         "find loops once": ("while self._begins():\n            found = True", "found = self._begins()"),
         "outputs are numbers computed": ("self.values += key[0] is not None", "self.values += 1"),
