@@ -1,7 +1,7 @@
 """A rolled program as LLVM's intermediate representation: the same loops, with a register for each name.
 
-One function, `sample`, runs the program for one sample; `run` calls it for each. Loops are written as they are; runs of
-numbers that lie side by side are taken in vectors.
+One function, `sample`, runs the program for one sample; `run` calls it for each. Loops are written as they are. Vectors
+are filled by runs of numbers that lie side by side, and by the iterations of a loop of which none waits for another one.
 """
 
 from __future__ import annotations
