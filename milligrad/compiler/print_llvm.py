@@ -1,7 +1,7 @@
 """A rolled program as LLVM's intermediate representation: the same loops, with a register for each name.
 
 One function, `sample`, runs the program for one sample; `run` calls it for each. Loops are written as they are. Vectors
-are filled by runs of numbers that lie side by side, and by the iterations of a loop of which none waits for another one.
+are filled by runs of numbers that lie side by side, and by iterations of a loop of which none waits for another one.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ def is_flat(x: Step) -> bool:
     if isinstance(x, Assign):
         return not any([t.length.terms or t.length.constant > SHORT for t in x.terms])
     return isinstance(x, (Load, Give))
+
+
+def further(x: Source, by: int) -> Source:
+    """What stands so many places further on; names and numbers stand nowhere."""
+    return x._replace(place=x.place.plus(Linear(by))) if isinstance(x, (Cell, Entry)) else x
 
 
 class Layout:
@@ -259,7 +264,7 @@ class _Printer:
             lanes = side
         elif step:
             self.side_by_side = "", 1
-            each = [self.source(x._replace(place=x.place.plus(Linear(step * k))), more) for k in range(side)]
+            each = [self.source(further(x, step * k), more) for k in range(side)]
             self.side_by_side = index, side
             return self.code.gathered(each)
         place = x.place
@@ -310,7 +315,7 @@ class _Printer:
     def unrolled(self, x: Terms, folds: list[Fold], sums: list[Num | None], places: range) -> list[Num | None]:
         """The terms at these places of a run, one by one."""
         for k in places:
-            factors = self.factors(x, Num(self.code, str(k), 0, 1, "i64"))
+            factors = [self.source(further(y, k * step)) for y, step in zip(x.factors, x.steps)]
             sums = [f.take((0, None), z, factors) for f, z in zip(folds, sums)]
         return sums
 
