@@ -24,6 +24,7 @@ from milligrad.ops import sum as sum
 from milligrad.optim import *  # noqa: F403
 from milligrad.optim import __all__ as _optim
 from milligrad.random import manual_seed
+from milligrad.scan import scan
 from milligrad.transforms import hessian, hvp, jacobian, jvp, value_and_grad
 from milligrad.typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ __all__ = [
     "no_grad",
     "optim",
     "record_lines",
+    "scan",
     "step_through",
     "transforms",
     "value_and_grad",

@@ -37,7 +37,7 @@ from milligrad import (
     manual_seed,
     no_grad,
 )
-from milligrad.compiler import Compiled
+from milligrad.compiler import Compiled, cache
 from milligrad.data import TensorDataset, load_digits, load_mnist, load_names, random_split, xor
 from milligrad.expected import whole
 from milligrad.files import replace
@@ -435,7 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run what it asks for."""
     parser = ArgumentParser(prog=_program(), description="Networks of single numbers, trained before your eyes.")
     parser.add_argument("--version", action="version", version=f"milligrad {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist | predict | export")
+    commands = parser.add_subparsers(required=True, metavar="digits | xor | names | mnist | predict | export | cache")
     add_command(commands, "digits", digits, "handwritten digits of 8 by 8 pixels", epochs=15, hidden=32, lr=0.1)
     add_command(commands, "xor", xor_problem, "the exclusive or", epochs=200, hidden=4, lr=0.2)
     command = add_command(commands, "names", names, "first names, letter by letter", epochs=5, hidden=64, lr=0.03)
@@ -448,8 +448,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="float32 on llvm only")
     add_predict(commands)
     add_export(commands)
+    add_cache(commands)
     options = parser.parse_args(arguments)
-    if options.command not in ("predict", "export"):
+    if options.command not in ("predict", "export", "cache"):
         _check(options)
     try:
         failure = options.run(options)
@@ -513,6 +514,21 @@ def add_command(commands: Any, name: str, run: Any, about: str, epochs: int, hid
     add_backend(command)
     command.set_defaults(run=run, command=name, error=command.error)
     return command
+
+
+def add_cache(commands: Any) -> None:
+    """The command that tells of the cache, and empties it."""
+    about = "where compiled code is kept, and how much of it"
+    command: ArgumentParser = commands.add_parser("cache", help=about, description=about)
+    command.add_argument("--clear", action="store_true", help="remove it")
+    command.set_defaults(run=show_cache, command="cache", error=command.error)
+
+
+def show_cache(options: Namespace) -> None:
+    """Tell where compiled code is kept, after removing it if that is asked."""
+    if options.clear:
+        cache.clear()
+    print(cache.told())
 
 
 def add_backend(command: ArgumentParser) -> None:

@@ -758,6 +758,7 @@ def adjoints(
     partials: Callable[[Value], Sequence[Any]],
     total: Callable[[Value, list[Any], list[Any]], Any] | None = None,
     wanted: Iterable[Value] | None = None,
+    order: list[Value] | None = None,
 ) -> dict[Value, Any]:
     """The chain rule: the adjoint of every Value that the `outputs`, each given with its own, were computed from.
 
@@ -765,18 +766,20 @@ def adjoints(
     from `.grad`, so that a second backward over the same graph starts from nothing. With `partials_as_numbers` the
     adjoints are numbers; with `partials_as_values` they are Values, and can be differentiated again. Then
     `total(x, gs, ds)` adds up the products, as one node for each x. What has no adjoint has the adjoint 0. If some are
-    `wanted`, it is theirs alone.
+    `wanted`, it is theirs alone. With an `order`, a part of the topological one, it goes through these Values alone.
 
     Raises what Python's arithmetic raised for a partial derivative if the adjoint of a `wanted` Value depends on it; of
     a leaf, if none is wanted in particular.
     """
     seeds = dict(outputs)
+    if order is None:
+        order = topological_order(seeds)
     if partials is partials_as_numbers:
-        adjoint, missing = _adjoints_as_numbers(seeds)
+        adjoint, missing = _adjoints_as_numbers(seeds, order)
         if wanted is not None:
             adjoint = {x: adjoint[x] for x in wanted if x in adjoint}
     else:
-        found, missing = _adjoints_as_values(seeds, partials, total)
+        found, missing = _adjoints_as_values(seeds, order, partials, total)
         adjoint = dict(found.values() if wanted is None else [found[x.serial] for x in wanted if x.serial in found])
     if missing is not None or partials is not partials_as_numbers:
         numbers = [_known(g) for x, g in adjoint.items() if wanted is not None or x.op is None]
@@ -804,6 +807,7 @@ def _known(x: Any) -> float | None:
 
 def _adjoints_as_values(
     seeds: dict[Value, Any],
+    order: list[Value],
     partials: Callable[[Value], Sequence[Any]],
     total: Callable[[Value, list[Any], list[Any]], Any] | None,
 ) -> tuple[dict[int, tuple[Value, Any]], Value | None]:
@@ -812,7 +816,7 @@ def _adjoints_as_values(
     missing: Value | None = None
     adjoint: dict[int, tuple[Value, Any]] = {}
     terms: dict[int, tuple[Value, list[Any], list[Any]]] = {z.serial: (z, [g], [1.0]) for z, g in seeds.items()}
-    for z in topological_order(seeds):
+    for z in order:
         if z.serial not in terms:  # nothing but zeros came in
             continue
         g = total(*terms.pop(z.serial))
@@ -835,7 +839,14 @@ def _adjoints_as_values(
                 else:
                     terms[x.serial] = x, [g], [d]
     adjoint.update({serial: (x, total(x, gs, ds)) for serial, (x, gs, ds) in terms.items()})
+    derived(adjoint.values())
     return adjoint, missing
+
+
+def derived(derivatives: Iterable[tuple[Value, Any]]) -> None:
+    """Tell the trace that is running, if one is, which derivatives were made: (of what, the derivative)."""
+    if _modes and (trace := tracer()):
+        trace.derived(derivatives)
 
 
 def _total(x: Value, gs: list[Any], ds: list[Any]) -> Any:
@@ -893,26 +904,26 @@ def _not_one_each(z: Value, ds: Any) -> TypeError:
     )
 
 
-def _adjoints_as_numbers(seeds: dict[Value, float]) -> tuple[dict[Value, float], Value | None]:
+def _adjoints_as_numbers(seeds: dict[Value, float], order: list[Value]) -> tuple[dict[Value, float], Value | None]:
     """The same for numbers: without a thought of zeros, and once more with it if some number came out as none.
 
     0 times inf or NaN is NaN, and stays so in sums and products: if no adjoint is NaN, there was no such product.
     """
     with suppress(TypeError, ValueError, ArithmeticError):
-        adjoint = _plain_adjoints(seeds)
+        adjoint = _plain_adjoints(seeds, order)
         total = sum(adjoint.values())
         if total == total:
             return adjoint, None
-    return careful_adjoints(seeds)
+    return careful_adjoints(seeds, order)
 
 
-def _plain_adjoints(seeds: dict[Value, float]) -> dict[Value, float]:
+def _plain_adjoints(seeds: dict[Value, float], order: list[Value]) -> dict[Value, float]:
     """The loop that backward waits for, written out for the nodes of two inputs, which most are.
 
     A call with a star takes three times as long as one without.
     """
     adjoint = dict(seeds)
-    for z in topological_order(seeds):
+    for z in order:
         g, partials, x, y = adjoint[z], z.op.partials, z.x, z.y  # type: ignore[union-attr]
         if y is MANY:
             for x, d in zip(z.x, partials(z._data, *[x if type(x) is float else x._data for x in z.x]), strict=True):
@@ -927,11 +938,13 @@ def _plain_adjoints(seeds: dict[Value, float]) -> dict[Value, float]:
     return adjoint
 
 
-def careful_adjoints(seeds: dict[Value, float]) -> tuple[dict[Value, float], Value | None]:
+def careful_adjoints(
+    seeds: dict[Value, float], order: Iterable[Value] | None = None
+) -> tuple[dict[Value, float], Value | None]:
     """The adjoints, in which a factor of 0 makes a product 0, and the first Value without a derivative (NaN is it)."""
     missing: Value | None = None
     adjoint = dict(seeds)
-    for z in topological_order(seeds):
+    for z in topological_order(seeds) if order is None else order:
         g, ds = adjoint[z], (0.0,) * len(z.inputs)
         if g != 0.0:
             try:

@@ -13,6 +13,7 @@ from milligrad.typing import Any
 
 Nested = Any  # a number, or a list of Nested: a recursive type that would make every signature unreadable
 Shape = tuple[int, ...]
+NUMBERS = frozenset("bBhHiIlLqQnNefd")  # the formats of buffers of numbers
 
 
 def is_list(x: object) -> bool:
@@ -26,6 +27,17 @@ def is_list(x: object) -> bool:
 @lru_cache(maxsize=256)
 def _is_list_type(kind: type) -> bool:
     return hasattr(kind, "__len__") and hasattr(kind, "__getitem__") and not issubclass(kind, (str, bytes, dict))
+
+
+def listed(x: Any) -> Any:
+    """x, or if it is a buffer of floats or whole numbers, the list of them, nested as deep as it has dimensions."""
+    if type(x) is list or type(x) is tuple:
+        return x
+    try:
+        view = memoryview(x)
+        return view.tolist() if view.format in NUMBERS else x
+    except (TypeError, ValueError, NotImplementedError):
+        return x
 
 
 def _nests(x: Iterable[Any]) -> bool:
@@ -75,9 +87,11 @@ def elementwise(f: Callable[..., Any], x: Nested, *others: Nested) -> Nested:
     """
     if not is_list(x):
         return f(x, *others)
-    if not others:
-        return [elementwise(f, row) for row in x] if _nests(x) else [f(item) for item in x]
-    return [elementwise(f, *rows) for rows in zip(x, *others, strict=True)]
+    if others:
+        z = [elementwise(f, *rows) for rows in zip(x, *others, strict=True)]
+    else:
+        z = [elementwise(f, row) for row in x] if _nests(x) else [f(item) for item in x]
+    return x.like(z) if hasattr(x, "like") else z  # a list that stands for a longer one
 
 
 def broadcast(x: Nested, to: Shape, name: str = "x") -> Nested:

@@ -16,13 +16,18 @@ again; this is also how the transforms nest, `grad(grad(f))`. (`milligrad.grad` 
 from __future__ import annotations
 
 import math
+import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import update_wrapper
+from types import MethodType
 
 from milligrad.engine import (
     Value,
     adjoints,
     check_derivatives,
+    derived,
     enable_grad,
     number,
     operand,
@@ -53,7 +58,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
             gradients = _at(_adjoints_of(y, chosen, partials), chosen)
             return _plain(y, partials), _one_or_all(gradients, argnums)
 
-    return _like(wrapped, f)
+    return Transformed(wrapped, value_and_grad, f, argnums)
 
 
 def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
@@ -63,7 +68,7 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return both(*args, **kwargs)[1]
 
-    return _like(wrapped, f)
+    return Transformed(wrapped, grad, f, argnums)
 
 
 def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
@@ -80,7 +85,7 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
 
         return _one_or_all(list(map(by, chosen)), argnums)
 
-    return _like(wrapped, f)
+    return Transformed(wrapped, jacobian, f, argnums)
 
 
 def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
@@ -95,7 +100,7 @@ def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return tuple(zip(*columns(*args, **kwargs)))
 
-    return _like(wrapped, f)
+    return Transformed(wrapped, hessian, f, argnums)
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -215,6 +220,7 @@ def _tangents(y: Nested, seeds: dict[Value, Any], partials: Partials) -> dict[Va
                 missing, ds = z if missing is None else missing, [math.nan] * len(moving)
             terms = [(tangent[x], d) for x, d, moves in zip(z.inputs, ds, moving) if moves]
             tangent[z] = chain(*zip(*terms))
+    derived(tangent.items())
     if any(_is_nan(tangent.get(z, 0.0)) for z in flatten(y)):
         check_derivatives(flatten(y), missing)
     return tangent
@@ -250,6 +256,9 @@ def _check_alike(primals: Sequence[Any], tangents: Sequence[Any]) -> None:
 
 def _uncompiled(f: Function) -> Function:
     """f; of a compiled function, whose results are floats that nothing is known of, the one that was compiled."""
+    if isinstance(f, MethodType):
+        inner = getattr(f.__func__, "uncompiled", None)
+        return f if inner is None else MethodType(inner, f.__self__)
     return getattr(f, "uncompiled", f)
 
 
@@ -257,8 +266,37 @@ def _name(f: Function) -> str:
     return getattr(f, "__name__", repr(f))
 
 
-def _like(wrapped: Function, f: Function) -> Function:
-    """`wrapped` under the name and docstring of f; it takes the arguments that f takes."""
-    wrapped.__wrapped__ = f  # type: ignore[attr-defined]  # where `inspect.signature` looks
-    wrapped.__name__, wrapped.__doc__ = _name(f), f.__doc__
-    return wrapped
+class Transformed:
+    """What a transform made of f: a function with its name, docstring and arguments.
+
+    It is copied and pickled as the transform and f; one that decorates a function, by that function's name.
+    """
+
+    def __init__(self, run: Function, transform: Callable[..., Any], f: Function, argnums: int | Sequence[int]) -> None:
+        self._run, self._made = run, (transform, (f, argnums))
+        update_wrapper(self, f, updated=())
+        self.__name__: str = _name(f)
+        self.__doc__ = f.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """In a class it is a method."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        return global_name(self) or self._made
+
+    def __repr__(self) -> str:
+        return f"<{self._made[0].__name__} of {self.__name__}>"
+
+
+def global_name(f: Any) -> str:
+    """The name under which the very object f is found in its module, as "f" or "Class.f"; "" if there is none."""
+    name = getattr(f, "__qualname__", "")
+    try:
+        found = operator.attrgetter(name)(sys.modules.get(f.__module__))
+    except AttributeError:
+        return ""
+    return name if found is f else ""

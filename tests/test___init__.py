@@ -17,7 +17,7 @@ LOG_EPSILON GradientWarning TraceError Value
 Callback Checkpoint EarlyStopping History Trainer
 acos asin atan clamp cos cosh dot erf erfc exp expm1 log log1mexp log1p log_normal_cdf log_sigmoid logaddexp
 logsumexp maximum mean minimum normal_cdf prod relu sigmoid sin sinh softplus sqrt tan tanh where xlogy
-grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad value_and_grad
+grad gradcheck gradgradcheck hessian hvp jacobian jvp manual_seed no_grad enable_grad scan value_and_grad
 data functional nn optim transforms
 draw explain record_lines step_through
 AvgPool2d BCELoss BCEWithLogitsLoss Conv2d CrossEntropyLoss Dropout ELU Embedding Flatten GELU GRU HuberLoss KLDivLoss

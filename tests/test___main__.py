@@ -637,3 +637,15 @@ def test_export_says_what_is_wrong(capsys, tmp_path):
         told = capsys.readouterr().err
         assert stop.value.code == 2 and "usage: python -m milligrad export " in told and complaint in told
     assert {*tmp_path.iterdir()} == {file, code}
+
+
+def test_cache_tells_where_code_is_kept_and_removes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MILLIGRAD_CACHE", str(tmp_path / "kept"))
+    main(["cache"])
+    milligrad.compile(lambda x: x + 1, backend="python")(1.0)
+    main(["cache"])
+    main(["cache", "--clear"])
+    told = capsys.readouterr().out.splitlines()
+    assert [line.removeprefix(f"{tmp_path / 'kept'}: ") for line in told] == [
+        "nothing yet", "1 file, 0.0 MB", "0 files, 0.0 MB",
+    ]  # fmt: skip

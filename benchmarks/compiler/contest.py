@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("MILLIGRAD_CACHE", "off")  # what is compiled is compiled, but where a script asks for the cache
 
 Contender = Callable[[], float]
 Times = Mapping[str, Sequence[float]]

@@ -11,7 +11,7 @@ Where one does not, as where the first iterations store less than all others, mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -48,12 +48,15 @@ class Form(NamedTuple):
     step: int = 0
 
 
-def compact(steps: list[Step], program: Rolled) -> list[Step]:
+def compact(
+    steps: list[Step], program: Rolled, tries: int = TRIES, arrays: Sequence[str] = (VALUES, CONSTANTS, TABLE)
+) -> list[Step]:
     """The same steps; they and the arrays of the program are changed."""
     counters = _counters(steps)
-    for array, n in ((VALUES, program.values), (CONSTANTS, len(program.constants)), (TABLE, len(program.table))):
-        used = _used(array, n, steps, counters)
-        before, forms = _new_places(array, used, steps, counters)
+    sizes = {VALUES: program.values, CONSTANTS: len(program.constants), TABLE: len(program.table)}
+    for array in arrays:
+        used = _used(array, sizes[array], steps, counters)
+        before, forms = _new_places(array, used, steps, counters, tries)
         for x in all_steps(steps):
             _replace(x, {slot: forms[id(x), slot] for slot, _ in _forms(x, counters) if (id(x), slot) in forms})
         if array == VALUES:
@@ -67,10 +70,10 @@ def compact(steps: list[Step], program: Rolled) -> list[Step]:
 
 
 def _new_places(
-    array: str, used: bytearray, steps: list[Step], counters: dict[str, str]
+    array: str, used: bytearray, steps: list[Step], counters: dict[str, str], tries: int
 ) -> tuple[list[int], dict[Key, tuple[Linear, int]]]:
     """(how many are used before each place, the new form of each slot). More is used where there would be none."""
-    for _ in range(TRIES):
+    for _ in range(tries):
         before = [0, *accumulate(used)]
         fits, wrong = _moved(array, before, steps, counters)
         if wrong is None:

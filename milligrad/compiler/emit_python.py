@@ -93,8 +93,11 @@ class Code:
     times:   seconds taken to "emit" the text and to "compile" it
     """
 
+    kept_as = "python"  # see `kept.py`
+
     def __init__(self, program: Program, capacity: int, source: str, names: dict[str, Any], emit: float) -> None:
         start = perf_counter()
+        self._names = {name: x for name, x in names.items() if HELPERS.get(name) is not x}
         filename = f"<milligrad {next(SERIAL)}>"
         linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
         weakref.finalize(self, linecache.cache.pop, filename, None)
@@ -102,9 +105,14 @@ class Code:
         self.source, self.times = source, {"emit": emit, "compile": perf_counter() - start}
         self._run: Callable[..., None] = names["run"]
         self._capacity, self._sums_samples = capacity, _sums_samples(program)
+        self._arrays = program.arrays
         self._bound = [a for a in program.arrays if _is_bound(a)]
         self._rows = [a for a in self._bound if _is_row_input(a)]
         self._memory: dict[Array, list[float]] = {}
+
+    def made_of(self) -> tuple[Any, ...]:
+        """What `restored` makes the same of, in another process: see `kept.py`."""
+        return self._arrays, self._capacity, self._sums_samples, self.source, self._names
 
     def bind(self, memory: Mapping[Array, list[float]]) -> None:
         """Take the lists to run on: one for each array of the role input, leaf, state or output.
@@ -197,6 +205,13 @@ class Code:
         for a, xs in self._memory.items():
             if a.per_sample and a not in self._rows and len(xs) < n * a.size:
                 raise ValueError(f"expected {n} rows of {a.size} numbers for {a.name}, got {len(xs)} numbers")
+
+
+def restored(arrays: list[Array], capacity: int, sums_samples: bool, source: str, names: dict[str, Any]) -> Code:
+    """The Code that was `made_of` that."""
+    code = Code(Program(arrays, []), capacity, source, {**HELPERS, **names}, 0.0)
+    code._sums_samples, code.times = sums_samples, {}
+    return code
 
 
 def _is_bound(a: Array) -> bool:

@@ -14,7 +14,7 @@ from milligrad.engine import Op
 
 
 def unrefusing(op: Op) -> Callable[..., float]:
-    """The value of `op`, which raises nothing."""
+    """The value of `op`, which raises nothing; its attribute `op` is the op."""
     value = op.value
 
     def ieee(*xs: float) -> float:
@@ -28,6 +28,7 @@ def unrefusing(op: Op) -> Callable[..., float]:
             return -math.inf if op is ops.log1p and xs[0] == -1.0 else math.nan
 
     ieee.__name__ = f"{op.name}_or_nan"
+    ieee.op = op  # type: ignore[attr-defined]
     return ieee
 
 

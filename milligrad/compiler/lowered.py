@@ -10,18 +10,19 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from milligrad import files, ops
 from milligrad.compiler.compact import compact
+from milligrad.compiler.counts import Found
 from milligrad.compiler.print_c import HELPERS, Language, composed, helpers, statements, table
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.roll import roll
 from milligrad.compiler.simplify import REFUSING, Graph, simplify
 from milligrad.compiler.structure import Structure, size
 from milligrad.compiler.trace import Trace, captured, inputs_of, needed
-from milligrad.engine import Value
+from milligrad.engine import Op, Value
 from milligrad.nested import shape
 
 LINES = 40  # of a comment on one array, at most
@@ -38,7 +39,7 @@ WORDS = """
     log1p log2 logb lrint lround main modf nan nearbyint nextafter pow remainder remquo rint round scalbn signbit sin
     sinh sqrt tan tanh tgamma trunc y0 y1 yn
 
-    arguments constants exact exact_constants exact_table parameters plain results table work
+    arguments constants exact exact_constants exact_known exact_table known parameters plain results table work
 """
 TAKEN = frozenset([*WORDS.split(), *HELPERS, *composed()])
 """By C, C++, their libraries and the file itself: no names for a function."""
@@ -60,23 +61,31 @@ class Lowered:
 
     def __init__(
         self, name: str, dtype: str, f: Callable[..., Any], trace: Trace, outputs: Sequence[Any],
-        arguments: Structure, returned: Structure,
+        arguments: Structure, returned: Structure, counted: tuple[Found, Found | None] | None = None,
     ) -> None:  # fmt: skip
         self.name, self.dtype = name, dtype
         self._about = (inspect.getdoc(f) or "") if inspect.isroutine(f) else ""
-        self._arguments = [*_named_arguments(f, arguments)]
-        self._returned = returned
+        self._arguments = [part for argument in _named_arguments(f, arguments) for part in layout(*argument)]
+        self._returned, self._width = [*layout("result", returned)], size(returned)
         need = needed(trace.tape, [*outputs])
         if any([need[x.number] for x in trace.random]):
             raise ValueError(
                 f"{name}: draws random numbers, which C code has no generator for: hand them in as arguments, or call "
                 "eval() of a module with Dropout before"
             )
-        self._parameters = [*_parameters(trace, captured(trace.tape, need, [*outputs]))]
-        self._leaves: dict[Any, tuple[int, int]] = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
-        self._leaves.update((x, (1, i)) for i, x in enumerate([x for _, xs in self._parameters for x in xs]))
-        self._graph = simplify(trace.tape, outputs)
-        self._exact = simplify(trace.tape, outputs, exact="chain") if _is_doubtful(trace, need, self._graph) else None
+        values = captured(trace.tape, need, [*outputs])
+        self._parameters = [(x.name or "", [x]) for x in values] if counted else [*_parameters(trace, values)]
+        leaves: dict[Any, tuple[int, int]] = {x: (0, i) for i, x in enumerate(trace.inputs["arguments"])}
+        leaves.update((x, (1, i)) for i, x in enumerate([x for _, xs in self._parameters for x in xs]))
+        self._plain: Graph | Found
+        self._exact: Graph | Found | None
+        if counted:
+            self._plain, self._exact = counted
+        else:
+            graph = simplify(trace.tape, outputs)
+            doubtful = is_doubtful(trace, need, graph.op)
+            self._plain = _placed(graph, leaves)
+            self._exact = _placed(simplify(trace.tape, outputs, exact="chain"), leaves) if doubtful else None
 
     @property
     def c_source(self) -> str:
@@ -156,7 +165,8 @@ class Lowered:
         return told
 
     def __repr__(self) -> str:
-        return f"<lowered {self.name}: {len(self._graph):,} nodes>"
+        nodes = len(self._plain) if isinstance(self._plain, Graph) else self._plain.made.nodes[1]
+        return f"<lowered {self.name}: {nodes:,} nodes>"
 
 
 def identifier(name: str) -> str:
@@ -248,14 +258,22 @@ def _in_comment(text: str) -> str:
 # The files.
 
 
-def _is_doubtful(trace: Trace, need: bytearray, graph: Graph) -> bool:
+def _placed(graph: Graph, leaves: dict[Any, tuple[int, int]]) -> Graph:
+    """The graph with places in the stead of Symbols and Values: plain data, which can be pickled."""
+    placed = Graph()
+    placed.op, placed.inputs, placed.outputs, placed.exact = graph.op, graph.inputs, graph.outputs, graph.exact
+    placed.source = {i: x if type(x) is float else leaves[x] for i, x in graph.source.items()}
+    return placed
+
+
+def is_doubtful(trace: Trace, need: bytearray, used: Iterable[Op | None]) -> bool:
     """Whether a product of the chain rule may be 0 · inf, which is 0: see `simplify.Builder`.
 
     An angle that is infinite comes from another operation, so that sines make no doubt.
     """
     refusing = REFUSING - {ops.sin, ops.cos, ops.tan}
     differentiated = any([need[z.number] and z.op is ops.chain for z in trace.tape if inputs_of(z)])
-    return differentiated and any([op in refusing for op in graph.op])
+    return differentiated and any([op in refusing for op in used])
 
 
 class _Writer:
@@ -273,17 +291,17 @@ class _Writer:
         """Write the functions, and the arrays that they use."""
         lowered = self.lowered
         if lowered._exact is None:
-            body = self._body(lowered._graph, "")
+            body = self._body(lowered._plain, "")
             self.functions += [self._head(), "{", *self._unused(body), *body, "}"]
         else:
-            for name, graph, prefix in (("plain", lowered._graph, ""), ("exact", lowered._exact, "exact_")):
+            for name, graph, prefix in (("plain", lowered._plain, ""), ("exact", lowered._exact, "exact_")):
                 body = self._body(graph, prefix)
                 self.functions += [self._head(f"static {name}"), "{", *self._unused(body), *body, "}", ""]
             given = ", ".join([word for word, _ in self._signature()])
             self.functions += [
                 self._head(), "{",
                 f"    plain({given});",
-                f"    for (long i = 0; i < {len(lowered._graph.outputs)}; i++) {{",
+                f"    for (long i = 0; i < {lowered._width}; i++) {{",
                 f"        if (results[i] - results[i] != {self.code.literal(0.0)}) {{ /* NaN or infinite */",
                 f"            exact({given});",
                 "            return;",
@@ -299,10 +317,17 @@ class _Writer:
         told = [*_told("parameters", self.lowered._parameter_names)]
         return ["/*", *[_in_comment(f"   {line}") for line in told], "*/"] if any(told) else []
 
-    def _body(self, graph: Graph, prefix: str) -> list[str]:
-        rolled = roll(graph, self.lowered._leaves)
-        steps = compact(in_registers(rolled), rolled)
-        lines = statements(rolled, steps, ("arguments", "parameters"), self.code, prefix)
+    def _body(self, program: Graph | Found, prefix: str) -> list[str]:
+        leaves: Sequence[str] = ("arguments", "parameters")
+        if isinstance(program, Graph):
+            rolled = roll(program, {x: x for x in program.source.values() if type(x) is tuple})
+            steps = compact(in_registers(rolled), rolled)
+        else:
+            steps, rolled, arrays = program.of_length()
+            leaves = [{"captured": "parameters", "known": f"{prefix}known"}.get(name, name) for name in arrays]
+            if "known" in arrays:
+                self.arrays += [*self.code.array(f"{prefix}known", program.known()), ""]
+        lines = statements(rolled, steps, leaves, self.code, prefix)
         self.work = max(self.work, rolled.values)
         if rolled.constants:
             self.arrays += [*self.code.array(f"{prefix}constants", rolled.constants), ""]
@@ -332,9 +357,9 @@ class _Writer:
         lines = [
             f"{file}: {lowered.name}, written by milligrad {__version__}", *[""] * bool(about), *about, "",
             f"{self._head(restrict='')};", "",
-            *_told("arguments", [x for argument in lowered._arguments for x in layout(*argument)]),
+            *_told("arguments", lowered._arguments),
             *(_told("parameters", lowered._parameter_names) if self.takes_parameters else ()),
-            *_told("results", [*layout("result", lowered._returned)]),
+            *_told("results", lowered._returned),
             f"{f'work[{name}_WORK]':24} scratch memory, {self.work} numbers; what it holds does not matter", "",
             "The arrays must not overlap. Nothing is allocated or kept: calls with other arrays may run at once.",
             "Outside of the domain of an operation, as for log(-1), a number is NaN or infinite.",
@@ -349,10 +374,10 @@ class _Writer:
 
     def header(self) -> str:
         name, lowered = self.name.upper(), self.lowered
-        sizes = {"ARGUMENTS": sum([size(s) for _, s in lowered._arguments])}
+        sizes = {"ARGUMENTS": sum([n for _, n in lowered._arguments])}
         if self.takes_parameters:
             sizes["PARAMETERS"] = sum([len(xs) for _, xs in lowered._parameters])
-        sizes |= {"RESULTS": len(lowered._graph.outputs), "WORK": self.work}
+        sizes |= {"RESULTS": lowered._width, "WORK": self.work}
         return "\n".join([
             *self._comment(f"{self.name}.h"), "",
             f"#ifndef {name}_H", f"#define {name}_H", "",

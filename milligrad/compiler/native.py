@@ -12,15 +12,20 @@ import sys
 import time
 from array import array
 from collections.abc import Iterable, Mapping
+from copy import copy
 from functools import cache
 from importlib import import_module
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
+from milligrad.compiler import kept
 from milligrad.compiler.instructions import DTYPES, Machine
 from milligrad.compiler.program import Array
 
 ALIGNMENT = 64  # bytes: a cache line
+# What is written as loops runs as fast after these as after LLVM's level 1, which takes six times as long, half of it
+# for what the indices of loops may be.
+PASSES = ("simplify_cfg", "new_gvn", "instruction_combine")
 HANDED_IN = ("input", "leaf", "state", "output")  # the roles of arrays whose memory is the caller's
 
 
@@ -96,11 +101,12 @@ rest:
 
 @cache
 def _finite() -> tuple[Any, Any]:
-    llvm = _llvm()
-    host()
-    target = llvm.Target.from_default_triple().create_target_machine(cpu=llvm.get_host_cpu_name(), opt=2, jit=True)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(FINITE), target)
-    engine.finalize_object()
+    key = kept.key("finite", "llvm", FINITE)
+    code = kept.recall(key)
+    if code is None:
+        code = translated(FINITE, host())
+        kept.keep(key, code)
+    engine = loaded(code, host())
     address = engine.get_function_address("finite")
     return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_int64)(address), engine
 
@@ -114,6 +120,38 @@ def finite(numbers: Any) -> bool:
     whole = n - n % 8
     zero = function(ctypes.addressof(ctypes.c_char.from_buffer(numbers)), n)
     return zero == 0.0 and all(map(math.isfinite, numbers[whole:]))
+
+
+def _target(machine: Machine) -> Any:
+    return (
+        _llvm()
+        .Target.from_default_triple()
+        .create_target_machine(cpu=machine.cpu, features=machine.features, opt=2, jit=True)
+    )
+
+
+def translated(source: str, machine: Machine, optimize: bool = False, assembly: bool = False) -> Any:
+    """The text as object code, or in the machine's assembly language, by LLVM's code generator.
+
+    optimize:  run LLVM's optimisers before that, where the text leaves something to them.
+    """
+    llvm, target = _llvm(), _target(machine)
+    module = llvm.parse_assembly(source)
+    if optimize:
+        passes = llvm.create_new_module_pass_manager()
+        for name in PASSES:
+            getattr(passes, f"add_{name}_pass")()
+        passes.run(module, llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options()))
+    return target.emit_assembly(module) if assembly else target.emit_object(module)
+
+
+def loaded(code: bytes, machine: Machine) -> Any:
+    """Object code in memory, linked: LLVM's engine, which knows the addresses of its functions."""
+    llvm = _llvm()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target(machine))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine
 
 
 class Pin:
@@ -144,33 +182,21 @@ def viewed(name: str, x: Any, typecode: str) -> memoryview:
 
 
 class Machinery:
-    """Machine code of a module's text, and what all that run it share: constants and index tables."""
+    """Machine code of a module's text, and what all that run it share: constants and index tables.
+
+    code:  the object code, where it is known already
+    """
 
     def __init__(
-        self, source: str, layout: Any, dtype: str, machine: Machine, emitting: float, optimize: bool = False
-    ) -> None:
+        self, source: str, layout: Any, dtype: str, machine: Machine, emitting: float, optimize: bool = False,
+        code: bytes = b"",
+    ) -> None:  # fmt: skip
         started = time.perf_counter()
-        self.source, self.layout, self.dtype, self.optimize = source, layout, dtype, optimize
-        self._translate(machine)
-        self.times = {"emit": emitting, "llvm": time.perf_counter() - started}
-        self.tables = array("i", layout.tables)
-        self.constants = {a: self._constant(a) for a in layout.slots if a.role == "constant"}
-
-    def _translate(self, machine: Machine) -> None:
-        """LLVM's code generator, and its optimisers before that where the text leaves something to them."""
-        llvm = _llvm()
-        self._target = llvm.Target.from_default_triple().create_target_machine(
-            cpu=machine.cpu, features=machine.features, opt=2, jit=True
-        )
-        self._module = llvm.parse_assembly(self.source)
-        if self.optimize:
-            # Level 1: with level 3, vectors and unrolled loops a Kalman filter ran as fast, and took 332 ms, not 143.
-            options = llvm.create_pipeline_tuning_options(speed_level=1)
-            options.loop_vectorization = options.loop_unrolling = options.slp_vectorization = False
-            builder = llvm.create_pass_builder(self._target, options)
-            builder.getModulePassManager().run(self._module, builder)
-        self._engine = llvm.create_mcjit_compiler(self._module, self._target)
-        self._engine.finalize_object()
+        self.source, self.dtype, self.optimize, self._machine = source, dtype, optimize, machine
+        self.code = code or translated(source, machine, optimize)
+        self._engine = loaded(self.code, machine)
+        self.times = {} if code else {"emit": emitting, "llvm": time.perf_counter() - started}
+        self._hold(layout)
         address, pointer, number = self._engine.get_function_address, ctypes.c_void_p, ctypes.c_int64
 
         def function(name: str, *types: Any) -> Any:
@@ -181,8 +207,19 @@ class Machinery:
         self.rows = function("rows", p, i, i, p, i)
         self.epoch = function("epoch", p, p, i, i, i, p, i, p, i, p, p, ctypes.c_double)
 
+    def _hold(self, layout: Any) -> None:
+        self.layout, self.tables = layout, array("i", layout.tables)
+        self.constants = {a: self._constant(a) for a in layout.slots if a.role == "constant"}
+
+    def laid_out(self, layout: Any) -> Machinery:
+        """The same code for arrays of other sizes, in the same slots."""
+        other = copy(self)
+        other._hold(layout)
+        other.times = dict.fromkeys(self.times, 0.0)
+        return other
+
     def assembly(self) -> str:
-        return str(self._target.emit_assembly(self._module))
+        return str(translated(self.source, self._machine, self.optimize, assembly=True))
 
     def _constant(self, a: Array) -> Pin:
         numbers = buffer(a.size, self.dtype)
@@ -199,6 +236,8 @@ class Native:
     Two instances may run at the same time, one may not run twice.
     """
 
+    kept_as = "native"  # see `kept.py`
+
     def __init__(self, machinery: Machinery) -> None:
         self._code, self.source, self.times = machinery, machinery.source, machinery.times
         layout = machinery.layout
@@ -213,9 +252,19 @@ class Native:
                 self._point(a, machinery.constants.get(a) or self._own(a))
         self._table[layout.tables_slot] = machinery.tables.buffer_info()[0]
 
+    def made_of(self) -> tuple[Any, ...]:
+        """What `restored` makes the same of, in another process: see `kept.py`."""
+        code, layout = self._code, self._code.layout
+        slots = layout.slots, layout.tables_slot, [*layout.tables], layout.capacity
+        return code.source, slots, code.dtype, code.optimize, code.code
+
     def instance(self) -> Native:
         """Another one of the same machine code, with memory of its own, still to be bound: one for each thread."""
         return Native(self._code)
+
+    def laid_out(self, layout: Any) -> Native:
+        """The same machine code for arrays of other sizes, in the same slots."""
+        return Native(self._code.laid_out(layout))
 
     def optimized(self) -> str:
         """What LLVM made of it, in the machine's assembly language."""
@@ -339,3 +388,17 @@ class Native:
         for a in arrays:
             if not a.per_sample:
                 raise ValueError(f"{a.name}: expected an array that has a row for each sample; bind this one")
+
+
+class Slots(NamedTuple):
+    """Where the arrays stand in the table of pointers, as the layouts of the printers tell it."""
+
+    slots: dict[Array, int]
+    tables_slot: int
+    tables: list[int]
+    capacity: int
+
+
+def restored(source: str, slots: tuple[Any, ...], dtype: str, optimize: bool, code: bytes) -> Native:
+    """The Native that was `made_of` that."""
+    return Native(Machinery(source, Slots(*slots), dtype, host(), 0.0, optimize, code))

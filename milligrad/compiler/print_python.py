@@ -20,9 +20,11 @@ from milligrad.compiler.ieee import unrefusing
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.program import Program
 from milligrad.compiler.registers import (
+    COUNT,
     Assign,
     Cell,
     Entry,
+    Extents,
     For,
     Give,
     Let,
@@ -41,19 +43,24 @@ from milligrad.compiler.spelling import Expr, call, literal, plus, python_form, 
 from milligrad.engine import Op
 
 
-def build(program: Program, rolled: Rolled, steps: list[Step], capacity: int, ieee: bool) -> Code:
+def build(
+    program: Program, rolled: Rolled, steps: list[Step], capacity: int, ieee: bool, extents: Extents | None = None
+) -> Code:
     """The code of the program, whose arrays are leaves and, as the last one, the outputs."""
     started = perf_counter()
-    text = _Text(program, rolled, steps, ieee)
+    text = _Text(program, rolled, steps, ieee, extents)
     source = "\n".join([*text.header, *text.lines, ""])
     return Code(program, capacity, source, text.globals, perf_counter() - started)
 
 
 class _Text:
-    def __init__(self, program: Program, rolled: Rolled, steps: list[Step], ieee: bool) -> None:
+    def __init__(
+        self, program: Program, rolled: Rolled, steps: list[Step], ieee: bool, extents: Extents | None
+    ) -> None:
         self.leaves, self.ieee = program.arrays, ieee
+        extents = extents or Extents(None, Linear(rolled.values), {})
         self.globals: dict[str, Any] = {
-            "constants": rolled.constants, "table": rolled.table, **HELPERS,
+            "constants": rolled.constants, "table": rolled.table, COUNT: extents.variable, **HELPERS,
         }  # fmt: skip
         self.lines: list[str] = []
         self.header: list[str] = []
@@ -64,7 +71,7 @@ class _Text:
         bound = [a for a in program.arrays if a.role not in ("constant", "value")]
         self.header.append(f"def run(batches, {', '.join(f'{a.name}_list' for a in bound)}):")
         rows = [a for a in bound if a.per_sample and a.role == "input"]
-        self.line(f"values = [0.0] * {rolled.values}")
+        self.line(f"values = [0.0] * {bracketed(extents.values)}")
         self.line(f"for [{', '.join(['n', *[f'{a.name}_rows' for a in rows]])}] in batches:")
         self.depth += 1
         self.outputs = bound[-1]
@@ -77,7 +84,8 @@ class _Text:
             for a in rows:
                 self.line(f"{a.name} = {a.name}_rows[s]")
             self.line(f"{self.outputs.name} = {self.outputs.name}_list")
-            self.line(f"{self.outputs.name}_0 = s * {self.outputs.size}")
+            size = extents.sizes.get(self.outputs, Linear(self.outputs.size))
+            self.line(f"{self.outputs.name}_0 = s * {bracketed(size)}")
         self.steps(steps)
 
     def line(self, text: str) -> None:
@@ -202,6 +210,11 @@ def place(x: Linear) -> str:
     if x.constant or not parts:
         parts.append(str(x.constant))
     return " + ".join(parts)
+
+
+def bracketed(x: Linear) -> str:
+    """The form as a factor."""
+    return f"({place(x)})" if x.terms else place(x)
 
 
 def _uses(steps: list[Step]) -> Counter[str]:

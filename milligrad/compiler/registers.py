@@ -16,7 +16,7 @@ Only what is read in another way is stored at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,6 +26,7 @@ from milligrad.engine import Op
 
 VALUES, CONSTANTS, TABLE, OUTPUTS = "values", "constants", "table", "outputs"
 COUNTERS = (VALUES, CONSTANTS, TABLE, OUTPUTS)
+COUNT = "count"  # a variable of programs with a count, see counts.py: how many steps there are
 
 
 class Linear(NamedTuple):
@@ -53,6 +54,14 @@ class Linear(NamedTuple):
 
 def variable(name: str, times: int = 1) -> Linear:
     return Linear(0, ((name, times),)) if times else Linear()
+
+
+class Extents(NamedTuple):
+    """What a program with a count has besides: its variable, and forms of it that tell how large arrays are."""
+
+    variable: int | None
+    values: Linear
+    sizes: Mapping[Any, Linear]
 
 
 class Name(NamedTuple):
@@ -159,7 +168,7 @@ def in_registers(program: Rolled) -> list[Step]:
 def _write_equal_constants(steps: list[Step], program: Rolled) -> None:
     """A constant that is the same number in all iterations is this number."""
     found: dict[Any, set[Any]] = {}
-    for what, number, step, count in _runs(steps, {}):
+    for what, number, step, count in _runs(steps):
         if isinstance(what, Cell) and what.array == CONSTANTS:
             numbers = program.constants[number : number + count * step : step] if step else [program.constants[number]]
             found.setdefault(what, set()).update(map(repr, numbers))
@@ -376,7 +385,7 @@ class _Writer:
 def _drop_stores(steps: list[Step], program: Rolled) -> None:
     """Leave out the stores of what is never read from memory."""
     read = bytearray(program.values + 1)
-    for what, number, step, count in _runs(steps, {}):
+    for what, number, step, count in _runs(steps):
         if isinstance(what, Cell):
             if what.array == VALUES:
                 _mark(read, number, step, count)
@@ -384,7 +393,7 @@ def _drop_stores(steps: list[Step], program: Rolled) -> None:
             for p in program.table[number : number + count * step : step] if step else [program.table[number]]:
                 read[p] = 1
     kept = set()
-    for what, number, step, count in _stores(steps, {}):
+    for what, number, step, count in _stores(steps):
         if id(what) not in kept and any(read[number : number + count * step : step] if step else [read[number]]):
             kept.add(id(what))
     for x in all_steps(steps):
@@ -426,51 +435,78 @@ def _sources(x: Step) -> Iterator[tuple[Source, Linear | None, int]]:
                 yield y, terms.length, step
 
 
-def _iterations(steps: list[Step], variables: dict[str, int]) -> Iterator[tuple[Step, dict[str, int], str | None, int]]:
-    """Each step, with the variables at that time; of innermost loops the first iteration stands for all."""
+Dims: TypeAlias = tuple[tuple[str, int], ...]  # loops that run in full: (index, how often)
+
+
+def _iterations(steps: list[Step], variables: dict[str, int], dims: Dims = ()) -> Iterator[tuple[Step, Dims]]:
+    """Each step with the variables at that time; loops in which nothing changes but indices are told by `dims`."""
     for x in steps:
         if isinstance(x, Let):
             variables[x.name] = x.start.number(variables)
         elif isinstance(x, Set):
             variables[x.name] = x.to.number(variables)
-        elif isinstance(x, For):
+        elif not isinstance(x, For):
+            yield x, dims
+        else:
+            yield x, dims
             count = x.count.number(variables)
-            variables[x.index] = 0
-            yield x, variables, None, 1
-            if not any([isinstance(y, (For, Let, Set)) for y in x.body]):
-                for y in x.body:
-                    yield y, variables, x.index, count
+            if dims or _is_even(x.body, {x.index}):
+                yield from _iterations(x.body, variables, (*dims, (x.index, count)))
                 continue
             for i in range(count):
                 variables[x.index] = i
                 yield from _iterations(x.body, variables)
+
+
+def _is_even(body: list[Step], indices: set[str]) -> bool:
+    """Whether all iterations are of one size: no counters, and no lengths that depend on the indices."""
+    for x in body:
+        lengths = [x.count] if isinstance(x, For) else [t.length for t in x.terms] if isinstance(x, Assign) else []
+        if isinstance(x, (Let, Set)) or any([name in indices for length in lengths for name, _ in length.terms]):
+            return False
+        if isinstance(x, For) and not _is_even(x.body, indices | {x.index}):
+            return False
+    return True
+
+
+def _spans(place: Linear, dims: Dims, variables: dict[str, int], step: int = 0, many: int = 1) -> Any:
+    """All places of the form, in the fewest runs: (first, step, count). Of a run of `many` all are its own."""
+    base, used = place.constant, [(step, many)] if step and many > 1 else []
+    counts = dict(dims)
+    for name, k in place.terms:
+        if name in counts:
+            used.append((k, counts[name]))
         else:
-            yield x, variables, None, 1
+            base += k * variables[name]
+    if not used:
+        return [(base, 0, 1)]
+    longest = max(used, key=lambda own: own[1])
+    used.remove(longest)
+    starts = [base]
+    for k, count in used:
+        starts = [start + k * i for start in starts for i in range(count)]
+    return [(start, *longest) for start in starts]
 
 
-def _runs(steps: list[Step], variables: dict[str, int]) -> Iterator[tuple[Any, int, int, int]]:
+def _runs(steps: list[Step]) -> Iterator[tuple[Any, int, int, int]]:
     """All that is read from memory: (the source, its first place, step, count)."""
-    for x, now, index, count in _iterations(steps, variables):
+    variables: dict[str, int] = {}
+    for x, dims in _iterations(steps, variables):
         if isinstance(x, For):
-            for first, _ in x.carried.values():
-                if isinstance(first, (Cell, Entry)):
-                    yield first, first.place.number(now), 0, 1
+            for source, _ in x.carried.values():
+                if isinstance(source, (Cell, Entry)):
+                    for span in _spans(source.place, dims, variables):
+                        yield source, *span
             continue
         for source, many, step in _sources(x):
             if isinstance(source, (Cell, Entry)):
-                at, moves = source.place.number(now), source.place.step(index) if index else 0
-                if many is None:
-                    yield source, at, moves, count
-                elif index is None:
-                    yield source, at, step, many.number(now)
-                else:
-                    for i in range(count):
-                        now[index] = i
-                        yield source, source.place.number(now), step, many.number(now)
-                    now[index] = 0
+                for span in _spans(source.place, dims, variables, step, many.number(variables) if many else 1):
+                    yield source, *span
 
 
-def _stores(steps: list[Step], variables: dict[str, int]) -> Iterator[tuple[Any, int, int, int]]:
-    for x, now, index, count in _iterations(steps, variables):
+def _stores(steps: list[Step]) -> Iterator[tuple[Any, int, int, int]]:
+    variables: dict[str, int] = {}
+    for x, dims in _iterations(steps, variables):
         if isinstance(x, Assign) and x.store is not None:
-            yield x, x.store.number(now), x.store.step(index) if index else 0, count
+            for span in _spans(x.store, dims, variables):
+                yield x, *span

@@ -4,7 +4,8 @@ A graph is a list of instructions. An instruction has a key and places: the key 
 of a loop to the next, the op and what kind of inputs it has; the places are what may go up in equal steps. Put the
 instructions onto a stack, one by one, and look at its top after each:
 
-    - if it continues the loop below it, it is one more iteration of this loop;
+    - if it continues the loop below it, it is one more iteration of this loop. What that would be is known before it
+      comes: see `_expect`;
     - if three equal blocks with equal steps lie on top, they are a loop: an instruction like any other, whose key is
       its body and its steps, and whose places are how often it runs and where its first iteration is.
 
@@ -20,8 +21,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from itertools import groupby, pairwise
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from milligrad import ops
@@ -34,13 +35,18 @@ FURTHEST = 40  # so many places back equal blocks are looked for
 LONGEST = 3_000  # statements and loops in the body of a loop
 SOME_RUNS = 3  # in one reduction, from which on a table tells places, if there is one at all
 MANY_RUNS = 40  # so many runs in one sum are added term by term
+FEW_RUNS = 8  # and so many where lengths must not matter
 RUN = 4  # the fewest inputs that are a run: short accidental ones would break patterns
 TRIES = 3
+SUMS = (ops.sum, ops.dot, ops.chain)
+PRODUCTS = (ops.dot, ops.chain)
 COMPACT = 64  # numbers computed by a statement, from which on tables would gain nothing
 OFTEN, FEW = 12, 8  # see `irregular`
 
 Places = tuple[int, ...]
 Instruction = tuple[int, Places]  # (number of the key, places)
+NONE: Instruction = (-1, ())
+NEVER: frozenset[int] = frozenset()
 
 
 def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
@@ -48,6 +54,11 @@ def roll(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
     program = roll_within(graph, leaves, math.inf)
     assert program is not None
     return program
+
+
+def roll_evenly(graph: Graph, leaves: Mapping[Any, tuple[int, int]]) -> Rolled:
+    """The same program, in which nothing depends on how long a sum is: without tables, sums of runs term by term."""
+    return _Reader(graph, leaves, frozenset(), math.inf, FEW_RUNS).program()
 
 
 def roll_within(graph: Graph, leaves: Mapping[Any, tuple[int, int]], most: float) -> Rolled | None:
@@ -73,6 +84,10 @@ class _Stack:
 
     keys:   of each key its number; `key_of` is the other way round
     loops:  of the key of a loop: the keys of its body, and the steps of all their places
+    parts:  of the same: (key, where among the places its own start and end, their steps) of each part of the body
+
+    The loop on top most likely goes on: `expected` is the next instruction if it does, `ahead` are those after it, and
+    `pending` are those that came so far.
     """
 
     def __init__(self) -> None:
@@ -81,7 +96,10 @@ class _Stack:
         self.loops: dict[int, tuple[Places, Places]] = {}
         self.stack: list[Instruction] = []
         self.last: dict[int, list[int]] = defaultdict(list)  # where on the stack a key is
-        self.places_of_loops: list[int] = []  # and where loops are
+        self.parts: dict[int, list[tuple[int, int, int, Places]]] = {}
+        self.ahead: Iterator[Instruction] = iter(())
+        self.expected: Instruction | None = None
+        self.pending: list[Instruction] = []
 
     def intern(self, key: Any) -> int:
         k = self.keys.get(key)
@@ -92,43 +110,76 @@ class _Stack:
 
     def put(self, key: Any, places: Places) -> None:
         """One more instruction; loops are found as far as there are any."""
-        self._push(self.intern(key), places)
-        while self._goes_on() or self._begins():
-            pass
+        self._take((self.intern(key), places))
+
+    def _take(self, instruction: Instruction) -> None:
+        while self.pending and instruction != self.expected:
+            self._give_up()
+        if instruction != self.expected:
+            self.expected = None
+            self._push(*instruction)
+            if self._fold():
+                self._expect()
+            return
+        self.pending.append(instruction)
+        self.expected = next(self.ahead, None)
+        if self.expected is None:
+            k, (count, *first) = self.stack[-1]
+            self.stack[-1] = k, (count + 1, *first)
+            self._fold()
+            self._expect()
+
+    def _give_up(self) -> None:
+        """The iteration that was expected does not come to its end: what came of it are instructions like any other."""
+        pending, self.pending, self.expected = self.pending, [], None
+        for instruction in pending:
+            self._take(instruction)
+
+    def settle(self) -> None:
+        """Nothing more is expected."""
+        while self.pending:
+            self._give_up()
+
+    def _fold(self) -> bool:
+        """Whether there was a loop to be found on top; then it may be part of another one."""
+        found = False
+        while self._begins():
+            found = True
+        return found
+
+    def _expect(self) -> None:
+        """One more iteration of the loop on top: it need not be looked for, nor do the loops in it."""
+        k, (count, *first) = self.stack[-1]
+        self.pending = []
+        self.ahead = self._iteration(k, first, count)
+        self.expected = next(self.ahead)
+
+    def _iteration(self, k: int, first: Sequence[int], i: int) -> Iterator[Instruction]:
+        """The instructions of the i-th iteration of a loop."""
+        for k_of_part, start, end, steps in self.parts[k]:
+            places = tuple([p + i * s for p, s in zip(first[start:end], steps)])
+            if k_of_part not in self.loops:
+                yield k_of_part, places
+            elif places[0] < 1:
+                yield NONE  # a loop runs once at least
+            else:
+                for j in range(places[0]):
+                    yield from self._iteration(k_of_part, places[1:], j)
 
     def _push(self, k: int, places: Places) -> None:
-        n = len(self.stack)
-        self.last[k].append(n)
-        if k in self.loops:
-            self.places_of_loops.append(n)
+        self.last[k].append(len(self.stack))
         self.stack.append((k, places))
 
     def _replace(self, n: int, body: Places, steps: Places, places: Places) -> None:
         """The upper n instructions are a loop."""
+        k = self.intern(("loop", body, steps))
+        if k not in self.loops:
+            ends = [0, *accumulate([len(own) for _, own in self.stack[-len(body) :]])]
+            self.loops[k] = body, steps
+            self.parts[k] = [(x, a, b, steps[a:b]) for x, a, b in zip(body, ends, ends[1:])]
         for _ in range(n):
             self.last[self.stack.pop()[0]].pop()
-        while self.places_of_loops and self.places_of_loops[-1] >= len(self.stack):
-            self.places_of_loops.pop()
-        k = self.intern(("loop", body, steps))
-        self.loops[k] = body, steps
         self._push(k, places)
-
-    def _goes_on(self) -> bool:
-        """Whether the top was one more iteration of the nearest loop below it."""
-        stack, n, loops = self.stack, len(self.stack), self.places_of_loops
-        at = loops[-1] if loops else -1
-        if at == n - 1:
-            at = loops[-2] if len(loops) > 1 else -1
-        if at < 0:
-            return False
-        key, (count, *first) = stack[at]
-        body, steps = self.loops[key]
-        if len(body) != n - 1 - at or body[-1] != stack[-1][0] or tuple([k for k, _ in stack[at + 1 :]]) != body:
-            return False
-        if not _all([p for _, places in stack[at + 1 :] for p in places], first, steps, count):
-            return False
-        self._replace(n - at, body, steps, (count + 1, *first))
-        return True
 
     def _begins(self) -> bool:
         """Whether three equal blocks with equal steps lay on top."""
@@ -139,23 +190,23 @@ class _Stack:
                 return False
             if stack[n - 1 - 2 * b][0] != top:
                 continue
-            if b > 1 and not stack[n - 2][0] == stack[n - 2 - b][0] == stack[n - 2 - 2 * b][0]:
+            if b > 1 and not stack[n - 2][0] == stack[at - 1][0] == stack[n - 2 - 2 * b][0]:
                 continue
-            if b > 2 and not stack[n - b][0] == stack[n - 2 * b][0] == stack[n - 3 * b][0]:
+            if not _in_step(stack[n - 1 - 2 * b][1], stack[at][1], stack[-1][1]):
                 continue
             x, y, z = stack[n - 3 * b : n - 2 * b], stack[n - 2 * b : n - b], stack[n - b :]
             if [k for k, _ in x] == [k for k, _ in y] == [k for k, _ in z]:
                 first, second, third = ([p for _, places in block for p in places] for block in (x, y, z))
-                steps = tuple([q - p for p, q in zip(first, second)])
-                if _all(third, second, steps, 1):
+                if _in_step(first, second, third):
+                    steps = tuple([q - p for p, q in zip(first, second)])
                     self._replace(3 * b, tuple([k for k, _ in x]), steps, (3, *first))
                     return True
         return False
 
 
-def _all(places: Any, first: Any, steps: Any, count: int) -> bool:
-    """Whether all places are `count` steps after the first ones."""
-    return all([p == q + count * s for p, q, s in zip(places, first, steps)])
+def _in_step(x: Sequence[int], y: Sequence[int], z: Sequence[int]) -> bool:
+    """Whether these places go on in equal steps."""
+    return all([c - b == b - a for a, b, c in zip(x, y, z)])
 
 
 class _Reader:
@@ -171,151 +222,156 @@ class _Reader:
     """
 
     def __init__(
-        self, graph: Graph, leaves: Mapping[Any, tuple[int, int]], tables: frozenset[Any], most: float
-    ) -> None:
-        self.graph, self.leaves, self.tables, self.stack = graph, leaves, tables, _Stack()
+        self, graph: Graph, leaves: Mapping[Any, tuple[int, int]], tables: frozenset[Any], most: float,
+        many: int = MANY_RUNS,
+    ) -> None:  # fmt: skip
+        self.graph, self.leaves, self.stack, self.many = graph, leaves, _Stack(), many
+        self.tables: dict[Any, set[int]] = {}
+        for signature, j in tables:
+            self.tables.setdefault(signature, set()).add(j)
         self.constants: list[float] = []
         self.table: list[int] = []
-        self.address: dict[int, int] = {}
-        self.values = 0  # how many numbers have been computed
+        self.address = [-1] * len(graph)  # of the numbers computed
+        self.values = 0  # how many these are
+        self.known: dict[int, tuple[Any, Any]] = {}  # of leaves what `_where` says
         self.seen: dict[Any, list[Places]] = defaultdict(list)  # of each signature the places
         for i, (op, inputs) in enumerate(zip(graph.op, graph.inputs)):
             if op is not None:
-                self._read(op, inputs)
+                if isinstance(op, Reduction):
+                    self._reduction(op, inputs)
+                else:
+                    self._plain(op, inputs)
                 self.address[i] = self.values - 1
                 if len(self.stack.stack) > 3 * most:  # of which three blocks may still become one
                     break
+        self.stack.settle()
         self.is_whole = len(self.stack.stack) <= 3 * most
         for i in graph.outputs if self.is_whole else ():
-            self._read(None, (i,))
+            self._plain(None, (i,))
+        self.stack.settle()
 
-    def _read(self, op: Op | None, inputs: Places) -> None:
-        if isinstance(op, Reduction):
-            self._reduction(op, inputs)
-            return
-        kinds, places = [], []
-        for x in inputs:
-            kind, place = self._where(x)
-            kinds.append(kind)
-            places.append(place)
-        signature = op, tuple(kinds)
-        self.seen[signature].append(tuple(places))
-        told = []
-        for j, (kind, place) in enumerate(zip(kinds, places)):
+    def _plain(self, op: Op | None, inputs: Places) -> None:
+        """A statement of an op that takes so many inputs."""
+        kinds, places = zip(*map(self._where, inputs))
+        signature = op, kinds
+        self.seen[signature].append(places)
+        tabled = self.tables.get(signature, NEVER)
+        if tabled or "c" in kinds:
+            kinds, places = self._told(kinds, [places], tabled)
+        self._put((op, kinds), places)
+
+    def _told(self, kinds: Any, terms: Sequence[Any], tabled: Container[int] = NEVER) -> tuple[Any, Places]:
+        """Kinds and places of terms of those kinds, without what the constants tell, and the table of the `tabled`."""
+        own, told = [*kinds], []
+        for j, kind in enumerate(kinds):
             if kind == "c":
-                self.constants.append(place)
-            elif (signature, j) in self.tables:
-                kinds[j] = self._entry(kind, place)
+                self.constants += [places[j] for places in terms]
+            elif j in tabled:
+                own[j] = self._entries(kind, [places[j] for places in terms])
             else:
-                told.append(place)
-        self._put((op, tuple(kinds)), tuple(told))
+                told.append(terms[0][j])
+        return tuple(own), tuple(told)
 
     def _put(self, key: Any, places: Places) -> None:
         self.stack.put(key, places)
         self.values += key[0] is not None
 
-    def _entry(self, kind: Any, place: int) -> Any:
-        """One more entry of the table."""
+    def _entries(self, kind: Any, places: list[int]) -> Any:
+        """One more entry of the table for each of the places; it gives the kind of what stands there."""
         if kind == "v":
-            self.table.append(self.values - place)
+            self.table += [self.values - place for place in places]
             return "t", None
-        self.table.append(place)
+        self.table += places
         return "t", kind[0]
 
     def _where(self, x: int) -> tuple[Any, Any]:
         """The kind of an input, and its place, or what constant it is."""
-        if x in self.address:
-            return "v", self.values - self.address[x]
-        source = self.graph.source[x]
-        if type(source) is float:
-            return "c", source
-        array, place = self.leaves[source]
-        return (array,), place
+        address = self.address[x]
+        return ("v", self.values - address) if address >= 0 else self._leaf(x)
+
+    def _term(self, factors: Places) -> tuple[Any, Any]:
+        """(kinds, places) of the factors of a term but 1."""
+        x, y = factors[0], factors[-1]
+        if len(factors) == 2 and x != ONE != y:
+            kinds, places = zip(self._where(x), self._where(y))
+            return kinds, places
+        kind, place = self._where(x if y == ONE else y)
+        return (kind,), (place,)
+
+    def _leaf(self, x: int) -> tuple[Any, Any]:
+        known = self.known.get(x)
+        if known is None:
+            source = self.graph.source[x]
+            if type(source) is float:
+                known = "c", source
+            else:
+                array, place = self.leaves[source]
+                known = (array,), place
+            self.known[x] = known
+        return known
 
     def _reduction(self, op: Reduction, inputs: Places) -> None:
-        columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op in (ops.dot, ops.chain) else [inputs]
-        terms = []
-        for factors in zip(*columns):
-            terms.append([self._where(x) for x in factors if x != ONE] or [self._where(ONE)])
+        columns = [inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]] if op in PRODUCTS else [inputs]
+        terms = list(map(self._term, zip(*columns)))
         lengths, k = [], 0
         while k < len(terms):
-            lengths.append(self._run(terms, k, [kind for kind, _ in terms[k]]))
+            lengths.append(self._run(terms, k))
             k += lengths[-1][0]
         if self.tables and len(lengths) > SOME_RUNS:
             self._gather(op, terms)
             return
-        if len(lengths) > MANY_RUNS and op in (ops.dot, ops.sum, ops.chain):
+        if len(lengths) > self.many and op in SUMS:
             self._sum(op, columns)
             return
         runs: list[Any] = []
-        told, k = [], 0
-        while k < len(terms):
-            kinds = [kind for kind, _ in terms[k]]
-            count, steps = lengths[len(runs)]
-            signature = op, tuple(kinds), len(runs), steps
-            self.seen[signature].append(tuple([place for _, place in terms[k]]))
-            told.append(count)
-            for j, kind in enumerate(kinds):
-                if kind == "c":
-                    self.constants += [term[j][1] for term in terms[k : k + count]]
-                elif (signature, j) in self.tables:
-                    for term in terms[k : k + count]:
-                        kinds[j] = self._entry(kind, term[j][1])
-                else:
-                    told.append(terms[k][j][1])
-            runs.append((tuple(kinds), steps))
+        told: list[int] = []
+        k = 0
+        for count, steps in lengths:
+            kinds, places = terms[k]
+            signature = op, kinds, len(runs), steps
+            self.seen[signature].append(places)
+            tabled = self.tables.get(signature, NEVER)
+            if tabled or "c" in kinds:
+                kinds, places = self._told(kinds, [own for _, own in terms[k : k + count]], tabled)
+            told += (count, *places)
+            runs.append((kinds, steps))
             k += count
         self._put((op, "runs", tuple(runs)), tuple(told))
 
-    def _gather(self, op: Reduction, terms: list[list[tuple[Any, Any]]]) -> None:
+    def _gather(self, op: Reduction, terms: list[tuple[Any, Any]]) -> None:
         """Terms that are no runs, all of one kind told by a table: how many they are is a place then."""
-
-        def kinds_of(term: list[tuple[Any, Any]]) -> Any:
-            return tuple([kind for kind, _ in term])
-
         if op.symmetric and len(terms) > SHORT:
-            terms.sort(key=lambda term: str(kinds_of(term)))
+            terms.sort(key=lambda term: str(term[0]))
         runs, told = [], []
-        for kinds, same in groupby(terms, kinds_of):
-            group = list(same)
+        for kinds, same in groupby(terms, lambda term: term[0]):
+            group = [places for _, places in same]
             told.append(len(group))
-            entries = []
-            for j, kind in enumerate(kinds):
-                if kind == "c":
-                    self.constants += [term[j][1] for term in group]
-                    entries.append(kind)
-                else:
-                    entries += [self._entry(kind, term[j][1]) for term in group][:1]
-            runs.append((tuple(entries), (0,) * len(kinds)))
+            entries, _ = self._told(kinds, group, range(len(kinds)))
+            runs.append((entries, (0,) * len(kinds)))
         self._put((op, "runs", tuple(runs)), tuple(told))
 
     def _sum(self, op: Op, columns: list[Places]) -> None:
         """A sum of terms that are no runs, added one by one: what is alike in them is found as loops are."""
         for j, factors in enumerate(zip(*columns)):
             so_far = [(("v",), (0,))] if j else []
-            kinds: list[Any] = []
-            told = []
-            for x in sorted(factors, key=lambda x: x == ONE):
-                if x != ONE or not kinds:
-                    kind, place = self._where(x)
-                    kinds.append(kind)
-                    if kind == "c":
-                        self.constants.append(place)
-                    else:
-                        told.append(place)
-            key = (*so_far, (tuple(kinds), (0,) * len(kinds)))
-            places = (1, 1, 1, *told) if j else (1, *told)
+            kinds, places = self._term(factors)
+            kinds, places = self._told(kinds, [places])
+            key = (*so_far, (kinds, (0,) * len(kinds)))
+            places = (1, 1, 1, *places) if j else (1, *places)
             self._put((ops.chain if op is ops.chain else ops.dot, "runs", key), places)
 
-    def _run(self, terms: Any, k: int, kinds: list[Any]) -> tuple[int, Places]:
+    def _run(self, terms: list[tuple[Any, Any]], k: int) -> tuple[int, Places]:
         """How many terms from k on go on in equal steps, and which: at least RUN, or 1."""
         n, end, steps = len(terms), k + 1, None
-        while end < n and [kind for kind, _ in terms[end]] == kinds:
-            new = tuple([0 if kind == "c" else p - q for (kind, p), (_, q) in zip(terms[end], terms[end - 1])])
-            if steps is not None and new != steps:
-                break
-            steps = new
-            end += 1
+        kinds, last = terms[k]
+        if n - k >= RUN:
+            while end < n and terms[end][0] == kinds:
+                places = terms[end][1]
+                new = tuple([0 if kind == "c" else p - q for kind, p, q in zip(kinds, places, last)])
+                if steps is not None and new != steps:
+                    break
+                steps, last = new, places
+                end += 1
         return (end - k, steps) if end - k >= RUN and steps is not None else (1, (0,) * len(kinds))
 
     # What was found.
@@ -369,15 +425,20 @@ class _Reader:
 def irregular(reader: _Reader) -> frozenset[Any]:
     """The operands that are to be told by a table: those whose places break up loops.
 
-    They are those of ops that many statements are left of, measured by how often they are computed, and whose places go
-    on in many different steps: nested loops have few.
+    They are those of signatures that many statements are left of, measured by how often they are computed, and whose
+    places go on in many different steps: nested loops have few.
     """
-    written = Counter([reader.stack.key_of[k][0] for k in reader.statements_of()])
+    written = Counter([x for k in reader.statements_of() for x in signatures(reader.stack.key_of[k])])
     found = set()
     for signature, places in reader.seen.items():
-        op, kinds, *_ = signature
-        if len(places) >= OFTEN and written[op] > FEW and written[op] * 8 >= len(places):
-            for j, kind in enumerate(kinds):
+        if len(places) >= OFTEN and written[signature] > FEW and written[signature] * 16 >= len(places):
+            for j, kind in enumerate(signature[1]):
                 if kind != "c" and len({y[j] - x[j] for x, y in pairwise(places)}) > FEW:
                     found.add((signature, j))
     return frozenset(found)
+
+
+def signatures(key: Any) -> list[Any]:
+    """What a statement with that key was read as: of each run (op, kinds, its number, steps), or else (op, kinds)."""
+    op, _, *runs = key
+    return [(op, kinds, i, steps) for i, (kinds, steps) in enumerate(runs[0])] if runs else [key]

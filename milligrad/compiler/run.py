@@ -19,14 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, update_wrapper
 from time import perf_counter
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from milligrad.compiler import ir
+from milligrad.compiler import counts, ir, kept
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.registers import in_registers
 from milligrad.compiler.reroll import Layout, describe, reroll
 from milligrad.compiler.roll import roll_within
+from milligrad.compiler.short import LongScan, Short, Watch
 from milligrad.compiler.simplify import Graph, simplify
 from milligrad.compiler.structure import NUMBER, Structure, flat, nested, of_key, packer, size, structure, unpacked
 from milligrad.compiler.trace import Trace, captured, needed, total
@@ -46,6 +48,7 @@ from milligrad.engine import (
 from milligrad.nn.reads import Reads, recorded
 from milligrad.places import warn
 from milligrad.random import plain
+from milligrad.transforms import global_name
 
 if TYPE_CHECKING:
     from milligrad.compiler.lowered import Lowered
@@ -55,6 +58,7 @@ FLOATS = frozenset([float])
 VARIANTS = 64  # shapes of arguments whose code is kept; the one that was not used for longest goes first
 VERSIONS = 4  # and of one shape, for different settings of what the function uses (train and eval)
 SCREEN = 30  # lines of loops that `explain` shows
+LONG_ARGUMENT = 100_000  # numbers or rows of a list, from which on it is seen first whether a scan runs over it
 BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
 
 
@@ -168,6 +172,46 @@ class Clock:
             self.times[name] = self.times.get(name, 0.0) + perf_counter() - start
 
 
+def found_or_made(
+    key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, make: Callable[[], tuple[Program, Any, Layout]]
+) -> tuple[Program, Any, Layout]:
+    """A program, its code and the Values that it captures: kept of an earlier process, or made now, and kept then."""
+    if not key:  # there is no cache, or an op that is not known
+        clock.times.pop("cache", None)
+        return make()
+    with clock("cache"):
+        known = kept.recall(key, given)
+    if known:
+        program, code, array, places = known
+        return program, code, Layout(array, seen.values_at(places))
+    program, code, (array, values) = make()
+    told(program, clock, code)
+    with clock("cache"):
+        kept.keep(key, (program, code, array, [seen[v] for v in values]), given)
+    return program, code, Layout(array, values)
+
+
+def told(program: Program, clock: Clock, code: Any) -> dict[str, Any]:
+    """What there is to tell of a program, which is kept with it: its shape, its loops, and the times of the passes."""
+    info = program.info
+    if code.times:  # it was made here
+        if "lines" not in info:
+            info["shape"] = f"{info['groups']:,} groups, {len(program.loops):,} loops"
+            info["lines"] = describe(program.loops)
+        passes = {name: t for name, t in clock.times.items() if name not in ("trace", "cache")}
+        info["times"] = {**passes, **code.times}
+    return info
+
+
+def times_told(program: Program, clock: Clock, code: Any) -> str:
+    """A line of the times of the passes: those of this process, and those of the one that the code is kept of."""
+    times = told(program, clock, code)["times"]
+    before = {name: t for name, t in times.items() if name not in clock.times and not code.times}
+    lists = [{**clock.times, **({} if before else times)}, before]
+    shown = [", ".join([f"{name}: {1000 * t:.1f} ms" for name, t in each.items()]) for each in lists if each]
+    return "; taken from the cache, made in ".join(shown)
+
+
 def compile(
     f: Callable[..., Any],
     *,
@@ -179,7 +223,8 @@ def compile(
 
     Numbers among the arguments (also Values: their numbers) are inputs of the code; anything else (bools, strings,
     None, objects) is fixed when it is traced. For each new shape of the arguments f is traced once, by a call with
-    symbols in the place of numbers; what it does besides computing happens in that call only. Values that f uses
+    symbols in the place of numbers; what it does besides computing happens in that call only. (A `scan` of more than 64
+    steps is compiled for all lengths: for that f is traced a few times, for a few steps each.) Values that f uses
     besides its arguments, such as a model's parameters, are looked up in each call; a module's `train()` or `eval()`
     is noticed, and so is whatever f read of a module once it has changed: another Parameter, a Dropout's `p`. Results
     are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout) are drawn anew in
@@ -194,6 +239,10 @@ def compile(
     `where(x > 0, sqrt(x), 0)` is 0 at -1, and 1 / (1 + exp(1000)) is 0. A comparison with such a NaN is NaN, and so is
     what is chosen by it. NaNs among the arguments are numbers like any others. An operation on plain numbers alone is
     no part of the compiled code: it is computed in the trace, and refused there as Python refuses it.
+
+    The code is kept in a folder of this user's cache, and a later process that traces the same program takes it from
+    there, without a pass of the compiler; see `milligrad.compiler.cache` for where it is and who may use it.
+    MILLIGRAD_CACHE in the environment names another folder, or is "off".
 
     Raises TraceError if f asks a traced value for its number; in a call FloatingPointError for a result that is not
     finite, unless that is allowed.
@@ -213,6 +262,7 @@ class Compiled:
         self.backend, self.dtype, self.nonfinite = backend, dtype, nonfinite
         self._f = f
         self._variants: dict[Any, Sequence[Variant]] = {}
+        self._programs: dict[Any, list[counts.Counted]] = {}  # those with a count, by the kind of use
         self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
         self._last: Variant | None = None
         self._rows: tuple[Any, tuple[Variant, Exactly, int]] | None = None  # of which shape those of a buffer were last
@@ -307,8 +357,32 @@ class Compiled:
 
         with self._lock, collector_paused():
             zeros: list[Any] = [0.0] * size(arguments)
-            trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
+            try:
+                trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock(), Watch())
+            except LongScan as scan:
+                counted = self._counted_exactly(scan.length, arguments, zeros)
+                if counted:
+                    trace, _, outputs, _, _ = counted[0].made.traced
+                    returned = counted[0].program.returned(counted[0].variable)
+                    return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned, counted)
+                trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
             return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned)
+
+    def _counted_exactly(
+        self, length: int, arguments: Structure, zeros: list[Any]
+    ) -> tuple[counts.Found, counts.Found | None] | None:
+        """The program with a count, and its exact form if it needs one, as C has them; None if there is none."""
+        from milligrad.compiler.lowered import is_doubtful
+
+        found = self._counted(length, "call", arguments, zeros, False, Clock())
+        if not found:
+            return None
+        trace, _, outputs, _, _ = found.made.traced
+        if not is_doubtful(trace, needed(trace.tape, outputs), found.ops):
+            return found, None
+        exactly = self._counted(length, "call", arguments, zeros, "chain", Clock())
+        same = exactly and [*map(id, exactly.made.captured)] == [*map(id, found.made.captured)]
+        return (found, exactly) if same else None
 
     def save_c(
         self,
@@ -350,17 +424,14 @@ class Compiled:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """A compiled function in a class is a method."""
-        return self if instance is None else lambda *args, **kwargs: self(instance, *args, **kwargs)
+        return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> Any:
         """Copies and pickles are of the function and the options, and are compiled anew where they are called.
 
-        One that decorates a function of a module is found there by its name.
+        One that decorates a function of a module or a class is found there by its name.
         """
-        named = getattr(sys.modules.get(self.__module__), getattr(self, "__qualname__", ""), None)
-        if named is self:
-            return self.__qualname__
-        return Compiled, (self._f, self.backend, self.dtype, self.nonfinite)
+        return global_name(self) or (Compiled, (self._f, self.backend, self.dtype, self.nonfinite))
 
     def __repr__(self) -> str:
         traced = sum(map(len, self._variants.values()))
@@ -394,15 +465,36 @@ class Compiled:
     def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
         clock = Clock()
         with collector_paused():
-            traced = self._trace(kind, arguments, given, clock)
-            return Variant(arguments, *traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock)
+            found = None
+            try:
+                if counts.longest(arguments) > LONG_ARGUMENT:  # a Symbol for each number may be for nothing
+                    raise LongScan(counts.longest(arguments))
+                traced = self._trace(kind, arguments, given, clock, Watch())
+            except LongScan as scan:
+                found = self._counted(scan.length, kind, arguments, given, exact, clock)
+                traced = found.made.traced if found else self._trace(kind, arguments, given, clock)
+            return Variant(arguments, *traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock, found)
+
+    def _counted(
+        self, length: int, kind: str, arguments: Structure, given: list[Any], exact: bool | str, clock: Clock
+    ) -> counts.Found | None:
+        """The program whose count is a run-time number, for a scan of that length; None if there is none."""
+
+        def made(short: Short) -> counts.Made:
+            cut = short.shortened(arguments)
+            some = short.first(arguments, given) if kind == "gradient" else [0.0] * size(cut)
+            traced = self._trace(kind, arguments, some, clock, short)
+            with clock("count"):
+                return counts.make(short, traced, exact)
+
+        return counts.find(length, made, self._programs.setdefault((kind, exact), []))
 
     def _trace(
-        self, kind: str, arguments: Structure, given: list[Any], clock: Clock
+        self, kind: str, arguments: Structure, given: list[Any], clock: Clock, scans: Any = None
     ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
         """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
         with collector_paused(), clock("trace"):
-            trace = Trace()
+            trace = Trace(scans)
             symbols = trace.input("arguments", len(given))
             for symbol, x in zip(symbols, given):
                 symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
@@ -410,7 +502,10 @@ class Compiled:
             learning: list[Value] = []
             reads = Reads()
             with trace.ending(), trace.running(), enable_grad(), recorded(reads):
-                args, kwargs = nested(arguments, iter(symbols))
+                short = scans if isinstance(scans, Short) else None
+                if short:
+                    short.begin(trace)
+                args, kwargs = (short.nested if short else nested)(arguments, iter(symbols))
                 result = self._f(*args, **kwargs)
                 returned = structure(result, outputs, outputs=True)
                 if kind in ("gradient", "value") and returned is not NUMBER:
@@ -609,29 +704,15 @@ class Variant:
     nonfinite: str
     exact: bool
     clock: Clock
+    found: counts.Found | None = None
     _exactly: Variant | None = None
 
     def __post_init__(self) -> None:
-        per_row = self.kind == "map"
-        with collector_paused(), self.clock("simplify"):
-            graph = simplify(self.trace.tape, self.outputs, self.exact)
-        self.captured = graph.captured()
-        self.width = len(self.outputs)
-        inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
-        self._inputs = {
-            name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
-        }
-        self._values = Array("captured", len(self.captured), "leaf")
-        self._results = Array("results", self.width, "output", per_row)
-        leaves = [Layout(a, inputs[name]) for name, a in self._inputs.items()]
-        if self.captured:
-            leaves.append(Layout(self._values, self.captured))
-        self.program, self.code = compiled(
-            graph, leaves, [Layout(self._results, range(self.width))], self.clock,
-            self.backend, BLOCK if per_row else 1, self.dtype, self.exact,
-        )  # fmt: skip
-        self.program.info["traced"] = len(self.trace.tape)
-        self._draws = len(self.trace.random)
+        self._known: Array | None = None
+        if self.found:
+            self._of_count(self.found)
+        else:
+            self._of_shape()
         self._requires = [v.requires_grad for v in self.captured]
         self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
         self.outputs = []
@@ -642,9 +723,75 @@ class Variant:
             if a.role in ("input", "leaf", "output") and not a.per_sample
         }
         self._memory.bind(self.code, self.program, self._buffers)
+        self._take_known()
         is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
         self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
         self.arguments = NUMBER  # what was passed is not kept
+
+    def _of_shape(self) -> None:
+        """The code of all that was traced."""
+        per_row = self.kind == "map"
+        self.width, self._draws = len(self.outputs), len(self.trace.random)
+        inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
+        self._inputs = {
+            name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
+        }
+        self._results = Array("results", self.width, "output", per_row)
+        self._find_or_compile([Layout(a, inputs[name]) for name, a in self._inputs.items()], BLOCK if per_row else 1)
+
+    def _find_or_compile(self, leaves: list[Layout], capacity: int) -> None:
+        """The code: what is kept of an earlier process, or new code, which is kept then."""
+        tape, outputs, seen = self.trace.tape, self.outputs, kept.Seen()
+
+        def make() -> tuple[Program, Any, Layout]:
+            with collector_paused(), self.clock("simplify"):
+                graph = simplify(tape, outputs, self.exact)
+            values = graph.captured()
+            captures = Layout(Array("captured", len(values), "leaf"), values)
+            program, code = compiled(
+                graph, [*leaves, captures] if values else leaves, [Layout(self._results, range(self.width))],
+                self.clock, self.backend, capacity, self.dtype, self.exact,
+            )  # fmt: skip
+            program.info["traced"] = len(tape)
+            return program, code, captures
+
+        with self.clock("cache"):
+            mark = kept.fingerprint(tape, outputs, seen, *[x.numbers for x in leaves])
+            key = kept.key("function", self.backend, mark, capacity, self.dtype, self.exact)
+        given = [*self._inputs.values(), self._results]
+        self.program, self.code, (self._values, values) = found_or_made(key, given, seen, self.clock, make)
+        self.captured = [*values]
+
+    def _of_count(self, found: counts.Found) -> None:
+        """The code of a program with a count, of which a few steps were traced."""
+        per_row, self.captured = self.kind == "map", found.made.captured
+        self._values = Array("captured", len(self.captured), "leaf")
+        self.returned = found.program.returned(found.variable)
+        self.width, self._draws = size(self.returned), found.size("random")
+        self._inputs = {
+            name: Array(name, found.size(name), "input", per_row)
+            for name in ("arguments", "random")
+            if found.size(name)
+        }
+        self._results = Array("results", self.width, "output", per_row)
+        arrays = [*self._inputs.values()]
+        if found.size("known"):
+            self._known = Array("known", found.size("known"), "leaf")
+            self._numbers = counts.known_numbers(found.made.short)
+            arrays.append(self._known)
+        if self.captured:
+            arrays.append(self._values)
+        self.program, self.code = found.build(
+            [*arrays, self._results], self.backend, BLOCK if per_row else 1, self.dtype, self.exact
+        )
+        self.found = None
+
+    def _take_known(self) -> None:
+        """Put the numbers that scans start from, and run over, into memory; those of Values again and again."""
+        if self._known:
+            self._memory.fill(self._buffers[self._known], [number(x) for x in self._numbers])
+            if not any([isinstance(x, Value) for x in self._numbers]):
+                self._known = None
 
     def quickly(self, args: Any) -> Any:
         """The results, if the arguments are what they were last time but for the numbers; else None.
@@ -668,6 +815,8 @@ class Variant:
         return same and self.reads.hold_still()
 
     def _take_captured(self) -> None:
+        if self._known:
+            self._take_known()
         if self.captured:
             self._memory.fill(self._buffers[self._values], [v.data for v in self.captured])
 
@@ -755,16 +904,15 @@ class Variant:
 
     def explain(self, name: str, full: bool) -> str:
         """See `Compiled.explain`."""
-        info, times = self.program.info, {**self.clock.times, **self.code.times}
-        shape = info.get("shape") or f"{info['groups']:,} groups, {len(self.program.loops):,} loops"
-        found = info.get("lines") or describe(self.program.loops)
+        info = told(self.program, self.clock, self.code)
+        found = info["lines"]
         shown = (
             found if full or len(found) <= SCREEN else [*found[: SCREEN - 1], f"… and {len(found) - SCREEN + 1:,} more"]
         )
         lines = [
             f"{name}, {self.backend} backend, {self.dtype}",
-            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {shape}",
-            "  " + ", ".join(f"{pass_}: {1000 * s:.1f} ms" for pass_, s in times.items()),
+            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['shape']}",
+            f"  {times_told(self.program, self.clock, self.code)}",
             *(f"  {line}" for line in shown),
         ]
         return "\n".join([*lines, "", self.code.source] if full else lines)
@@ -786,9 +934,9 @@ def _not_finite(what: str, x: float) -> FloatingPointError:
 
 
 DEEP = 50  # groups of nodes side by side (of one level and op), from which on they may be loops in time
-WIDE = 8  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
+WIDE = 64  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
 MANY = 1_000  # groups that take too long to translate one by one
-SHARE = 1 / 8  # statements for a number computed, at most: with more it is no loops
+SHARE = 1 / 4  # statements for a number computed, at most: with more it is no loops
 MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
 
 

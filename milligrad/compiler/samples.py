@@ -47,7 +47,6 @@ class Batch:
         self.form: list[int] = []
         self._inputs = {x: (s, k) for s, xs in enumerate(samples) for k, x in enumerate(xs)}
         self._assign_draws()
-        self.owner_of(None)
 
     def owner_of(self, x: Any) -> int:
         """The owner of x: a Symbol, or a number or Value, which belong to none."""

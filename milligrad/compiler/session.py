@@ -12,18 +12,29 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any, NamedTuple
 
 from milligrad import ops
+from milligrad.compiler import kept
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.reroll import Layout, reroll
-from milligrad.compiler.run import Clock, Memory, build, check_dtype, choose, collector_paused
+from milligrad.compiler.run import (
+    Clock,
+    Memory,
+    build,
+    check_dtype,
+    choose,
+    collector_paused,
+    found_or_made,
+    times_told,
+    told,
+)
 from milligrad.compiler.samples import NONE, Batch, NotSeparable, gradients, same, separated
 from milligrad.compiler.simplify import simplify
-from milligrad.compiler.split import Threads
+from milligrad.compiler.split import Threads, staged
 from milligrad.compiler.structure import NUMBER, Structure, nested, structure
 from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed, total
 from milligrad.compiler.update import Parameters, Update, arrangement, learning
@@ -83,6 +94,12 @@ class CompiledSession:
         self.exact = True
         self._codes.clear()
         return True
+
+    def key(self, what: str, seen: kept.Seen, *parts: Any) -> str:
+        """The key of a program of that session: what it is, the Values that its traces met, and what else counts."""
+        arrays = [(p.array.size, [*p.state]) for p in self.parameters]
+        placed = seen.placed(chain.from_iterable([p.values for p in self.parameters]))
+        return kept.key(what, self.backend, placed, arrays, self.dtype, self.exact, *parts)
 
     # From the Values to buffers and back.
 
@@ -384,6 +401,7 @@ class Traced(NamedTuple):
     predictions:  the numbers of each prediction, and `nesting`, the structure of them all; None if there is not one
                   for each sample
     right:        what is right of each sample, if that is asked
+    mark:         the fingerprint of all that
     """
 
     batch: Batch
@@ -391,12 +409,30 @@ class Traced(NamedTuple):
     nesting: Structure | None
     loss: Any
     right: list[Any]
+    mark: bytes | None
 
     def each(self) -> list[Any]:
         """The numbers of the first prediction, if the others are the same functions of their samples."""
         if self.nesting is None:
             raise NotSeparable("the model returns no list of a prediction for each sample")
-        return [same(self.batch, column) for column in zip(*self.predictions)]
+        columns = [*zip(*self.predictions)]
+        _prove("each", [self], lambda: [same(self.batch, column) for column in columns])
+        return [column[0] for column in columns]
+
+
+def _prove(what: str, of: Sequence[Traced], proof: Callable[[], Any]) -> None:
+    """Make a proof about batches, which raises NotSeparable if it fails. How it ends is kept for later processes."""
+
+    def failure() -> str:
+        try:
+            proof()
+        except NotSeparable as reason:
+            return str(reason)
+        return ""
+
+    reason = kept.once(kept.key(what, "", *[batch.mark for batch in of]), failure)
+    if reason:
+        raise NotSeparable(reason)
 
 
 class Samples:
@@ -405,6 +441,7 @@ class Samples:
     def __init__(self, session: CompiledSession, sx: Structure, sy: Structure | None) -> None:
         self.session, self.sx, self.sy = session, sx, sy
         self.forms: dict[Any, int] = {}
+        self.seen = kept.Seen()
 
     def traced(self, n: int, given: Structure | None = None) -> Traced:
         """A batch of n. With `given`, the structure of a prediction, predictions are inputs: it is the loss alone."""
@@ -436,10 +473,13 @@ class Samples:
                     raise NotSeparable("the loss is no number that was computed from the model")
                 if session.correct:
                     right = [session.correct(p, y) for p, y in zip(prediction, yb, strict=True)]
+        predictions, nesting = _taken_apart(prediction, n)
+        outputs = [0.0 if loss is None else loss, float(len(right)), *right, *chain.from_iterable(predictions)]
+        mark = kept.fingerprint(trace.tape, outputs, self.seen, *xs, *ys, trace.random)
         batch = Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], self.forms)
         if batch.draws != _drawing_order(_blocks(batch.draws), n):
             raise NotSeparable("random numbers that are not drawn in the order of the samples")
-        return Traced(batch, *_taken_apart(prediction, n), loss, right)
+        return Traced(batch, predictions, nesting, loss, right, mark)
 
     def most(self, two: Traced) -> int:
         """For how many samples the model is asked at most; 0 if it consists of layers that are known to map samples."""
@@ -466,17 +506,29 @@ def _taken_apart(prediction: Any, n: int) -> tuple[list[list[Any]], Structure | 
 
 
 class Formula:
-    """The loss of a batch of any length, and what is right of a sample, found from batches of two and of three."""
+    """The loss of a batch of any length, and what is right of a sample, found from batches of two and of three.
+
+    That there is one, and for which batches it holds, is kept for later processes: there it need not be found.
+    """
 
     def __init__(self, two: Traced, three: Traced) -> None:
-        self.two = two
-        (self.n,) = two.batch.trace.input("count", 1)
-        self.loss, self.right = self._found(three)
+        self.two, self.three = two, three
+        _prove("formula", [two, three], lambda: self.found)
+
+    @cached_property
+    def n(self) -> Symbol:
+        """The number of samples."""
+        return self.two.batch.trace.input("count", 1)[0]
+
+    @cached_property
+    def found(self) -> tuple[Any, Any]:
+        """The loss, and what is right of a sample."""
+        return self._found(self.three)
 
     def _found(self, many: Traced) -> tuple[Any, Any]:
-        two = self.two
+        two, n = self.two, self.n
         with two.batch.trace.running():
-            loss = separated(two.batch, many.batch, two.loss, many.loss, self.n)
+            loss = separated(two.batch, many.batch, two.loss, many.loss, n)
         right = same(two.batch, two.right) if two.right else 0.0
         if two.right and many.batch.form_of(same(many.batch, many.right)) != two.batch.form_of(right):
             raise NotSeparable("what is right of a sample depends on the batch's length")
@@ -484,8 +536,11 @@ class Formula:
 
     def check(self, many: Traced) -> None:
         """Raise NotSeparable if another formula is found from batches of two and of many."""
+        _prove("holds", [self.two, self.three, many], lambda: self._check(many))
+
+    def _check(self, many: Traced) -> None:
         form_of = self.two.batch.form_of
-        if form_of(self._found(many)[0]) != form_of(self.loss):
+        if form_of(self._found(many)[0]) != form_of(self.found[0]):
             raise NotSeparable(f"a batch of {many.batch.n} is another function than one of two or three")
 
 
@@ -493,26 +548,40 @@ class Separated:
     """The loss, what is right, and the gradient, of a batch of any length, in terms of one sample."""
 
     def __init__(self, session: CompiledSession, sx: Structure, sy: Structure, train: bool) -> None:
-        self.clock = Clock()
+        self.clock, self.session, self.train = Clock(), session, train
         with collector_paused(), self.clock("trace"), enable_grad():
             self.samples = Samples(session, sx, sy)
             two = self.samples.traced(2)
             self.most = self.samples.most(two)
+            if train:
+                session.examine(self._leaves(two))
             self.formula = Formula(two, self.samples.traced(3))
-            self.loss_alone: Formula | None = None
-            self.proved = {0, 2, 3}
-            self.batch, self.n = self.formula.two.batch, [self.formula.n]
-            self.trace = self.batch.trace
-            with self.trace.running():
-                loss, right = self.formula.loss, _over_samples(self.formula.right, self.formula.n)
-                self.outputs = [loss * self.formula.n, right]
-                if train:
-                    session.examine(_leaves(self.trace.tape, loss))
-                    wrt = [v for p in session.parameters for v in p.values]
-                    self.outputs += gradients(loss, wrt, lambda x: self.batch.owner_of(x) != NONE)
+        self.loss_alone: Formula | None = None
+        self.proved = {0, 2, 3}
+        self.batch, self.trace = two.batch, two.batch.trace
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
         self.random = [x for x, (s, _) in zip(self.trace.random, self.batch.draws) if s == 0]
         self.draws = _blocks(self.batch.draws)
+
+    def _leaves(self, two: Traced) -> list[Value]:
+        """The Values that the loss depends on. To find them takes as long as the rest of what is done with a trace."""
+        seen = self.samples.seen
+        numbers = kept.once(
+            kept.key("leaves", "", two.mark), lambda: [seen[v] for v in _leaves(two.batch.trace.tape, two.loss)]
+        )
+        return seen.values_at(numbers)
+
+    @cached_property
+    def outputs(self) -> list[Any]:
+        """Σ loss, Σ right and the gradient of a batch."""
+        with collector_paused(), self.clock("trace"), enable_grad():
+            (loss, right), n = self.formula.found, self.formula.n
+            with self.trace.running():
+                outputs = [loss * n, _over_samples(right, n)]
+                if self.train:
+                    wrt = [v for p in self.session.parameters for v in p.values]
+                    outputs += gradients(loss, wrt, lambda x: self.batch.owner_of(x) != NONE)
+        return outputs
 
     def prove(self, n: int) -> bool:
         """Raise NotSeparable if a batch of n is another function: by its trace, or by that of its loss alone."""
@@ -526,6 +595,10 @@ class Separated:
                     self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
                 self.loss_alone.check(samples.traced(n, two.nesting))
         return True
+
+    def key(self, *more: Any) -> str:
+        """The key of code for it, on the session's backend, which depends on the formula and on `more`."""
+        return self.session.key("samples", self.samples.seen, self.formula.two.mark, self.formula.three.mark, *more)
 
 
 def _leaves(tape: Any, loss: Any) -> list[Value]:
@@ -578,33 +651,32 @@ def _program(
     leaves: list[Layout],
     wanted: list[Layout],
     clock: Clock,
-) -> tuple[Program, list[Value], Array]:
+) -> tuple[Program, Layout]:
     """Passes 2 and 3. Captured Values that do not learn are an array of their own."""
     learning = {v for p in session.parameters for v in p.values}
     with collector_paused():
         with clock("simplify"):
             graph = simplify(tape, outputs, session.exact)
         others = [v for v in graph.captured() if v not in learning]
-        array = Array("captured", len(others), "leaf")
+        captures = Layout(Array("captured", len(others), "leaf"), others)
         layouts = [*leaves, *[Layout(p.array, p.values) for p in session.parameters]]
         if others:
-            layouts.append(Layout(array, others))
+            layouts.append(captures)
         with clock("reroll"):
             program = reroll(graph, layouts, wanted)
             program.info["traced"] = len(tape)
-    return program, others, array
+    return program, captures
 
 
-def _wanted(session: CompiledSession, train: bool) -> tuple[Array, list[Array], list[Layout]]:
-    """Arrays for loss and right, and for the gradient of each parameter."""
-    totals = Array("totals", 2, "output")
+def _wanted(session: CompiledSession, totals: Array, train: bool) -> tuple[list[Array], list[Layout]]:
+    """Arrays for the gradient of each parameter, and the layouts of them and of loss and right."""
     layouts, grads, at = [Layout(totals, range(2))], [], 2
     if train:
         for i, p in enumerate(session.parameters):
             grads.append(Array(f"gradient{i}", p.array.size, "value"))
             layouts.append(Layout(grads[-1], range(at, at + p.array.size)))
             at += p.array.size
-    return totals, grads, layouts
+    return grads, layouts
 
 
 class Loops:
@@ -616,30 +688,39 @@ class Loops:
         self.x, self.y = Array("x", len(traced.x), "input", True), Array("y", len(traced.y), "input", True)
         self.random = Array("random", len(traced.random), "input", True)
         self.count, self.step = Array("count", 1, "input"), Array("step", 1, "input")
-        self.draws = traced.draws
-        self.totals, grads, wanted = _wanted(session, train)
-        given = [(self.x, traced.x), (self.y, traced.y), (self.random, traced.random), (self.count, traced.n)]
-        leaves = [Layout(array, numbers) for array, numbers in given if numbers]
-        program, self.others, self.captured = _program(
-            session, traced.trace.tape, traced.outputs, leaves, wanted, self.clock
+        self.draws, self.totals = traced.draws, Array("totals", 2, "output")
+        key = traced.key(capacity, train, threads, session.update.mark() if train else 0)
+        given = [self.x, self.y, self.random, self.count, self.step, self.totals, *session.buffers]
+        self.program, code, (self.captured, self.others) = found_or_made(
+            key, given, traced.samples.seen, self.clock, lambda: self._made(session, traced, capacity)
         )
         own = {array: session.memory.zeros(array.size) for array in (self.totals, self.captured, self.count, self.step)}
         self.buffers = {**session.buffers, **own}
-        if train:
-            session.update.append_to(program, [[g] for g in grads], self.step)
         if threads > 1:
-            self.program = program
-            self.split = Threads(
-                program, threads, capacity, self.buffers,
-                lambda stage, rows: build(stage, session.backend, rows, session.dtype, session.exact),
-                session.memory.zeros,
-            )  # fmt: skip
+            self.split = Threads(code, threads, capacity, self.buffers, session.memory.zeros)
             self.code: Any = self.split
             return
-        with self.clock("fuse"):
-            self.program = fuse(program)
-        self.code = build(self.program, session.backend, capacity, session.dtype, session.exact)
+        self.code = code
         session.memory.bind(self.code, self.program, self.buffers)
+
+    def _made(self, session: CompiledSession, traced: Separated, capacity: int) -> tuple[Program, Any, Layout]:
+        grads, wanted = _wanted(session, self.totals, self.train)
+        numbers = [(self.x, traced.x), (self.y, traced.y), (self.random, traced.random)]
+        leaves = [Layout(array, xs) for array, xs in numbers if xs]
+        outputs = traced.outputs
+        leaves.append(Layout(self.count, [traced.formula.n]))
+        program, captures = _program(session, traced.trace.tape, outputs, leaves, wanted, self.clock)
+        if self.train:
+            session.update.append_to(program, [[g] for g in grads], self.step)
+
+        def made(stage: Program, rows: int) -> Any:
+            return build(stage, session.backend, rows, session.dtype, session.exact)
+
+        if self.threads > 1:
+            return program, staged(program, self.threads, capacity, made), captures
+        with self.clock("fuse"):
+            program = fuse(program)
+        return program, made(program, capacity), captures
 
     def run(
         self, session: CompiledSession, x: Any, y: Any, order: Sequence[int], batch: int, done: int, keep: bool = True
@@ -710,14 +791,11 @@ def _arithmetic(session: CompiledSession) -> Iterator[None]:
 
 
 def _explained(what: str, program: Program, clock: Clock, code: Any) -> str:
-    from milligrad.compiler.reroll import describe
-
-    info = program.info
+    info = told(program, clock, code)
     return "\n".join([
-        f"{what}: {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, "
-        f"{info['groups']} groups, {len(program.loops)} loops",
-        ", ".join(f"{name}: {1000 * s:.1f} ms" for name, s in {**clock.times, **code.times}.items()),
-        *(f"  {line}" for line in describe(program.loops)),
+        f"{what}: {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['shape']}",
+        times_told(program, clock, code),
+        *(f"  {line}" for line in info["lines"]),
         "",
         code.source,
     ])  # fmt: skip
@@ -745,23 +823,33 @@ class Whole:
                 if session.correct:
                     pairs = zip(prediction, yb, strict=True) if is_list(yb) else [(prediction, yb)]
                     right = ops.sum([session.correct(p, t) for p, t in pairs])
-            outputs = [loss, right]
             if train:
                 session.examine(_leaves(trace.tape, loss))
-                wrt = [v for p in session.parameters for v in p.values]
-                with trace.running():
-                    outputs += gradients(loss, wrt, lambda _: False)
         self.x, self.y = Array("x", nx, "input"), Array("y", ny, "input")
         self.random, self.step = Array("random", len(trace.random), "input"), Array("step", 1, "input")
-        self.totals, grads, wanted = _wanted(session, train)
-        given = [(self.x, x), (self.y, y), (self.random, trace.random)]
-        leaves = [Layout(array, numbers) for array, numbers in given if numbers]
-        program, self.others, self.captured = _program(session, trace.tape, outputs, leaves, wanted, self.clock)
-        if train:
-            session.update.append_to(program, [[g] for g in grads], self.step)
-        with self.clock("fuse"):
-            self.program = fuse(program)
-        self.code = build(self.program, session.backend, 1, session.dtype, session.exact)
+        self.totals = Array("totals", 2, "output")
+
+        def make() -> tuple[Program, Any, Layout]:
+            outputs = [loss, right]
+            if train:
+                wrt = [v for p in session.parameters for v in p.values]
+                with self.clock("trace"), enable_grad(), trace.running():
+                    outputs += gradients(loss, wrt, lambda _: False)
+            grads, wanted = _wanted(session, self.totals, train)
+            leaves = [Layout(a, xs) for a, xs in ((self.x, x), (self.y, y), (self.random, trace.random)) if xs]
+            program, captures = _program(session, trace.tape, outputs, leaves, wanted, self.clock)
+            if train:
+                session.update.append_to(program, [[g] for g in grads], self.step)
+            with self.clock("fuse"):
+                program = fuse(program)
+            return program, build(program, session.backend, 1, session.dtype, session.exact), captures
+
+        seen = kept.Seen()
+        with self.clock("cache"):
+            mark = kept.fingerprint(trace.tape, [loss, right], seen, x, y, trace.random)
+            key = session.key("whole", seen, mark, train, session.update.mark() if train else 0)
+        given = [self.x, self.y, self.random, self.step, self.totals, *session.buffers]
+        self.program, self.code, (self.captured, self.others) = found_or_made(key, given, seen, self.clock, make)
         own = (self.x, self.y, self.random, self.step, self.totals, self.captured)
         self.buffers = {**session.buffers, **{array: session.memory.zeros(array.size) for array in own}}
         session.memory.bind(self.code, self.program, self.buffers)
@@ -793,25 +881,24 @@ class Predict:
         self.clock = Clock()
         with collector_paused(), self.clock("trace"), enable_grad():
             self.samples = Samples(session, sx, None)
-            two = self.samples.traced(2)
-            numbers = two.each()
-            self.forms, self.most = [*map(two.batch.form_of, numbers)], self.samples.most(two)
+            self.two = two = self.samples.traced(2)
+            self.numbers, self.most = two.each(), self.samples.most(two)
         self.nesting, self.proved, trace = two.nesting or NUMBER, {0, 2}, two.batch.trace
         if trace.random:
             raise NotSeparable("a prediction that draws random numbers, batch by batch")
-        xs = trace.inputs["x0"]
+        xs, n = trace.inputs["x0"], len(self.numbers)
         self.x = Array("x", len(xs), "input", True)
-        self.result = Array("prediction", len(numbers), "output", True)
-        program, self.others, self.captured = _program(
-            session,
-            trace.tape,
-            numbers,
-            [Layout(self.x, xs)],
-            [Layout(self.result, range(len(numbers)))],
-            self.clock,
-        )
-        self.program = fuse(program)
-        self.code = build(self.program, session.backend, PREDICT_ROWS, session.dtype, session.exact)
+        self.result = Array("prediction", n, "output", True)
+
+        def make() -> tuple[Program, Any, Layout]:
+            wanted = [Layout(self.result, range(n))]
+            program, captures = _program(session, trace.tape, self.numbers, [Layout(self.x, xs)], wanted, self.clock)
+            program = fuse(program)
+            return program, build(program, session.backend, PREDICT_ROWS, session.dtype, session.exact), captures
+
+        seen = self.samples.seen
+        key, given = session.key("predict", seen, two.mark), [self.x, self.result, *session.buffers]
+        self.program, self.code, (self.captured, self.others) = found_or_made(key, given, seen, self.clock, make)
         self.buffers = {**session.buffers, self.captured: session.memory.zeros(self.captured.size)}
         session.memory.bind(self.code, self.program, self.buffers)
 
@@ -821,10 +908,16 @@ class Predict:
         if whole not in self.proved:
             with collector_paused(), self.clock("trace"), enable_grad():
                 many = self.samples.traced(whole)
-                if [*map(many.batch.form_of, many.each())] != self.forms or many.nesting.key != self.nesting.key:  # type: ignore[union-attr]
+                numbers = many.each()
+                if many.nesting is None or many.nesting.key != self.nesting.key:
                     raise NotSeparable("predictions that depend on the batch's length")
+                _prove("predicts", [self.two, many], lambda: self._check(many, numbers))
             self.proved.add(whole)
         return True
+
+    def _check(self, many: Traced, numbers: list[Any]) -> None:
+        if [*map(many.batch.form_of, numbers)] != [*map(self.two.batch.form_of, self.numbers)]:
+            raise NotSeparable("predictions that depend on the batch's length")
 
     def run(self, session: CompiledSession, x: Sequence[Any]) -> list[Any]:
         """The predictions, nested."""
@@ -854,12 +947,18 @@ class WholePrediction:
             self.returned = structure(prediction, outputs, outputs=True)
         self.x, self.random = Array("x", nx, "input"), Array("random", len(trace.random), "input")
         self.result = Array("prediction", len(outputs), "output")
-        leaves = [Layout(a, s) for a, s in ((self.x, x), (self.random, trace.random)) if s]
-        program, self.others, self.captured = _program(
-            session, trace.tape, outputs, leaves, [Layout(self.result, range(len(outputs)))], self.clock
-        )
-        self.program = fuse(program)
-        self.code = build(self.program, session.backend, 1, session.dtype, session.exact)
+
+        def make() -> tuple[Program, Any, Layout]:
+            leaves = [Layout(a, s) for a, s in ((self.x, x), (self.random, trace.random)) if s]
+            wanted = [Layout(self.result, range(len(outputs)))]
+            program, captures = _program(session, trace.tape, outputs, leaves, wanted, self.clock)
+            program = fuse(program)
+            return program, build(program, session.backend, 1, session.dtype, session.exact), captures
+
+        seen = kept.Seen()
+        key = session.key("whole prediction", seen, kept.fingerprint(trace.tape, outputs, seen, x, trace.random))
+        given = [self.x, self.random, self.result, *session.buffers]
+        self.program, self.code, (self.captured, self.others) = found_or_made(key, given, seen, self.clock, make)
         own = (self.x, self.random, self.result, self.captured)
         self.buffers = {**session.buffers, **{array: session.memory.zeros(array.size) for array in own}}
         session.memory.bind(self.code, self.program, self.buffers)

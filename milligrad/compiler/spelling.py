@@ -205,13 +205,13 @@ POWERS: dict[float, Callable[[Any], Any]] = {  # of a constant exponent; calls o
 }
 
 
-OTHER = 20.0
+CALL = 20.0  # of a function of the C library
 
 
 class Spelling(NamedTuple):
     formula: Callable[..., Any]
     python: Form | None = None
-    cost: float = OTHER
+    cost: float = CALL
 
 
 SPELLINGS = {
@@ -270,7 +270,7 @@ def check_is_row(op: Op) -> None:
 
 def cost(name: str) -> float:
     """The time of the op of that name, in additions."""
-    return SPELLINGS[name].cost if name in SPELLINGS else OTHER
+    return 1.0 if name in FOLDS or name in ("dot", "chain") else SPELLINGS[name].cost if name in SPELLINGS else CALL
 
 
 class Language(Protocol[N_co]):

@@ -15,6 +15,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -87,6 +88,44 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not copied: a child would wait for ever
 
 
+@dataclass(eq=False)
+class Staged:
+    """The stages of a program, and the code of each."""
+
+    stages: Stages
+    codes: list[Any]
+    kept_as = "staged"  # see `kept.py`
+
+    @property
+    def source(self) -> str:
+        return "\n".join([code.source for code in self.codes])
+
+    @property
+    def times(self) -> dict[str, float]:
+        return {name: sum([code.times[name] for code in self.codes]) for name in self.codes[0].times}
+
+    def made_of(self) -> tuple[Any, ...]:
+        return tuple(self.stages), self.codes
+
+
+def restored(stages: tuple[Any, ...], codes: list[Any]) -> Staged:
+    """The Staged that was `made_of` that."""
+    return Staged(Stages(*stages), codes)
+
+
+def staged(program: Program, threads: int, capacity: int, build: Callable[[Program, int], Any]) -> Staged:
+    """The program in stages for so many threads, and code for up to `capacity` samples in all."""
+    made = stages(program, threads)
+    return Staged(
+        made, [build(stage, _most(capacity, threads) if in_parts else 1) for stage, in_parts in made.programs]
+    )
+
+
+def _most(capacity: int, threads: int) -> int:
+    """How many samples a thread has to take at most."""
+    return -(-capacity // threads)
+
+
 class Threads:
     """The stages of a program as code, with its memory, and the threads that run it.
 
@@ -94,26 +133,22 @@ class Threads:
     """
 
     def __init__(
-        self, program: Program, threads: int, capacity: int, buffers: Mapping[Array, Any],
-        build: Callable[[Program, int], Any], zeros: Callable[[int], Any],
-    ) -> None:  # fmt: skip
-        self.n, self._zeros, most = threads, zeros, -(-capacity // threads)
-        made = stages(program, threads)
+        self, staged: Staged, threads: int, capacity: int, buffers: Mapping[Array, Any], zeros: Callable[[int], Any]
+    ) -> None:
+        self.n, self._zeros, most, made = threads, zeros, _most(capacity, threads), staged.stages
         common = {**buffers, **{a: zeros(a.size) for a in made.passed if not a.per_sample}}
         own = [{a: zeros(most * a.size) for a in made.passed if a.per_sample} for _ in range(threads)]
         self.shares = [{a: zeros(a.size) for a in made.shares} for _ in range(threads)]
         common |= {each[t]: self.shares[t][a] for a, each in made.shares.items() for t in range(threads)}
         self.codes: list[list[Any]] = []  # of each stage: one for each thread, or one alone
-        for stage, in_parts in made.programs:
-            first = build(stage, most if in_parts else 1)
+        for (stage, in_parts), first in zip(made.programs, staged.codes):
             codes = [first, *[first.instance() for _ in range(in_parts * (threads - 1))]]
             for code, mine, share in zip(codes, own, self.shares):
                 memory = {**common, **mine, **share} if in_parts else common
                 code.bind({a: memory[a] for a in stage.arrays if a in memory})
             self.codes.append(codes)
         self._inputs = [{a for a in stage.arrays if a.per_sample and a.role == "input"} for stage, _ in made.programs]
-        self.source = "\n".join([codes[0].source for codes in self.codes])
-        self.times = {name: sum([codes[0].times[name] for codes in self.codes]) for name in self.codes[0][0].times}
+        self.source, self.times = staged.source, staged.times
 
     def run(self, data: Mapping[Array, Any], order: Any, start: int, stop: int) -> None:
         """Run it for the samples order[start:stop], one batch, of `data`, the per_sample inputs."""

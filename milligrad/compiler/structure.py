@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.engine import Value, number
-from milligrad.nested import is_list
+from milligrad.nested import is_list, listed
 
 
 class Structure(NamedTuple):
@@ -31,7 +31,6 @@ class Structure(NamedTuple):
 
 NUMBER = Structure("number", None, "n")
 _QUICK = {float, int}
-NUMBERS = frozenset("bBhHiIlLqQnNefd")  # the formats of buffers of numbers
 FLOAT, LIST = frozenset([float]), frozenset([list])
 
 
@@ -41,14 +40,14 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
     if kind is float or isinstance(x, Value):
         numbers.append(x)
         return NUMBER
-    if kind is list and x and set(map(type, x)) <= _QUICK:
-        numbers.extend(map(float, x))
-        return Structure("numbers", len(x), len(x))
     if isinstance(x, dict):
         parts = [structure(part, numbers, outputs, bools) for part in x.values()]
         return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
     if is_list(x):
-        x = x if isinstance(x, (list, tuple)) else _listed(x)
+        x = listed(x)
+        if type(x) is list and x and set(map(type, x)) <= _QUICK:
+            numbers.extend(map(float, x))
+            return Structure("numbers", len(x), len(x))
         parts = [structure(part, numbers, outputs, bools) for part in x]
         if parts and not isinstance(x, tuple) and all([part is NUMBER for part in parts]):
             return Structure("numbers", len(parts), len(parts))
@@ -58,15 +57,6 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
         numbers.append(number(x, "output" if outputs else "argument"))
         return NUMBER
     return Structure("fixed", x, ("fixed", _hashable(x)))
-
-
-def _listed(x: Any) -> Any:
-    """x, or if it is a buffer of floats or whole numbers, the list of them, nested as deep as it has dimensions."""
-    try:
-        view = memoryview(x)
-        return view.tolist() if view.format in NUMBERS else x
-    except (TypeError, ValueError, NotImplementedError):
-        return x
 
 
 def _hashable(x: Any) -> Any:
@@ -128,6 +118,10 @@ def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
         return partial(_put_numbers, at, s.parts, typecode)
     if s.kind not in ("list", "tuple"):
         return None
+    kind: type = list if s.kind == "list" else tuple
+    rows = {part.parts if part.kind == "numbers" else -1 for part in s.parts if kind is list}
+    if len(rows) == 1 and -1 not in rows:
+        return partial(_put_parts, at, kind, [], (len(s.parts), rows.pop()), typecode)
     puts: list[Put] = []
     start = at
     for part in s.parts:
@@ -136,11 +130,7 @@ def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
             return None
         puts.append(put)
         at += size(part)
-    kind: type = list if s.kind == "list" else tuple
-    rows = {part.parts for part in s.parts if kind is list and part.kind == "numbers"}
-    alike = len(rows) == 1 and all([part.kind == "numbers" for part in s.parts])
-    shape = (len(puts), *rows) if alike else None
-    return partial(_put_parts, start, kind, puts, shape, typecode)
+    return partial(_put_parts, start, kind, puts, None, typecode)
 
 
 def _put_number(at: int, x: Any, buffer: Any) -> bool:

@@ -14,7 +14,7 @@ Nothing is simplified here, and nothing is known of loops.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -204,8 +204,9 @@ class Symbol(Value):
 
     def __bool__(self) -> bool:
         _refuse(
-            "if, and, or, not, in, max, min, sorted or a < b < c",
-            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi); & | ~ for and, or, not",
+            "if, while, and, or, not, in, max, min, sorted or a < b < c",
+            "where(condition, a, b), maximum(x, y), minimum(x, y) or clamp(x, lo, hi); & | ~ for and, or, not; for a "
+            "while loop scan(f, carry, length=n) with as many steps as it may take, and where(done, carry, new) in f",
         )
 
     def __float__(self) -> float:
@@ -220,7 +221,8 @@ class Symbol(Value):
     def __index__(self) -> int:
         _refuse(
             "an index, range() or repetition",
-            "F.embedding(i, table) or F.one_hot for a choice by number; or fix it before: compile(partial(f, n=3))",
+            "F.embedding(i, table) or F.one_hot for a choice by number, scan(f, carry, xs) for a loop over a list; or "
+            "fix it before: compile(partial(f, n=3))",
         )
 
     def __round__(self, ndigits: int | None = None) -> float:
@@ -321,10 +323,12 @@ class Trace:
     inputs:    an array of Symbols for each name
     random:    the Symbols that stand for numbers drawn from milligrad's generator, in the order of drawing
     modules:   the modules that were called
+    counts:    what a `scan` asks whether it is to be cut, see counts.py
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Any = None) -> None:
         self.tape = Tape()
+        self.counts = counts
         self.inputs: dict[str, list[Symbol]] = {}
         self.random: list[Symbol] = []
         self.modules: dict[Any, None] = {}
@@ -334,6 +338,11 @@ class Trace:
     def record(self, op: Op, inputs: tuple[Any, ...]) -> Symbol:
         """The Symbol of `op` of `inputs`; the engine asks for it where there are Values alone, such as parameters."""
         return self._first.record(op, inputs)
+
+    def derived(self, derivatives: Iterable[tuple[Value, Any]]) -> None:
+        """The chain rule made these."""
+        if self.counts is not None:
+            self.counts.derived(derivatives)
 
     def input(self, name: str, n: int) -> list[Symbol]:
         """n new Symbols, the array `name`."""
@@ -371,7 +380,7 @@ class Trace:
             )
         for module in self.modules:
             for name, x in vars(module).items():
-                if self._keeps(x):
+                if name != "_parameters" and self._keeps(x):  # they hold no Symbols, and are many
                     places.warn(
                         f"{type(module).__name__}.{name} keeps a traced number, which is none once the trace has "
                         "ended: to use it in a later call is an error. Return it from the function instead",

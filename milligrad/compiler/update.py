@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from milligrad import ops
+from milligrad.compiler import kept
 from milligrad.compiler.fuse import fuse
 from milligrad.compiler.program import Access, Apply, Array, Dims, Loop, Operand, Program, Reduce, Segment, Step
 from milligrad.compiler.reroll import Layout, reroll
@@ -147,8 +148,27 @@ class Update:
                 _over_numbers(loop, place, dict(zip(rule.shared, shared)), p.array.size) for loop in loops
             ]
 
+    def mark(self) -> Any:
+        """What tells its loops from those of others, each gradient being one array; None if there is no telling."""
+        marks: dict[int, Any] = {}
+        for p, kind in zip(self.parameters, self.kinds):
+            if kind not in marks:
+                trace, each, alike, new = self._traced_rule(p, 1)
+                marks[kind] = kept.fingerprint(trace.tape, new, kept.Seen(), each, alike)
+        return None if None in marks.values() else (self.kinds, self.norm is None, marks)
+
     def _rule(self, p: Parameters, gradients: int) -> Rule:
         """The rule, of the clipped sum of some gradients, traced and rerolled for one number."""
+        trace, each, alike, new = self._traced_rule(p, gradients)
+        inputs = [Array(f"each{k}", 1, "input", True) for k in range(len(each))]
+        shared = [Array(f"shared{k}", 1, "input") for k in range(len(alike))]
+        results = [Array(f"new{k}", 1, "output", True) for k in range(len(new))]
+        leaves = [Layout(a, [s]) for a, s in zip([*inputs, *shared], [*each, *alike])]
+        made = reroll(simplify(trace.tape, new), leaves, [Layout(a, [k]) for k, a in enumerate(results)])
+        return Rule(fuse(made), inputs, shared, results)
+
+    def _traced_rule(self, p: Parameters, gradients: int) -> tuple[Trace, list[Any], list[Any], list[Any]]:
+        """(The trace, the inputs of each number, those of all alike, the new numbers.)"""
         trace = Trace()
         x, *others = each = trace.input("each", 1 + gradients + len(p.state))
         lr, before, t, *squared = alike = trace.input("shared", 3 if self.norm is None else 4)
@@ -163,12 +183,7 @@ class Update:
                 g = ops.clamp(g, -self.value, self.value)
             options = {**p.options(self.optimizer), "lr": lr}
             new = self.optimizer.rule(before + t, **options)(x, g, *state)
-        inputs = [Array(f"each{k}", 1, "input", True) for k in range(len(each))]
-        shared = [Array(f"shared{k}", 1, "input") for k in range(len(alike))]
-        results = [Array(f"new{k}", 1, "output", True) for k in range(len(new))]
-        leaves = [Layout(a, [s]) for a, s in zip([*inputs, *shared], [*each, *alike])]
-        made = reroll(simplify(trace.tape, new), leaves, [Layout(a, [k]) for k, a in enumerate(results)])
-        return Rule(fuse(made), inputs, shared, results)
+        return trace, each, alike, [*new]
 
 
 def _summed(program: Program, declare: Callable[..., None], row: list[Array]) -> Array:

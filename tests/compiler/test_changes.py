@@ -21,7 +21,6 @@ from milligrad.trainer import Trainer
 
 NATIVE = pytest.mark.skipif(find_spec("llvmlite") is None, reason="llvmlite is not installed")
 BACKENDS = ["python", pytest.param("llvm", marks=NATIVE)]
-TRANSLATED = ("_target", "_module", "_engine", "run", "rows", "epoch")  # what `native.Machinery._translate` sets
 PROGRAMS = 8  # of each backend; by hand, thousands
 
 
@@ -31,16 +30,15 @@ def translated_once():
     if not find_spec("llvmlite"):
         yield
         return
-    translate, known = native.Machinery._translate, {}
+    translated, known = native.translated, {}
 
-    def once(code, machine):
-        if code.source not in known:
-            translate(code, machine)
-            known[code.source] = {name: x for name, x in vars(code).items() if name in TRANSLATED}
-        vars(code).update(known[code.source])
+    def once(source, *options):
+        if source not in known:
+            known[source] = translated(source, *options)
+        return known[source]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native.Machinery, "_translate", once)
+        patch.setattr(native, "translated", once)
         yield
 
 

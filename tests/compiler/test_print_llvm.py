@@ -1,6 +1,7 @@
 """Rolled programs as LLVM code: any function against the eager engine, in both dtypes."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -49,6 +50,46 @@ def test_runs_of_every_kind(in_order):  # noqa: F811
 
     x = [math.sin(3 * k) for k in range(12)]
     assert_close(compile(f, backend="llvm")(x), eager(f, [x]))
+
+
+SIDE_BY_SIDE = {  # functions of 40 numbers, whose loops run several iterations at a time, if they may
+    "up": lambda x: [ops.sin(a) for a in x],
+    "down": lambda x: [ops.exp(a) for a in x[::-1]],
+    "every other one": lambda x: [ops.exp(a * b) for a, b in zip(x[::2], x[::-2])],
+    "all of the same number": lambda x: [ops.tanh(a + x[7]) for a in x[:11]],
+    "by a table": lambda x: [ops.exp(x[7 * k % 40] + x[k]) for k in range(40)],
+    "several steps": lambda x: [ops.sin(ops.where(a > 0, a, -b) / (1 + ops.exp(a))) for a, b in pairwise(x)],
+    "short sums": lambda x: [ops.logsumexp([a, b, 0.5 * c]) - a * b for a, b, c in zip(x, x[1:], x[2:])],
+    "constants": lambda x: [ops.sin(a * 0.1 * k) for k, a in enumerate(x)],
+    "nested": lambda x: [ops.exp(a * b) for a in x[:6] for b in x[:9]],
+    "one after the other": lambda x: run_on(x, 1),
+    "each two later": lambda x: run_on(x, 2),
+    "each nine later": lambda x: run_on(x, 9),
+    "none, and one": lambda x: [*[ops.sin(a) for a in x[:5]], *[ops.cos(a) for a in x[:4]]],
+}
+
+
+def run_on(x, lag):
+    z = list(x[:lag])
+    for a in x:
+        z.append(ops.sin(z[-lag]) + a)
+    return z
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_iterations_side_by_side(in_order, name, dtype):  # noqa: F811
+    f, x = SIDE_BY_SIDE[name], [math.sin(3 * k) for k in range(40)]
+    tolerance = 1e-13 if dtype == "float64" else 1e-4
+    assert_close(compile(f, backend="llvm", dtype=dtype)(x), eager(lambda x: f(x), [x]), tolerance)
+    derived = compile(value_and_grad(lambda x: ops.dot(f(x), f(x))), backend="llvm", dtype=dtype)(x)
+    assert_close(numbers(derived), numbers(value_and_grad(lambda x: ops.dot(f(x), f(x)))(x)), 10 * tolerance)
+
+
+def test_functions_are_called_for_vectors(in_order):  # noqa: F811
+    compiled = compile(SIDE_BY_SIDE["down"], backend="llvm")
+    compiled([math.sin(3 * k) for k in range(40)])
+    assert " x double>" in compiled.source
 
 
 def test_counters_of_nested_triangles(in_order):  # noqa: F811

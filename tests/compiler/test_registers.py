@@ -254,6 +254,19 @@ def test_runs_that_grow_in_innermost_loops_keep_all_that_they_read():
     assert_close(outputs_of_steps(in_registers(p), p, [xs]), expected)
 
 
+def test_runs_that_grow_with_an_outer_loop_keep_all_that_they_read():
+    """The inner loop's iterations are of one size, but not those of the outer one."""
+
+    def f(x):
+        z = [ops.sin(a) for a in x]
+        return [ops.dot(z[:i], x[j : i + j]) for i in range(4, 12) for j in range(5)]
+
+    t = traced(f, [math.sin(3 * k) for k in range(16)])
+    assert [text.strip() for text in lines(t.steps) if "for" in text][1:3] == ["for i3 in 8:", "for i4 in 5:"]
+    for found in t.interpreted():
+        assert_close(found, eager(f, t.arrays))
+
+
 def test_linear_forms():
     x = variable("i", 2).plus(variable("j")).plus(Linear(3))
     assert x == Linear(3, (("i", 2), ("j", 1))) and (x.step("i"), x.step("k")) == (2, 0)

@@ -6,6 +6,7 @@ around it, and `v-2` is the number computed two numbers before.
 
 import math
 import random
+from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -189,6 +190,15 @@ def test_a_loop_in_parallel_within_a_loop_in_time():
     ]
 
 
+def test_loops_of_three_are_found_at_once():
+    """The last instruction of all ends three loops."""
+    stack, given = roll._Stack(), [("a", (n // 9, n // 3 % 3 + n % 3)) for n in range(27)]
+    for key, places in given:
+        stack.put(key, places)
+    [(k, places)] = stack.stack
+    assert places[0] == 3 and unrolled(stack, k, places) == given
+
+
 # Triangular.
 
 
@@ -332,6 +342,60 @@ def test_the_fewest_inputs_that_are_a_run():
     assert written(lambda x: [ops.max(x)], 3)[0] == "max 1 × a0[0] 1 × a0[1] 1 × a0[2]"
 
 
+# Whatever comes.
+
+
+def nest(r, depth=3):
+    """Nested loops by chance: instructions (key, two places) and loops (count, body), affine in indices."""
+    body = []
+    for _ in range(r.randrange(1, 5 - depth // 2)):
+        one, two = ([r.randrange(6), *[r.choice([0, 0, 1, 2, -1]) for _ in range(3)]] for _ in range(2))
+        body.append((one, nest(r, depth - 1)) if depth and r.random() < 0.6 else (r.choice("abc"), one, two))
+    return body
+
+
+def instructions(body, r, faults, indices=()):
+    """What the loops run, one by one; now and then one is left out, or is at another place."""
+    number_of = lambda x: x[0] + sum(k * i for k, i in zip(x[1:], indices))  # noqa: E731
+    for x in body:
+        if len(x) == 2:
+            for i in range(number_of(x[0])):
+                yield from instructions(x[1], r, faults, (*indices, i))
+        elif r.random() >= faults:
+            yield x[0], (number_of(x[1]), number_of(x[2]))
+        elif r.random() < 0.5:
+            yield x[0], (number_of(x[1]), r.randrange(9))
+
+
+def unrolled(stack, k, places):
+    """What an instruction on the stack stands for."""
+    if k not in stack.loops:
+        return [(stack.key_of[k], places)]
+    (body, steps), (count, *first) = stack.loops[k], places
+    assert count >= 1 and len(first) == len(steps)
+    found = []
+    for i in range(count):
+        now = [p + i * s for p, s in zip(first, steps)]
+        for x in body:
+            n = 1 + len(stack.loops[x][1]) if x in stack.loops else 2
+            found += unrolled(stack, x, tuple(now[:n]))
+            now = now[n:]
+    return found
+
+
+@pytest.mark.parametrize("faults", [0.0, 0.01, 0.1])
+def test_what_is_put_onto_the_stack_comes_back(faults):
+    """All of it, in order, wherever loops go on, end within an iteration, or shrink to nothing."""
+    for seed in range(200):
+        r = random.Random(seed)
+        given = list(islice(instructions([*nest(r), *nest(r)], r, faults), 800))
+        stack = roll._Stack()
+        for key, places in given:
+            stack.put(key, places)
+        stack.settle()
+        assert [x for k, places in stack.stack for x in unrolled(stack, k, places)] == given, seed
+
+
 # Outputs.
 
 
@@ -387,3 +451,16 @@ def test_tables_are_only_taken_where_they_make_the_program_shorter(monkeypatch, 
     monkeypatch.setattr(roll, "TRIES", tries)
     p = program(lambda x: [ops.sin(x[k]) for k in ORDER], 30)
     assert len(p.table) == (30 if tries > 1 else 0)
+
+
+def test_a_loop_goes_on_after_inner_loops_that_stand_in_the_middle_of_it():
+    """Steps of rings, which one iteration more would not show if only the nearest loop below could go on."""
+
+    def f(x):
+        for _ in range(20):
+            x = [ops.sin(x[0] * x[5]), *[a * b for a, b in pairwise(x[:5])], ops.exp(x[1])]
+        return x
+
+    p = program(f, 6)
+    [count] = {x.count.base for x in p.body if isinstance(x, Loop) and x.count.base > 10}
+    assert count >= 18 and len([*p.statements()]) < 25
