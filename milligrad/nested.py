@@ -26,7 +26,8 @@ def is_list(x: object) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_list_type(kind: type) -> bool:
-    return hasattr(kind, "__len__") and hasattr(kind, "__getitem__") and not issubclass(kind, (str, bytes, dict))
+    holds = hasattr(kind, "__len__") and hasattr(kind, "__getitem__") and not issubclass(kind, (str, bytes, dict))
+    return holds and not any(["__call__" in vars(base) for base in kind.__mro__])  # which a Module with layers has
 
 
 def listed(x: Any) -> Any:

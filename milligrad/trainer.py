@@ -203,7 +203,15 @@ class _EagerSession:
             return 0.0
         numbers = elementwise(number, predictions)
         pairs = zip(numbers, yb, strict=True) if is_list(yb) else [(numbers, yb)]
-        return math.fsum(number(self.correct(prediction, target)) for prediction, target in pairs)
+        try:
+            right = math.fsum([number(self.correct(prediction, target)) for prediction, target in pairs])
+        except (ValueError, ArithmeticError) as error:
+            if not _is_of_arithmetic(error):
+                raise
+            raise FloatingPointError(f"the metric can't be computed: {error}") from error
+        if not math.isfinite(right):
+            raise FloatingPointError(f"the metric is {right}")
+        return right
 
     def predict(self, x: Sequence[Any], batch_size: int | None) -> list[Any]:
         with no_grad():

@@ -11,6 +11,7 @@ import sys
 import threading
 from array import array
 from importlib.util import find_spec
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from milligrad.engine import number
 from milligrad.nested import elementwise, flatten
 from milligrad.nn.utils import clip_grad_norm_, clip_grad_value_
 from milligrad.optim import lr_scheduler
+from milligrad.optim.optimizer import at_least_0
 from milligrad.random import generator
 from milligrad.trainer import Callback, Checkpoint, EarlyStopping, History, Trainer
 
@@ -1798,3 +1800,89 @@ def test_auto_takes_llvm_where_it_is_installed(monkeypatch, capsys):
     monkeypatch.setattr(module, "_announced", set())
     assert setup("auto", dtype="float32").backend == "llvm"
     assert capsys.readouterr().err == "milligrad: backend 'auto' takes 'llvm'\n"
+
+
+class Scaled(nn.Module):
+    """w·x, by whichever function."""
+
+    def __init__(self, f, *w):
+        super().__init__()
+        self.w, self.f = nn.Parameter(list(w)), f
+
+    def forward(self, xb):
+        return [self.f(self.w, x) for x in xb]
+
+
+def squares(p, y):
+    return ops.mean([(a - b) ** 2 for a, b in zip(p, y)])
+
+
+def cut_off(w, x):
+    with no_grad():
+        return w[0] * x
+
+
+NO_GRADIENT = {
+    "no_grad": (cut_off, squares),
+    "detach": (lambda w, x: w[0].detach() * x, squares),
+    "detach in the loss": (lambda w, x: w[0] * x, lambda p, y: squares([a.detach() for a in p], y)),
+    "a choice": (lambda w, x: w[0] * x, lambda p, y: ops.where(p[0] > y[0], 1.0, 2.0)),
+    "a comparison": (lambda w, x: w[0] * x, lambda p, y: p[0] > y[0]),
+}
+
+
+@each_backend
+@pytest.mark.parametrize("name", NO_GRADIENT)
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_loss_that_no_gradient_goes_through_is_refused(name, n, backend):
+    f, loss = NO_GRADIENT[name]
+    model = Scaled(f, 0.5)
+    xs = [float(i) for i in range(n)]
+    trainer = Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1), backend=backend)
+    for train in (lambda: trainer.step(xs, xs), lambda: trainer.fit(xs, xs, epochs=1, progress=False)):
+        with pytest.raises(ValueError, match="expected a loss that depends on a parameter"):
+            train()
+
+
+class Sign(optim.Optimizer):
+    options: ClassVar = {"lr": at_least_0}
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @staticmethod
+    def initial_state(**options):
+        return {}
+
+    @staticmethod
+    def rule(t, lr, **options):
+        return lambda p, g: (ops.where(g >= 0, p - lr, p + lr),)
+
+
+@each_backend
+@pytest.mark.parametrize("clip", [{}, {"clip_grad_norm": 10.0}, {"clip_grad_value": 5.0}])
+def test_a_rule_that_compares_sees_the_gradient_of_a_strong_zero(clip, backend):
+    model = Scaled(lambda w, x: ops.sqrt(w[0] * w[0] * x) + w[1], 0.0, 2.0)  # 0 · ∞ is 0
+    trainer = Trainer(model, squares, Sign(model.parameters()), backend=backend, **clip)
+    trainer.fit([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 5.0], epochs=1, batch_size=2, shuffle=False, progress=False)
+    assert [v.data for v in model.w] == pytest.approx([-0.2, 2.0], rel=1e-12)
+
+
+@each_backend
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda p, t: ops.where(ops.sqrt(p - t) < 1, 1.0, 0.0),
+        lambda p, t: ops.log(p - t),
+        lambda p, t: ops.exp(1e5 * p),
+        lambda p, t: p / (t - 1.0),
+    ],
+)
+def test_a_metric_that_is_no_number_ends_the_fit_as_a_loss_does(metric, backend):
+    model = Scaled(lambda w, x: w[0] * x, 0.3)
+    trainer = Trainer(model, squares, optim.SGD(model.parameters(), lr=0.1), backend=backend, metric=metric)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, batch 1.*metric"):
+        trainer.fit([1.0, 2.0], [1.0, 2.0], epochs=1, progress=False)
+    assert model.w[0].data == 0.3
+    with pytest.raises(FloatingPointError, match="metric"):
+        trainer.evaluate([1.0, 2.0], [1.0, 2.0])

@@ -25,7 +25,7 @@ def unrefusing(op: Op) -> Callable[..., float]:
         except ZeroDivisionError:
             return _at_pole(op, xs)
         except (ValueError, ArithmeticError):
-            return -math.inf if op is ops.log1p and xs[0] == -1.0 else math.nan
+            return _at_pole(op, xs)
 
     ieee.__name__ = f"{op.name}_or_nan"
     ieee.op = op  # type: ignore[attr-defined]
@@ -39,11 +39,15 @@ def _is_negative(op: Op, xs: tuple[float, ...]) -> bool:
 
 
 def _at_pole(op: Op, xs: tuple[float, ...]) -> float:
-    """x / 0 and 0 to a negative power."""
+    """x / 0, 0 to a negative power, and logarithms of 0; elsewhere there is no number."""
+    if op is ops.log1p or op is ops.log1mexp:
+        return -math.inf if xs[0] == (-1.0 if op is ops.log1p else 0.0) else math.nan
+    if op is ops.xlogy:
+        return math.copysign(math.inf, -xs[0]) if xs[1] == 0 else math.nan
     if op is ops.div:
         x, y = xs
         return math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1.0, y)
-    return (-math.inf if _is_negative(op, xs) else math.inf) if op in POWERS else math.nan
+    return (-math.inf if _is_negative(op, xs) else math.inf) if op in POWERS and xs[0] == 0 else math.nan
 
 
 POWERS = (ops.power, ops.exponential, ops.pow)

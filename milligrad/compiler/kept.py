@@ -79,7 +79,8 @@ def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequenc
     numbers = [x.number if type(x) is Symbol else x if type(x) is float else seen[x] for x in read]
     names = [op.name.encode() if op else b"" for op in kinds]
     given = [[x.number for x in symbols] for symbols in inputs]
-    whole = names, codes, lengths, numbers, given, [z.requires_grad for z in tape], min(tape.forward, len(tape))
+    doubts = [min(tape.forward, len(tape)), *sorted(tape.doubtful)]
+    whole = names, codes, lengths, numbers, given, [z.requires_grad for z in tape], doubts
     return blake2b(marshal.dumps(whole, 2)).digest()  # version 2 is the same for equal data, and tells 0.0 from -0.0
 
 

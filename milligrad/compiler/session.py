@@ -36,7 +36,7 @@ from milligrad.compiler.samples import NONE, Batch, NotSeparable, gradients, sam
 from milligrad.compiler.simplify import simplify
 from milligrad.compiler.split import Threads, staged
 from milligrad.compiler.structure import NUMBER, Structure, nested, structure
-from milligrad.compiler.trace import Symbol, Trace, captured, inputs_of, needed, total
+from milligrad.compiler.trace import COMPARISONS, Symbol, Trace, captured, inputs_of, total
 from milligrad.compiler.update import Parameters, Update, arrangement, learning
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nested import is_list
@@ -344,8 +344,9 @@ class CompiledSession:
 
 def _finite(totals: Sequence[float]) -> tuple[float, float]:
     loss, right = totals
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss}: {EAGERLY}")
+    for what, x in (("loss", loss), ("metric", right)):
+        if not math.isfinite(x):
+            raise FloatingPointError(f"the {what} is {x}: {EAGERLY}")
     return loss, right
 
 
@@ -602,8 +603,17 @@ class Separated:
 
 
 def _leaves(tape: Any, loss: Any) -> list[Value]:
-    """The Values that were there before the trace and that the loss depends on."""
-    return captured(tape, needed(tape, [loss]), [loss])
+    """The Values that were there before the trace and that a gradient of the loss reaches."""
+    reached = bytearray(len(tape))
+    if type(loss) is Symbol:
+        reached[loss.number] = loss.requires_grad
+    for z in reversed(tape):
+        reached[z.number] &= z.op not in COMPARISONS
+        if reached[z.number]:
+            for x in inputs_of(z):
+                if type(x) is Symbol:
+                    reached[x.number] |= x.requires_grad
+    return captured(tape, reached, [loss])
 
 
 def _over_samples(x: Any, n: Symbol) -> Any:

@@ -136,6 +136,7 @@ class Reader(Builder):
     def __init__(self, exact: bool | str) -> None:
         super().__init__()
         self.exact = exact
+        self.in_doubt: set[int] = set()  # the leaves that are
         self._doubtful = bytearray()  # of the nodes up to the last that was asked for
 
     def read_choice(self, op: Op, inputs: Inputs) -> int:
@@ -153,11 +154,12 @@ class Reader(Builder):
     def doubtful(self, x: int) -> int:
         """Whether the node x may be a NaN that eager code would have refused."""
         doubts, ops = self._doubtful, self.op[len(self._doubtful) : x + 1]
-        if 1 not in doubts and SAFE.issuperset(ops):
+        if 1 not in doubts and SAFE.issuperset(ops) and not self.in_doubt:
             doubts.extend(bytes(len(ops)))
         else:
-            for op, inputs in zip(ops, self.inputs[len(doubts) : x + 1]):
-                doubts.append(op not in SAFE or (op not in COMPARISONS and any([doubts[x] for x in inputs])))
+            for i, (op, inputs) in enumerate(zip(ops, self.inputs[len(doubts) : x + 1]), len(doubts)):
+                passed_on = op not in COMPARISONS and any([doubts[x] for x in inputs])
+                doubts.append(op not in SAFE or i in self.in_doubt or passed_on)
         return doubts[x]
 
     def strong_product(self, x: int, y: int) -> int:
@@ -317,6 +319,8 @@ def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Gra
             number.append(-1)
         elif op is None:
             number.append(leaf(z))
+            if z.number in tape.doubtful:
+                builder.in_doubt.add(number[-1])
         else:
             xs = z.x if z.y is MANY else (z.x, z.y)
             inputs = tuple([number[x.number] if type(x) is Symbol else leaf(x) for x in xs])

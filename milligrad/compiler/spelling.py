@@ -197,7 +197,7 @@ POWERS: dict[float, Callable[[Any], Any]] = {  # of a constant exponent; calls o
     -2.0: lambda x: 1.0 / (x * x),
     -1.0: lambda x: 1.0 / x,
     0.0:  lambda x: 1.0,
-    0.5:  lambda x: sqrt(x) + 0.0,  # √-0 is -0, but (-0)^½ is 0
+    0.5:  lambda x: select(x <= -math.inf, math.inf, sqrt(x) + 0.0),  # √-0 is -0, but (-0)^½ is 0; and (-∞)^½ is ∞
     1.0:  lambda x: x,
     2.0:  lambda x: x * x,
     3.0:  lambda x: x * x * x,

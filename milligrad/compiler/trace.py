@@ -36,10 +36,12 @@ from milligrad.engine import (
 class Tape(list["Symbol"]):
     """All Symbols of a trace, in the order in which they were made.
 
-    forward:  how many there were before the chain rule went back from a loss that is an output, too
+    forward:   how many there were before the chain rule went back from a loss that is an output, too
+    doubtful:  the numbers of inputs that may be NaN where eager code would have raised an error
     """
 
     forward: int = sys.maxsize
+    doubtful: frozenset[int] = frozenset()
 
     def end(self) -> None:
         """From now on nothing can be computed from its Symbols."""

@@ -173,6 +173,7 @@ class Update:
         x, *others = each = trace.input("each", 1 + gradients + len(p.state))
         lr, before, t, *squared = alike = trace.input("shared", 3 if self.norm is None else 4)
         gs, state = others[:gradients], others[gradients:]
+        trace.tape.doubtful = frozenset([g.number for g in gs])
         with enable_grad():
             g = sum(gs[1:], gs[0])
             if self.norm is not None:

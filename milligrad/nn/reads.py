@@ -35,7 +35,11 @@ FIXED: Any = (*PLAIN, float, Parameter, Module, *BY_ID)  # nothing within them c
 
 _Was: TypeAlias = "tuple[ref[Any], str, Callable[[Any], bool], Any]"  # owner, name, same, token
 
-_absent = object()
+
+class _Absent:
+    """What an attribute is that is not there."""
+
+
 _recording: dict[int, Reads] = {}  # thread → what records in it
 _hook = RLock()  # around the hook in Module, which all threads share
 
@@ -66,7 +70,7 @@ class Reads:
             return all([_is(*loose) for loose in self._loose])
         if not self.hold():
             return False
-        self._held, self._loose = now, [x for x in self._was.values() if _is_loose(getattr(x[0](), x[1], None))]
+        self._held, self._loose = now, [x for x in self._was.values() if _is_loose(x[0](), x[1])]
         return True
 
     def clear(self) -> None:
@@ -87,13 +91,16 @@ def _is(owner: ref[Any], name: str, same: Callable[[Any], bool], was: Any) -> bo
     owned = owner()
     if owned is None:
         return True
-    now = getattr(owned, name, _absent)
+    now = getattr(owned, name, _Absent)
     return same(now) or bool(token(now, []) == was)
 
 
-def _is_loose(x: Any) -> bool:
-    """Whether something within x may change without an assignment to a Module."""
-    return not isinstance(x.__self__ if isinstance(x, MethodType) else x, FIXED)
+def _is_loose(owner: Any, name: str) -> bool:
+    """Whether it may change without an assignment to a Module: an attribute of a class, or something within one."""
+    x = getattr(owner, name, None)
+    if not isinstance(x.__self__ if isinstance(x, MethodType) else x, FIXED):
+        return True
+    return not callable(x) and any([name in vars(kind) for kind in type(owner).__mro__]) and name not in vars(owner)
 
 
 def _same(x: Any) -> Callable[[Any], bool]:
@@ -144,11 +151,16 @@ def recorded(reads: Reads) -> Iterator[None]:
 
 def _read(module: Module, name: str) -> Any:
     """What Module's `__getattribute__` is meanwhile. A property reads other attributes, which are what counts."""
+    reads = _recording.get(get_ident())
     try:
         value = object.__getattribute__(module, name)
     except AttributeError:
-        value = module.__getattr__(name)
-    reads = _recording.get(get_ident())
+        try:
+            value = module.__getattr__(name)
+        except AttributeError:
+            if reads is not None and not name.startswith("__"):
+                reads.add(module, name, _Absent)
+            raise
     if reads is not None and not name.startswith("__") and not _is_property(module, name):
         reads.add(module, name, value)
     return value

@@ -50,7 +50,7 @@ FAULTS = {
         "count no outputs": ("for i in graph.outputs:\n        count[i] += 1", "for i in graph.outputs[:1]:\n        count[i] += 1"),
         "a sum over samples is a sum": ("sum_op = total if op is total else ops.dot", "sum_op = ops.dot"),
         "doubt nothing": ("if x not in told and self.doubtful(x):", "if False:"),
-        "a NaN before the last doubt is forgotten": ("if 1 not in doubts and SAFE.issuperset(ops):", "if SAFE.issuperset(ops):"),
+        "a NaN before the last doubt is forgotten": ("if 1 not in doubts and SAFE.issuperset(ops) and not self.in_doubt:", "if SAFE.issuperset(ops) and not self.in_doubt:"),
         "the chain rule is compared like the rest": ("z.number < tape.forward", "True"),
         "fold the sum over samples": ("for i in inputs]) and op is not total:", "for i in inputs]):"),
     },

@@ -150,3 +150,19 @@ def test_outside_of_its_domain_a_row_has_no_derivative_either(backend, name):
         grad(f)(x)
     with pytest.raises(FloatingPointError):
         compile(grad(f), backend=backend)(x)
+
+
+POLES = {  # what eager code refuses on the way, and compiled code goes on with, to a number
+    "xlogy": (lambda x: exp(ops.xlogy(x + 1, x)), 0.0, 0.0),
+    "xlogy of a negative": (lambda x: 1 / ops.xlogy(x - 1, x), 0.0, 0.0),
+    "log1mexp": (lambda x: exp(ops.log1mexp(x)), 0.0, 0.0),
+    "log1p": (lambda x: exp(log1p(x - 1)), 0.0, 0.0),
+    "a quotient": (lambda x: 1 / (1 + 1 / (x * x)), 0.0, 0.0),
+    "the root of minus infinity": (lambda x: 1 / (1 + (-(x * 1e200) * 1e200) ** 0.5), 1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", POLES)
+def test_at_a_pole_both_backends_go_on_with_the_same_infinity(backend, name):
+    f, x, want = POLES[name]
+    assert compile(f, backend=backend)(x) == want

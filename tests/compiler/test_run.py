@@ -993,3 +993,57 @@ def test_a_result_that_is_not_finite_is_told_also_in_quick_calls(backend):
         with pytest.raises(FloatingPointError, match="result 1 of 2"):
             f([1.0, 0.0])
         assert f([4.0, 2.0]) == [0.25, 0.5]
+
+
+class Late(nn.Module):
+    scale = 2.0
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter([1.0])
+
+    def forward(self, x):
+        y = self.w[0] * x * self.scale
+        if hasattr(self, "shift"):
+            y = y + self.shift
+        return y * getattr(self, "temperature", 1.0)
+
+
+def test_an_attribute_that_was_not_there_counts_once_it_is(backend):
+    model = Late()
+    f = compile(model, backend=backend)
+    assert f(1.5) == 3.0 == f(1.5)
+    model.temperature = 5.0
+    assert f(1.5) == 15.0
+    model.shift = 1.0
+    assert f(1.5) == 20.0
+    del model.temperature
+    assert f(1.5) == 4.0
+
+
+def test_an_attribute_of_the_class_counts_in_each_call(backend):
+    model = Late()
+    f = compile(model, backend=backend)
+    assert f(1.5) == 3.0
+    try:
+        Late.scale = 4.0
+        assert f(1.5) == 6.0
+    finally:
+        Late.scale = 2.0
+    assert f(1.5) == 3.0
+    model.scale = 10.0
+    assert f(1.5) == 15.0
+
+
+@pytest.mark.parametrize(
+    "make, use",
+    [
+        (lambda: nn.Sequential(nn.Linear(1, 1), nn.Tanh()), lambda m, x: m([x])[0]),
+        (lambda: nn.ModuleList([nn.Linear(1, 1)]), lambda m, x: m[0]([x])[0]),
+        (lambda: nn.ModuleDict({"a": nn.Linear(1, 1)}), lambda m, x: m["a"]([x])[0]),
+    ],
+)
+def test_a_module_of_modules_is_an_argument_like_any_module(make, use, backend):
+    model = make()
+    f = compile(lambda x, m: use(m, x), backend=backend)
+    assert f(2.0, model) == pytest.approx(use(model, 2.0).data, rel=1e-12)
