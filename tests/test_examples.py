@@ -258,7 +258,7 @@ def test_the_device_learns_what_is_learned_here(tmp_path, capsys, seed):
     told = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
     steps = re.findall(r"^step +(\d+)   loss (\d\.\d{4})$", told, re.MULTILINE)
     assert (
-        len(steps) == 40 and "work[LEARN_WORK]         scratch memory, 47" in (tmp_path / "build/learn.h").read_text()
+        len(steps) == 40 and "work[LEARN_WORK]         scratch memory, 37" in (tmp_path / "build/learn.h").read_text()
     )
 
     parameters, losses = device.initial(seed), []
