@@ -442,6 +442,12 @@ class Value:
     def __init__(self, data: Any, name: str | None = None, requires_grad: bool = True) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name: expected a string or None, got {type(name).__name__} {name!r:.60}")
+        if isinstance(data, Value) and data.requires_grad and is_grad_enabled():
+            warn(
+                "Value(v) takes the number of v alone, which requires a gradient, and no gradient passes through it: "
+                "write v itself, or v.detach() for its number",
+                GradientWarning,
+            )
         self._data = number(data, "data")
         self._grad = 0.0
         self.op = None

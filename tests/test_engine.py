@@ -58,17 +58,21 @@ def test_a_computed_value_knows_its_operation_and_inputs():
     assert z.name is None and z.grad == 0.0
 
 
-@pytest.mark.parametrize("x", [3, 3.0, True, Fraction(1, 3), Decimal("0.1"), 2**70, -0.0, math.inf, Value(3)])
+@pytest.mark.parametrize("x", [3, 3.0, True, Fraction(1, 3), Decimal("0.1"), 2**70, -0.0, math.inf, Value(3).detach()])
 def test_any_real_number_enters_as_a_float(x):
     v = Value(x)
     assert type(v.data) is float and v.data == number(x)
     assert type(mg.exp(0.0 if x == math.inf else min(number(x), 5.0))) is float
 
 
-def test_a_value_of_a_value_is_a_leaf_of_the_same_number():
+def test_a_value_of_a_value_is_a_leaf_of_the_same_number_and_says_that_no_gradient_passes():
     x = Value(3, "x")
-    y = Value(x)
-    assert y is not x and y.data == 3.0 and y.is_leaf and y.name is None
+    for v in (x, 2 * x):
+        with pytest.warns(mg.GradientWarning, match=r"v itself, or v.detach\(\)"):
+            y = Value(v)
+        assert y is not v and y.data == v.data and y.is_leaf and y.name is None
+    with mg.no_grad():
+        assert Value(x).data == 3.0 == Value(x.detach()).data
 
 
 NO_NUMBERS = ["3", "", b"3", None, 1j, complex(1, 0), [1.0], (1.0,), {}, {1.0}, range(1), object(), float, len]
