@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import chain
 from operator import is_
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
 from weakref import ref
 
 from milligrad.engine import Value
@@ -98,7 +98,7 @@ def _is(owner: ref[Any], name: str, same: Callable[[Any], bool], was: Any) -> bo
 def _is_loose(owner: Any, name: str) -> bool:
     """Whether it may change without an assignment to a Module: an attribute of a class, or something within one."""
     x = getattr(owner, name, None)
-    if not isinstance(x.__self__ if isinstance(x, MethodType) else x, FIXED):
+    if not isinstance(x.__self__ if isinstance(x, MethodType) else x, FIXED) or _is_open(x):
         return True
     return not callable(x) and any([name in vars(kind) for kind in type(owner).__mro__]) and name not in vars(owner)
 
@@ -112,7 +112,8 @@ def _same(x: Any) -> Callable[[Any], bool]:
         return lambda now: now is not None and now is owner()
     if type(x) is Parameter:
         return _Values(x).are_in
-    return partial(is_, x) if type(x) in PLAIN or type(x) is float or isinstance(x, BY_ID) else _never_sure
+    is_plain = type(x) in PLAIN or type(x) is float or (isinstance(x, BY_ID) and not _is_open(x))
+    return partial(is_, x) if is_plain else _never_sure
 
 
 class _Method:
@@ -205,7 +206,7 @@ def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
         return None  # of a trace, which ends
     if isinstance(x, Module):
         return ref(x)
-    if isinstance(x, BY_ID) or id(x) in around:
+    if (isinstance(x, BY_ID) and not _is_open(x)) or id(x) in around:
         kept.append(x)
         return id(x)
     if kind is Parameter:
@@ -215,22 +216,40 @@ def token(x: Any, kept: list[Any], around: tuple[int, ...] = ()) -> Any:
         if x and {*map(type, x)} == {float}:
             return kind, array("d", x).tobytes()
         return kind, tuple([token(y, kept, inner) for y in x])
-    if isinstance(x, dict):
+    if isinstance(x, (dict, MappingProxyType)):
         return kind, tuple([(token(k, kept, inner), token(y, kept, inner)) for k, y in x.items()])
     if isinstance(x, (set, frozenset)):
         return kind, frozenset([token(y, kept, inner) for y in x])
     if isinstance(x, partial):
         return kind, token((x.func, x.args, x.keywords), kept, inner)
-    if hasattr(x, "tobytes") or kind is bytearray:
-        return kind, x.tobytes() if hasattr(x, "tobytes") else bytes(x)
+    if kind is bytearray:
+        return kind, bytes(x)
+    if hasattr(x, "tobytes") and not getattr(getattr(x, "dtype", None), "hasobject", False):
+        return kind, x.tobytes()
+    if hasattr(x, "tolist"):
+        return kind, token(x.tolist(), kept, inner)
     kept.append(x)
     return id(x), tuple([(name, token(y, kept, inner)) for name, y in _attributes(x)])
 
 
 def _attributes(x: Any) -> list[tuple[str, Any]]:
-    """The attributes of an object of another kind, by name."""
+    """The attributes of an object of another kind, or of a class, by name; those of its class are its own, too."""
+    if isinstance(x, type):
+        return _data_of(x)
     names = [name for kind in type(x).__mro__ for name in _slots(kind)]
-    return [*getattr(x, "__dict__", {}).items(), *[(name, getattr(x, name, None)) for name in names]]
+    slots = [(name, getattr(x, name, None)) for name in names]
+    return [*_data_of(type(x)), *getattr(x, "__dict__", {}).items(), *slots]
+
+
+def _data_of(kind: type) -> list[tuple[str, Any]]:
+    """What a class says itself: its attributes but for functions, properties and Python's own."""
+    named = [pair for base in kind.__mro__ if base.__module__ != "builtins" for pair in vars(base).items()]
+    return [(name, x) for name, x in named if not (name.startswith("__") or callable(x) or hasattr(x, "__get__"))]
+
+
+def _is_open(x: Any) -> bool:
+    """Whether it is a function or a class with attributes that may change."""
+    return bool(vars(x)) if isinstance(x, FunctionType) else isinstance(x, type) and bool(_data_of(x))
 
 
 def _slots(kind: type) -> list[str]:

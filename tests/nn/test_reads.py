@@ -4,7 +4,7 @@ import math
 from array import array
 from collections import deque
 from functools import partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -42,6 +42,32 @@ def put(name, x):
     return lambda model: setattr(model.x, name, x)
 
 
+class Config:
+    p = 1.0
+
+
+class Listed:
+    """As a tensor of another library: its numbers are told by `tolist` alone."""
+
+    __slots__ = ("_p",)
+
+    def __init__(self, *p):
+        self._p = [*p]
+
+    p = property(lambda self: self._p)
+
+    def tolist(self):
+        return self._p
+
+
+def scaled(x):
+    return scaled.p * x
+
+
+scaled.p = 1.0
+SHARED = {"p": 1.0}
+
+
 CHANGES = {
     "a number": (1.0, lambda x: x, lambda m: setattr(m, "x", 2.0)),
     "its sign at 0": (0.0, lambda x: math.copysign(1.0, x), lambda m: setattr(m, "x", -0.0)),
@@ -73,6 +99,13 @@ CHANGES = {
     "a submodule that was added": (
         nn.Sequential(nn.LeakyReLU(1.0)), lambda x: x([-1.0])[0], lambda m: m.x.add_module("1", nn.ReLU())
     ),
+    "an attribute of a class": (Config, lambda x: x.p, lambda m: setattr(Config, "p", Config.p + 1.0)),
+    "an attribute of an object's class": (Config(), lambda x: x.p, lambda m: setattr(Config, "p", Config.p + 1.0)),
+    "an attribute of a function": (scaled, lambda x: x.p, lambda m: setattr(scaled, "p", scaled.p + 1.0)),
+    "a mapping": (
+        MappingProxyType(SHARED), lambda x: x["p"], lambda m: SHARED.__setitem__("p", SHARED["p"] + 1.0)
+    ),
+    "what can be made a list": (Listed(1.0), lambda x: x.p[0], lambda m: m.x.p.__setitem__(0, 2.0)),
     "the mode": (nn.Dropout(1.0), lambda x: x([-1.0])[0], lambda m: m.x.eval()),
     "forward": (1.0, lambda x: x, lambda m: setattr(m, "forward", lambda: 5.0)),
 }  # fmt: skip
