@@ -743,14 +743,27 @@ def topological_order(outputs: Iterable[Number]) -> list[Value]:
     each comes before what it was computed from; and a loop that computed them is gone through from its end.
     """
     order = [*{z for z in outputs if isinstance(z, Value) and z.op is not None}]
+    if tracer():
+        _walk_by_serial(order)
+    else:
+        seen = {*order}
+        for z in order:
+            for x in z.x if z.y is MANY else (z.x, z.y):
+                if type(x) is not float and x.op is not None and x.requires_grad and x not in seen:
+                    seen.add(x)
+                    order.append(x)
+    order.sort(key=_serial, reverse=True)
+    return order
+
+
+def _walk_by_serial(order: list[Value]) -> None:
+    """The same loop for Values without a number, whose hash takes longer than their serial number's."""
     seen = {z.serial for z in order}
     for z in order:
-        for x in z.x if z.y is MANY else (z.x, z.y):
+        for x in z.inputs:
             if type(x) is not float and x.op is not None and x.requires_grad and x.serial not in seen:
                 seen.add(x.serial)
                 order.append(x)
-    order.sort(key=_serial, reverse=True)
-    return order
 
 
 # The chain rule, and its one exception. What comes in is multiplied by the partial derivative and passed on; but a
