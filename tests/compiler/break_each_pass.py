@@ -317,6 +317,7 @@ FAULTS = {
         "Values are one": ("x if type(x) is float else seen[x] for x in read]", "x if type(x) is float else -1 for x in read]"),
         "no outputs": (", *[x if isinstance(x, Value) else number(x, \"output\") for x in outputs]]", "]"),
         "no places of inputs": ("numbers, given, [z.requires_grad", "numbers, [], [z.requires_grad"),
+        "what is doubted does not count": ("[z.requires_grad for z in tape], doubts", "[z.requires_grad for z in tape]"),
         "what learns is all one": ("given, [z.requires_grad for z in tape]", "given, []"),
         "no places of parameters": ("([places.get(v) for v in self], 2)", "(len(self), 2)"),
         "Values that learn are as others": ("- 2 + v.requires_grad", "- 2"),

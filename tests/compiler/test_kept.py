@@ -503,3 +503,18 @@ def test_a_second_process_runs_no_pass(backend, folder):
         assert run_it() == [[], *first]
     called_without, *without = run_it(MILLIGRAD_CACHE="off")
     assert called_without and without == first
+
+
+def test_what_is_looked_at_for_nan_is_part_of_the_key():
+    def mark(forward=None, doubtful=()):
+        trace = Trace()
+        x, y = trace.input("x", 2)
+        with trace.running():
+            z = ops.where(x < y, x, ops.sqrt(y))
+        trace.tape.forward = trace.tape.forward if forward is None else forward
+        trace.tape.doubtful = frozenset(doubtful)
+        return kept.fingerprint(trace.tape, [z], kept.Seen(), [x, y])
+
+    marks = [mark(), mark(forward=2), mark(forward=3), mark(doubtful=[0]), mark(doubtful=[1]), mark(2, [0, 1])]
+    assert len({*marks}) == len(marks) and None not in marks
+    assert mark() == marks[0] and mark(2, [0, 1]) == marks[-1]
