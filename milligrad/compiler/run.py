@@ -861,7 +861,7 @@ class Variant:
 
     def rows(self, data: Any, count: int, exactly: Exactly) -> Any:
         """The results of `count` rows of arguments, in one flat buffer."""
-        drawn = self._memory.new(self._drawn(count))
+        drawn = self._memory.new(self._drawn(count)) if self._draws else ()
         results = self._rows(data, drawn, count)
         if results is None or not self._memory.finite(results):
             results = self._mended(results, data, drawn, count, self._made_exactly(exactly))
