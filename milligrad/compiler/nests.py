@@ -14,11 +14,11 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from milligrad.compiler.program import Access, Apply, Array, Dims, Loop, Program, Reduce, Ref, Segment, size
-from milligrad.compiler.spelling import check_is_row
+from milligrad.compiler.spelling import FOLDS, check_is_row
 from milligrad.ops import TABLE
 
 Extents: TypeAlias = "tuple[int | None, ...]"
-FOLDED = {"sum", "prod", "max", "min", "logsumexp"}  # the ops that a Reduce may have
+FOLDED = {*FOLDS, "logsumexp"}  # the ops that a Reduce may have
 
 
 class Place(NamedTuple):

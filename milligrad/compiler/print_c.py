@@ -85,7 +85,6 @@ class Piece:
     def __add__(x, y: Any) -> Piece:      return x._infix("+", y, SUM)
     def __sub__(x, y: Any) -> Piece:      return x._infix("-", y, SUM)
     def __rsub__(x, y: Any) -> Piece:     return x._infix("-", y, SUM, True)
-    def __radd__(x, y: Any) -> Piece:     return x._infix("+", y, SUM, True)
     def __mul__(x, y: Any) -> Piece:      return x._infix("*", y, PRODUCT)
     def __truediv__(x, y: Any) -> Piece:  return x._infix("/", y, PRODUCT)
     def __rtruediv__(x, y: Any) -> Piece: return x._infix("/", y, PRODUCT, True)

@@ -744,7 +744,7 @@ class Variant:
         tape, outputs, seen = self.trace.tape, self.outputs, kept.Seen()
 
         def make() -> tuple[Program, Any, Layout]:
-            with collector_paused(), self.clock("simplify"):
+            with self.clock("simplify"):
                 graph = simplify(tape, outputs, self.exact)
             values = graph.captured()
             captures = Layout(Array("captured", len(values), "leaf"), values)

@@ -273,19 +273,19 @@ def cost(name: str) -> float:
     return 1.0 if name in FOLDS or name in ("dot", "chain") else SPELLINGS[name].cost if name in SPELLINGS else CALL
 
 
-class Language(Protocol[N_co]):
+class Notation(Protocol[N_co]):
     """What formulas are written in; it also has select, function and intrinsic."""
 
     def num(self, x: Any) -> N_co:
-        """A number that is known, or is one of the language's own."""
+        """A number that is known, or is one of the notation's own."""
 
 
-def spelled(language: Language[N], name: str, *xs: N | float) -> N:
-    """The formula of the op of that name, of numbers of the language; those that are known may be floats."""
+def spelled(notation: Notation[N], name: str, *xs: N | float) -> N:
+    """The formula of the op of that name, of its numbers in that notation; those that are known may be floats."""
     first, *others = xs
     if name == "power" and others[0] in POWERS:
-        return language.num(POWERS[others[0]](language.num(first)))
-    return SPELLINGS[name].formula(*map(language.num, xs))  # type: ignore[no-any-return]
+        return notation.num(POWERS[others[0]](notation.num(first)))
+    return SPELLINGS[name].formula(*map(notation.num, xs))  # type: ignore[no-any-return]
 
 
 # ── Of many inputs ─────────────────────────────────────────────────────────────────────────────────────────────────
