@@ -92,7 +92,7 @@ def elementwise(f: Callable[..., Any], x: Nested, *others: Nested) -> Nested:
         z = [elementwise(f, *rows) for rows in zip(x, *others, strict=True)]
     else:
         z = [elementwise(f, row) for row in x] if _nests(x) else [f(item) for item in x]
-    return x.like(z) if hasattr(x, "like") else z  # a list that stands for a longer one
+    return x.like(z) if getattr(type(x), "stands_for_more", False) else z
 
 
 def broadcast(x: Nested, to: Shape, name: str = "x") -> Nested:

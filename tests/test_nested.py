@@ -167,3 +167,11 @@ def test_transpose_swaps_the_first_two_dimensions():
 def test_leaves_come_with_the_index_that_leads_to_them():
     assert list(leaves([[1, 2], [3]], "x")) == [("x[0][0]", 1), ("x[0][1]", 2), ("x[1][0]", 3)]
     assert list(leaves(7, "x")) == [("x", 7)] and list(leaves(7)) == [("", 7)] and list(leaves([])) == []
+
+
+def test_what_a_list_of_yours_calls_its_own_is_not_called():
+    class Column(list):
+        def like(self, pattern):
+            raise AssertionError("a method of the user's own")
+
+    assert elementwise(abs, Column([-1.0, 2.0])) == [1.0, 2.0]

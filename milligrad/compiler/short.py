@@ -73,6 +73,7 @@ class Cut:
     """
 
     __class__ = property(lambda self: list)
+    stands_for_more = True  # which `elementwise` asks
 
     def __init__(self, items: Sequence[Any], told: int) -> None:
         self.items, self.told = items, told
