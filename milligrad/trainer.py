@@ -1,7 +1,7 @@
 """Trainer: fit, step, evaluate and predict, eagerly or compiled, and what runs between epochs.
 
 It knows data, epochs, batches and files. How a step is computed is the business of a `Session`. The eager one stands
-here and is the loop that anybody would write; the compiled one is `compiler/session.py`, imported when it is asked
+here and is the loop that anybody would write; the compiled one is `compiler/fit.py`, imported when it is asked
 for. No derivative and no update rule is defined here.
 
     X, y        samples and their targets, as the user gave them
@@ -1382,7 +1382,7 @@ class Trainer:
         Raises ValueError for a name that does not end in .c, and for a model that draws random numbers (Dropout).
         """
         from milligrad.compiler import compile
-        from milligrad.compiler.step import step_of
+        from milligrad.compiler.c.step import step_of
 
         with self._turn, self._mode(training=True), enable_grad():
             step, state = step_of(self.model, self.loss_fn, self.optimizer, self.clip_grad_norm, self.clip_grad_value)
@@ -1474,7 +1474,7 @@ class Trainer:
             eager = self._eager(correct)
             eager.examine = self._examine_leaves
             return eager
-        from milligrad.compiler.session import CompiledSession  # type: ignore[import-not-found,unused-ignore]
+        from milligrad.compiler.fit import CompiledSession  # type: ignore[import-not-found,unused-ignore]
 
         session: Any = CompiledSession(
             self.model, self.loss_fn, self.optimizer, correct, self.backend, self.threads, self.dtype,

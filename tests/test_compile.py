@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from milligrad import Value, manual_seed, nn, ops, optim
 from milligrad import functional as F
-from milligrad.compiler.run import _has_llvmlite, compile
+from milligrad.compiler.compiled import _has_llvmlite, compile
 from milligrad.engine import number
 from milligrad.nested import flatten
 from milligrad.nn import Module

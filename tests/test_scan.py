@@ -8,7 +8,7 @@ import pytest
 
 import milligrad as mg
 from milligrad import Value, compile, cos, scan, sin, value_and_grad, where
-from milligrad.compiler import run
+from milligrad.compiler import compiled as run
 from milligrad.engine import number, topological_order
 from milligrad.random import uniform
 from milligrad.transforms import grad, hessian, hvp, jacobian, jvp

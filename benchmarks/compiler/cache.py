@@ -98,8 +98,8 @@ PROGRAMS = {f.__name__: f for f in (in_time, scalars, digits, large, lenet, gpt)
 def serve(name: str, backend: str) -> None:
     """In a process of its own: print the seconds of the imports and of the first call, and the numbers."""
     start = time.perf_counter()
-    import milligrad.compiler.session  # noqa: F401
-    from milligrad.compiler.native import host
+    import milligrad.compiler.fit  # noqa: F401
+    from milligrad.compiler.llvm.native import host
 
     if backend == "llvm":
         host()  # which imports llvmlite

@@ -31,8 +31,8 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from milligrad.compiler.cache import folder, load, store
-from milligrad.compiler.ieee import unrefusing
 from milligrad.compiler.program import Array, Program
+from milligrad.compiler.python.ieee import unrefusing
 from milligrad.compiler.trace import Symbol, Tape, total
 from milligrad.engine import MANY, TABLE, Op, Value, number
 
@@ -104,7 +104,7 @@ def _of_llvm() -> Any:
     import llvmlite  # type: ignore[import-untyped]
     from llvmlite import binding
 
-    from milligrad.compiler.native import host
+    from milligrad.compiler.llvm.native import host
 
     return llvmlite.__version__, binding.llvm_version_info, binding.get_default_triple(), host()
 
@@ -116,10 +116,10 @@ def _source() -> str:
     try:
         for name in COMPILES:
             path = os.path.join(here, name)
-            inside = sorted(os.listdir(path)) if os.path.isdir(path) else [""]
-            for file in [os.path.join(path, x) if x else path for x in inside if not x or x.endswith(".py")]:
+            within = [os.path.join(folder, x) for folder, _, files in os.walk(path) for x in files]
+            for file in sorted([x for x in within if x.endswith(".py")]) or [path]:
                 with open(file, "rb") as stream:
-                    digest.update(os.path.basename(file).encode() + b"\0" + stream.read())
+                    digest.update(os.path.relpath(file, here).encode() + b"\0" + stream.read())
     except OSError:
         return ""
     return digest.hexdigest()
@@ -163,21 +163,21 @@ def array_given(k: int) -> Array:
 
 def native(*made: Any) -> Any:
     """Machine code."""
-    from milligrad.compiler.native import restored
+    from milligrad.compiler.llvm.native import restored
 
     return restored(*made)
 
 
 def python(*made: Any) -> Any:
     """Python code."""
-    from milligrad.compiler.emit_python import restored
+    from milligrad.compiler.python.comprehensions import restored
 
     return restored(*made)
 
 
 def staged(*made: Any) -> Any:
     """The code of a program in stages for threads."""
-    from milligrad.compiler.split import restored
+    from milligrad.compiler.passes.split import restored
 
     return restored(*made)
 

@@ -1,7 +1,7 @@
 """How each op of the table is spelled: one row each, for Python, LLVM and C, and what it costs.
 
     formula  the op's value as arithmetic, choices and functions of the C library. It is written once: on LLVM's numbers
-             (`instructions.Num`) it gives instructions, on pieces of C (`print_c.Piece`) an expression
+             (`llvm.instructions.Num`) it gives instructions, on pieces of C (`c.in_order.Piece`) an expression
     python   an expression of Python, where one is quicker than a call of the op's value
     cost     the time of the op, in additions
 

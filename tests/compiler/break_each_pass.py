@@ -19,10 +19,16 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BY_LEVEL = ("program", "simplify", "reroll", "samples", "fuse")  # the passes, and their tests
-IN_ORDER = ("roll", "registers", "print_python", "print_llvm", "in_order")
+BY_LEVEL = (
+    "program",
+    "passes/simplify",
+    "passes/reroll",
+    "passes/separate",
+    "passes/fuse",
+)  # the passes, and their tests
+IN_ORDER = ("passes/roll", "passes/registers", "python/in_order", "llvm/in_order", "in_order")
 CACHE = ("cache", "kept")
-COUNTED = {"short": ("counts",), "counts": ("counts",)}
+COUNTED = {"passes/short": ("passes/counts",), "passes/counts": ("passes/counts",)}
 QUICK = """\
 from hypothesis import Phase, settings
 
@@ -32,7 +38,7 @@ settings.load_profile("quick")
 TESTS_FAILED = 1  # pytest's exit code; others mean that the tests did not run
 
 FAULTS = {
-    "simplify": {
+    "passes/simplify": {
         "share nothing": ("i = self._known.get(key)\n        if i is None:\n            i = self._known[key] = self._folded", "i = None\n        if i is None:\n            i = self._known[key] = self._folded"),
         "share what only has the same inputs": ("key = (op, *inputs)", "key = inputs"),
         "fold no constants": ("if None not in xs:", "if False:"),
@@ -54,7 +60,7 @@ FAULTS = {
         "the chain rule is compared like the rest": ("z.number < tape.forward", "True"),
         "fold the sum over samples": ("for i in inputs]) and op is not total:", "for i in inputs]):"),
     },
-    "reroll": {
+    "passes/reroll": {
         "levels too low": ("enumerate(zip(self.graph.op, self.graph.inputs, self.graph.level)):", "enumerate(zip(self.graph.op, self.graph.inputs, [min(x, 3) for x in self.graph.level])):"),
         "swap the strides of two loops": ("return (*dims, r), [(*st, d) for st, d in zip(strides, steps)]", "return (*dims, r), [(d, *st) for st, d in zip(strides, steps)]"),
         "every run repeats": ("return s == [h + step for h in heads for step in steps]", "return True"),
@@ -80,7 +86,7 @@ FAULTS = {
         "no group is small": ("SMALL = 3", "SMALL = 1"),
         "powers of any exponent are one group": ("BY_CONSTANT = {ops.power, ops.exponential, ops.pow}", "BY_CONSTANT = set()"),
     },
-    "fuse": {
+    "passes/fuse": {
         "merge what reads another iteration": ("if x.array in shared and (x not in known or around != dims) and _overlaps(x, around, a):\n            return None", "if False:\n            return None"),
         "overwrite what others still read": ("if writes(b) & reads(a) and not _in_place(a, b):\n        return None", ""),
         "sinking over everything": ("sinks = not (writes_other & passed_reads or reads_other & passed_writes)", "sinks = True"),
@@ -105,7 +111,7 @@ FAULTS = {
         "drop the stores of outputs": ("if place.array.role != \"value\" or place.array in read]", "if place.array in read]"),
         "merge nothing": ("if related and (free or sinks):", "if False:"),
     },
-    "samples": {
+    "passes/separate": {
         "the form ignores constants": ("key = repr(key)", "key = \"constant\""),
         "the form ignores ops": ("self._form((z.op, z.requires_grad, *xs))", "self._form((\"op\", z.requires_grad, *xs))"),
         "the form ignores where a gradient ends": ("self._form((z.op, z.requires_grad, *xs))", "self._form((z.op, *xs))"),
@@ -144,7 +150,7 @@ FAULTS = {
         "one factor": ("math.prod(read(x, i + j, loop.dims + segment.dims, s) for x in segment.factors)", "math.prod(read(x, i + j, loop.dims + segment.dims, s) for x in segment.factors[:1])"),
         "anywhere in memory": ("assert 0 <= at < x.array.size", ""),
     },
-    "roll": {
+    "passes/roll": {
         "two equal blocks are a loop": ("== [k for k, _ in z]:", "== [k for k, _ in y]:"),
         "the third block in any steps": ("if _in_step(first, second, third):", "if True:"),
         "one iteration too many": ("steps, (3, *first))", "steps, (4, *first))"),
@@ -180,7 +186,7 @@ FAULTS = {
         "counts stay as they are in the first iteration": ("loop = self.stack.loops.get(k)\n        if loop:\n            body, own = loop\n            count, inner = place(),", "loop = self.stack.loops.get(k)\n        if loop:\n            body, own = loop\n            count, inner = place()._replace(steps=(0,) * len(steps)),"),
         "steps of the inner loop first": ("inner = place(), [*steps, [*own]]", "inner = place(), [[*own], *steps]"),
     },
-    "registers": {
+    "passes/registers": {
         "carried too late": ("later = Linear(place.constant + place.step(outer.loop.index), place.terms)", "later = Linear(place.constant + 2 * place.step(outer.loop.index), place.terms)"),
         "carried too early": ("later = Linear(place.constant + place.step(outer.loop.index), place.terms)", "later = place"),
         "carried from the second iteration on": ("first = Linear(place.constant, tuple([t for t in place.terms if t[0] != loop.index]))\n        loop.carried", "first = Linear(place.constant + place.step(loop.index), tuple([t for t in place.terms if t[0] != loop.index]))\n        loop.carried"),
@@ -225,7 +231,7 @@ FAULTS = {
         "drop no stores": ("x.store = None", "pass"),
         "the first iteration of all loops stands for all": ("for i in range(count):\n                variables[x.index] = i\n                yield from", "for i in range(1):\n                variables[x.index] = i\n                yield from"),
     },
-    "print_python": {
+    "python/in_order": {
         "one iteration too few": ("self.line(f\"for {x.index} in range({place(x.count)}):\")", "self.line(f\"for {x.index} in range({place(x.count)} - 1):\")"),
         "nothing is carried": ("if x.carried:\n            self.line", "if False:\n            self.line"),
         "what is used twice is written once": ("if x.store is None and self.uses[x.name] == 1 and", "if x.store is None and"),
@@ -247,7 +253,7 @@ FAULTS = {
         "ops of one name are one": ("while self.globals.setdefault(f\"{name}_\", value) is not value and self.globals[f\"{name}_\"] != value:\n            name += \"_\"", "self.globals.setdefault(f\"{name}_\", value)"),
         "coefficients are 1": ("name if k == 1 else f\"{k} * {name}\"", "name"),
     },
-    "print_llvm": {
+    "llvm/in_order": {
         "one iteration too many": ("index, carried = self.code.open(0, self.index(x.count).name, 1, True, firsts)", "index, carried = self.code.open(0, self.index(x.count.plus(Linear(1))).name, 1, True, firsts)"),
         "carried as it was": ("after = [self.names[z] for _, z in x.carried.values()]", "after = [self.names[z] for z in x.carried]"),
         "counters start anew after a loop": ("last = self.code.close(after)\n        self.names.update(zip(chain(x.carried, counters), last))", "self.code.close(after)"),
@@ -337,7 +343,7 @@ FAULTS = {
         "captured Values in another order": ("known = [*self]", "known = [*self][::-1]"),
         "nothing is found": ("data = load(key) if key else None", "data = None"),
     },
-    "short": {
+    "passes/short": {
         "what a scan starts from is a constant": ("return x if isinstance(x, Value) else self._inputs([float(x)], 1)[0]", "return x"),
         "lists tell how many entries are there": ("return self.told", "return len(self.items)"),
         "the last entries are the first ones": ("return at if at < half else n - (self.told - at)", "return at if at < half else self.told - at - 1"),
@@ -353,7 +359,7 @@ FAULTS = {
         "values that learn are plain numbers": ("return isinstance(x, Value) and (x.symbolic or x.requires_grad)", "return isinstance(x, Value) and x.symbolic"),
         "cut one entry too few": ("return self.count + length - self.length", "return self.count + length - self.length - (length != self.length)"),
     },
-    "counts": {
+    "passes/counts": {
         "any integers": ("if more or any([form.of(n) != x for n, x in zip(counts, numbers)]):", "if more:"),
         "a constant over n is one": ("return self.by / n if self.over else self.at + self.by * n", "return self.by if self.over else self.at + self.by * n"),
         "told constants are those of the first length": ("numbers = [reading.floats[k] for k in self.where]", "numbers = [self.reading.floats[k] for k in self.where]"),
@@ -385,6 +391,12 @@ def broken_copy(directory: Path, file: str, old: str, new: str) -> bool:
     return text.count(old) == 1
 
 
+def tests_of(name: str) -> str:
+    """The file of tests of a pass."""
+    folder, _, name = name.rpartition("/")
+    return f"tests/compiler/{folder}/test_{name}.py" if folder else f"tests/compiler/test_{name}.py"
+
+
 def verdict(file: str, old: str, new: str) -> tuple[str, str]:
     """("caught", the first test that failed), or another word and pytest's last line."""
     with tempfile.TemporaryDirectory() as name:
@@ -397,7 +409,7 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
                 *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),
                 "-p",
                 "no:cacheprovider",
-                *[f"tests/compiler/test_{name}.py" for name in names],
+                *[tests_of(name) for name in names],
             ],
             cwd=name,
             env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"},

@@ -27,10 +27,10 @@ from itertools import pairwise, product
 from hypothesis import strategies as st
 
 from milligrad import ops
-from milligrad.compiler.fuse import fuse
+from milligrad.compiler.passes.fuse import fuse
+from milligrad.compiler.passes.reroll import Layout, reroll
+from milligrad.compiler.passes.simplify import simplify
 from milligrad.compiler.program import Array, interpret
-from milligrad.compiler.reroll import Layout, reroll
-from milligrad.compiler.simplify import simplify
 from milligrad.compiler.trace import Trace, captured, needed
 from milligrad.engine import Value, grad, number
 

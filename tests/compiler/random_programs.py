@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import milligrad as mg
 from milligrad import Value, compile, ops
-from milligrad.compiler import run
+from milligrad.compiler import compiled as run
 from milligrad.engine import topological_order
 from milligrad.transforms import grad, hvp, jacobian, jvp, value_and_grad
 

@@ -13,11 +13,13 @@ from itertools import islice
 
 import pytest
 
-from milligrad.compiler import ir, registers, run
-from milligrad.compiler.ieee import unrefusing
-from milligrad.compiler.registers import in_registers
-from milligrad.compiler.roll import roll
-from milligrad.compiler.simplify import REFUSING, simplify
+from milligrad.compiler import compiled as run
+from milligrad.compiler import ir
+from milligrad.compiler.passes import registers
+from milligrad.compiler.passes.registers import in_registers
+from milligrad.compiler.passes.roll import roll
+from milligrad.compiler.passes.simplify import REFUSING, simplify
+from milligrad.compiler.python.ieee import unrefusing
 from milligrad.compiler.trace import Trace, captured, needed
 from milligrad.engine import Value
 

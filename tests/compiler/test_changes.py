@@ -14,7 +14,7 @@ import pytest
 
 from milligrad import functional as F
 from milligrad import manual_seed, nn, ops, optim
-from milligrad.compiler import native
+from milligrad.compiler.llvm import native
 from milligrad.nested import flatten
 from milligrad.random import generator
 from milligrad.trainer import Trainer

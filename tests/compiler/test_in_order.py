@@ -6,7 +6,7 @@ import random
 import pytest
 
 from milligrad import Value, compile, manual_seed, ops, value_and_grad
-from milligrad.compiler import run
+from milligrad.compiler import compiled as run
 from milligrad.engine import number
 from milligrad.random import uniform
 from tests.compiler.random_programs import Example, failure, numbers

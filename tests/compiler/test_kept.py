@@ -15,8 +15,12 @@ import pytest
 
 from milligrad import Trainer, Value, manual_seed, nn, no_grad, ops, optim, random
 from milligrad import functional as F
-from milligrad.compiler import cache, kept, native, run, session, update
-from milligrad.compiler.run import compile
+from milligrad.compiler import cache, kept
+from milligrad.compiler import compiled as run
+from milligrad.compiler import fit as session
+from milligrad.compiler.compiled import compile
+from milligrad.compiler.llvm import native
+from milligrad.compiler.passes import update
 from milligrad.compiler.trace import Trace
 from milligrad.engine import Op, number
 from milligrad.transforms import grad, value_and_grad
@@ -370,12 +374,12 @@ def test_versions_processors_and_the_compilers_source_are_part_of_the_key(backen
 
 def test_the_source_is_that_of_all_files_that_make_code(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "__file__", str(tmp_path / "compiler" / "kept.py"))
-    (tmp_path / "compiler").mkdir()
+    (tmp_path / "compiler" / "passes").mkdir(parents=True)
     assert kept._source() == ""  # nothing to read
-    for name in ("engine.py", "ops.py", "compiler/kept.py", "compiler/roll.py"):
+    for name in ("engine.py", "ops.py", "compiler/kept.py", "compiler/passes/roll.py"):
         (tmp_path / name).write_text(f"# {name}")
     known = {kept._source()}
-    for name in ("engine.py", "ops.py", "compiler/roll.py", "compiler/new.py"):
+    for name in ("engine.py", "ops.py", "compiler/passes/roll.py", "compiler/new.py"):
         (tmp_path / name).write_text("# changed")
         assert kept._source() not in known
         known.add(kept._source())
@@ -465,7 +469,8 @@ def test_nothing_is_called_that_is_not_of_the_table(folder):
 SCRIPT = """
 import json, sys
 from milligrad import compile, ops, value_and_grad, Value
-from milligrad.compiler import native, run
+from milligrad.compiler import compiled as run
+from milligrad.compiler.llvm import native
 
 called = []
 def counted(module, name):

@@ -6,7 +6,7 @@ from array import array
 import pytest
 
 from milligrad import Value, compile, manual_seed, ops
-from milligrad.compiler.run import _has_llvmlite
+from milligrad.compiler.compiled import _has_llvmlite
 from milligrad.engine import number
 from milligrad.ops import asin, div, exp, log, log1p, sinh, sqrt, where
 from milligrad.random import uniform

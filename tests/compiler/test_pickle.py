@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from milligrad import CrossEntropyLoss, Trainer, manual_seed, nn, ops, optim, random
-from milligrad.compiler import run
-from milligrad.compiler.run import compile
+from milligrad.compiler import compiled as run
+from milligrad.compiler.compiled import compile
 from milligrad.engine import number
 from milligrad.nested import flatten
 from milligrad.optim.lr_scheduler import StepLR

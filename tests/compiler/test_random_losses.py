@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from milligrad.compiler.run import _has_llvmlite
+from milligrad.compiler.compiled import _has_llvmlite
 from tests.compiler.random_losses import Example, failure
 
 COUNT = int(os.environ.get("MILLIGRAD_RANDOM_LOSSES", "50"))

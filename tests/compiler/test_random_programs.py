@@ -8,7 +8,7 @@ import os
 import pytest
 
 from milligrad import ops
-from milligrad.compiler.run import _has_llvmlite
+from milligrad.compiler.compiled import _has_llvmlite
 from tests.compiler import random_programs
 from tests.compiler.random_programs import Example, failure
 

@@ -3,9 +3,9 @@
 import pytest
 
 from milligrad import Value, compile
-from milligrad.compiler.nests import FOLDED
-from milligrad.compiler.print_c import Language, composed
-from milligrad.compiler.run import _has_llvmlite
+from milligrad.compiler.c.in_order import Language, composed
+from milligrad.compiler.compiled import _has_llvmlite
+from milligrad.compiler.llvm.nests import FOLDED
 from milligrad.compiler.spelling import FOLDS, SPELLINGS, cost
 from milligrad.engine import TABLE, Op, Reduction, apply
 from milligrad.transforms import value_and_grad
@@ -61,7 +61,7 @@ def test_of_pieces_of_c_those_that_bind_less_tightly_stand_in_parentheses():
     x, y, z = (SPELLINGS["identity"].formula(code.function(name)) for name in "xyz")
 
     def text(piece):
-        from milligrad.compiler.print_c import written
+        from milligrad.compiler.c.in_order import written
 
         return written(piece).replace("()", "")
 

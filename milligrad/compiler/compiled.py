@@ -1,0 +1,988 @@
+"""Pass 5, run: `compile`, which traces a function once for each shape of its arguments and then runs the loops.
+
+It holds what a call needs: the arguments as flat numbers, the numbers of captured Values as they are now, the code of
+a backend, and the shape of the result. It knows how the other passes follow each other, and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import inspect
+import math
+import os
+import sys
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, update_wrapper
+from time import perf_counter
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from milligrad.compiler import ir, kept
+from milligrad.compiler.passes import counts
+from milligrad.compiler.passes.fuse import fuse
+from milligrad.compiler.passes.registers import in_registers
+from milligrad.compiler.passes.reroll import Layout, describe, reroll
+from milligrad.compiler.passes.roll import roll_within
+from milligrad.compiler.passes.short import LongScan, Short, Watch
+from milligrad.compiler.passes.simplify import Graph, simplify
+from milligrad.compiler.program import Array, Program
+from milligrad.compiler.structure import NUMBER, Structure, flat, nested, of_key, packer, size, structure, unpacked
+from milligrad.compiler.trace import Trace, captured, needed, total
+from milligrad.engine import (
+    GradientWarning,
+    Op,
+    Reduction,
+    Value,
+    adjoints,
+    enable_grad,
+    is_grad_enabled,
+    node,
+    number,
+    partials_as_values,
+    tracer,
+)
+from milligrad.nn.reads import Reads, recorded
+from milligrad.places import warn
+from milligrad.random import plain
+from milligrad.transforms import global_name
+
+if TYPE_CHECKING:
+    from milligrad.compiler.c.lowered import Lowered
+
+NUMBERS = frozenset("?bBhHiIlLqQnNfd")  # what a buffer may hold: struct's letters for numbers
+FLOATS = frozenset([float])
+VARIANTS = 64  # shapes of arguments whose code is kept; the one that was not used for longest goes first
+VERSIONS = 4  # and of one shape, for different settings of what the function uses (train and eval)
+SCREEN = 30  # lines of loops that `explain` shows
+LONG_ARGUMENT = 100_000  # numbers or rows of a list, from which on it is seen first whether a scan runs over it
+BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
+
+
+def choose(backend: str) -> str:
+    """The backend that `backend` means: "python" or "llvm". For "auto" it says so, once.
+
+    Raises ValueError for any other name, ImportError if llvmlite is asked for and is not installed.
+    """
+    if backend not in ("auto", "python", "llvm"):
+        raise ValueError(f"backend: expected 'auto', 'python' or 'llvm', got {backend!r}")
+    if backend == "auto":
+        return _auto()
+    if backend == "llvm" and not _has_llvmlite():
+        raise ImportError("backend 'llvm' needs llvmlite: pip install 'milligrad-autodiff[native]'")
+    return backend
+
+
+@cache
+def _has_llvmlite() -> bool:
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+@cache
+def _auto() -> str:
+    chosen = "llvm" if _has_llvmlite() else "python"
+    hint = "" if chosen == "llvm" else "; pip install 'milligrad-autodiff[native]' for native code"
+    print(f"milligrad: compiling with the {chosen} backend{hint}", file=sys.stderr)
+    return chosen
+
+
+def check_dtype(dtype: str, backend: str) -> None:
+    """Raise ValueError for a dtype that the backend does not have."""
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype: expected 'float64' or 'float32', got {dtype!r}")
+    if dtype == "float32" and backend != "llvm":
+        raise ValueError(f"dtype: 'float32' needs backend='llvm', got backend={backend!r}")
+
+
+def build(program: Program, backend: str, capacity: int = 1, dtype: str = "float64", exact: bool = False) -> Any:
+    """The code of `program`, from the emitter of that backend; `exact` code raises nothing."""
+    if backend == "llvm":
+        from milligrad.compiler.llvm import vectors as emit_llvm
+
+        return emit_llvm.build(program, capacity, dtype)
+    from milligrad.compiler.python import comprehensions as emit_python
+
+    return emit_python.build(program, capacity, ieee=exact)
+
+
+class Memory:
+    """Buffers of the kind that a backend takes: lists for python, arrays of doubles or floats for llvm."""
+
+    def __init__(self, backend: str, dtype: str = "float64") -> None:
+        self.typecode = "" if backend == "python" else "d" if dtype == "float64" else "f"
+
+    def new(self, numbers: Sequence[float]) -> Any:
+        """A buffer of these numbers."""
+        return array(self.typecode, numbers) if self.typecode else list(numbers)
+
+    def zeros(self, n: int) -> Any:
+        """A buffer of n zeros. A native one starts where a cache line does, as vectors like it."""
+        if not self.typecode:
+            return [0.0] * n
+        from milligrad.compiler.llvm.native import buffer
+
+        return buffer(n, "float64" if self.typecode == "d" else "float32")
+
+    def finite(self, numbers: Any) -> bool:
+        """Whether all numbers of a buffer are finite."""
+        if self.typecode == "d" and len(numbers) > 32:
+            from milligrad.compiler.llvm.native import finite
+
+            return finite(numbers)
+        return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+
+    def fill(self, buffer: Any, numbers: Sequence[float]) -> None:
+        """Put the numbers into the buffer."""
+        buffer[:] = array(self.typecode, numbers) if self.typecode else numbers
+
+    def bind(self, code: Any, program: Program, buffers: Mapping[Array, Any]) -> None:
+        """Give the code its buffers. Those of rows are handed in by each call; lists are of one row until then."""
+        handed = [a for a in program.arrays if a.role in ("input", "leaf", "state", "output")]
+        missing = {a: self.zeros(a.size) for a in handed if a not in buffers and not self.typecode}
+        code.bind({**missing, **{a: buffers[a] for a in handed if a in buffers}})
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without the cyclic garbage collector: the 10⁵ objects of a trace are no garbage, and it would walk them all."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+
+
+class Clock:
+    """The seconds that each pass took."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.times[name] = self.times.get(name, 0.0) + perf_counter() - start
+
+
+def found_or_made(
+    key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, make: Callable[[], tuple[Program, Any, Layout]]
+) -> tuple[Program, Any, Layout]:
+    """A program, its code and the Values that it captures: kept of an earlier process, or made now, and kept then."""
+    if not key:  # there is no cache, or an op that is not known
+        clock.times.pop("cache", None)
+        return make()
+    with clock("cache"):
+        known = kept.recall(key, given)
+    if known:
+        program, code, array, places = known
+        return program, code, Layout(array, seen.values_at(places))
+    program, code, (array, values) = make()
+    told(program, clock, code)
+    with clock("cache"):
+        kept.keep(key, (program, code, array, [seen[v] for v in values]), given)
+    return program, code, Layout(array, values)
+
+
+def told(program: Program, clock: Clock, code: Any) -> dict[str, Any]:
+    """What there is to tell of a program, which is kept with it: its shape, its loops, and the times of the passes."""
+    info = program.info
+    if code.times:  # it was made here
+        if "lines" not in info:
+            info["shape"] = f"{info['groups']:,} groups, {len(program.loops):,} loops"
+            info["lines"] = describe(program.loops)
+        passes = {name: t for name, t in clock.times.items() if name not in ("trace", "cache")}
+        info["times"] = {**passes, **code.times}
+    return info
+
+
+def times_told(program: Program, clock: Clock, code: Any) -> str:
+    """A line of the times of the passes: those of this process, and those of the one that the code is kept of."""
+    times = told(program, clock, code)["times"]
+    before = {name: t for name, t in times.items() if name not in clock.times and not code.times}
+    lists = [{**clock.times, **({} if before else times)}, before]
+    shown = [", ".join([f"{name}: {1000 * t:.1f} ms" for name, t in each.items()]) for each in lists if each]
+    return "; taken from the cache, made in ".join(shown)
+
+
+def compile(
+    f: Callable[..., Any],
+    *,
+    backend: Literal["auto", "python", "llvm"] = "auto",
+    dtype: str = "float64",
+    nonfinite: Literal["raise", "allow"] = "raise",
+) -> Compiled:
+    """`f`, a function of numbers and nested lists of them, as a function that runs compiled code.
+
+    Numbers among the arguments (also Values: their numbers) are inputs of the code; anything else (bools, strings,
+    None, objects) is fixed when it is traced. For each new shape of the arguments f is traced once, by a call with
+    symbols in the place of numbers; what it does besides computing happens in that call only. (A `scan` of more than 64
+    steps is compiled for all lengths: for that f is traced a few times, for a few steps each.) Values that f uses
+    besides its arguments, such as a model's parameters, are looked up in each call; a module's `train()` or `eval()`
+    is noticed, and so is whatever f read of a module once it has changed: another Parameter, a Dropout's `p`. Results
+    are floats, nested as f nests them. Random numbers drawn from milligrad's generator (dropout) are drawn anew in
+    each call.
+
+    backend:    "python" needs nothing; "llvm" needs llvmlite; "auto" takes llvm if it is there, and says which, once.
+    dtype:      "float64", or "float32" with llvm.
+    nonfinite:  what to do with a result that is inf or NaN: "raise" a FloatingPointError, or "allow" it.
+
+    Eager code raises an error where a number makes no sense (sqrt of -1, division by 0, overflow of exp). Compiled code
+    goes on with NaN or inf there, by the rules of IEEE 754, and such a number matters only if a result depends on it:
+    `where(x > 0, sqrt(x), 0)` is 0 at -1, and 1 / (1 + exp(1000)) is 0. A comparison with such a NaN is NaN, and so is
+    what is chosen by it. NaNs among the arguments are numbers like any others. An operation on plain numbers alone is
+    no part of the compiled code: it is computed in the trace, and refused there as Python refuses it.
+
+    The code is kept in a folder of this user's cache, and a later process that traces the same program takes it from
+    there, without a pass of the compiler; see `milligrad.compiler.cache` for where it is and who may use it.
+    MILLIGRAD_CACHE in the environment names another folder, or is "off".
+
+    Raises TraceError if f asks a traced value for its number; in a call FloatingPointError for a result that is not
+    finite, unless that is allowed.
+    """
+    if not callable(f):
+        raise TypeError(f"f: expected a function, got {type(f).__name__} {f!r:.60}")
+    if nonfinite not in ("raise", "allow"):
+        raise ValueError(f"nonfinite: expected 'raise' or 'allow', got {nonfinite!r}")
+    return Compiled(f, choose(backend), dtype, nonfinite)
+
+
+class Compiled:
+    """A function that was compiled; see `compile`. Safe to call from several threads, which take turns."""
+
+    def __init__(self, f: Callable[..., Any], backend: str, dtype: str, nonfinite: str = "raise") -> None:
+        check_dtype(dtype, backend)
+        self.backend, self.dtype, self.nonfinite = backend, dtype, nonfinite
+        self._f = f
+        self._variants: dict[Any, Sequence[Variant]] = {}
+        self._programs: dict[Any, list[counts.Counted]] = {}  # those with a count, by the kind of use
+        self._arity: tuple[int, float] | None = None  # how many arguments f must and can be given, once that is known
+        self._last: Variant | None = None
+        self._rows: tuple[Any, tuple[Variant, Exactly, int]] | None = None  # of which shape those of a buffer were last
+        self._lock = threading.RLock()
+        self._has_out = _has_argument(f, "out")
+        update_wrapper(self, f, updated=())
+        self.__name__: str = getattr(f, "__name__", type(f).__name__)
+
+    @property
+    def uncompiled(self) -> Callable[..., Any]:
+        """The function that was compiled. The transforms differentiate it: `grad(compile(f))` is `grad(f)`."""
+        return self._f
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """f(*args, **kwargs), as floats nested like the result of f. While another function is traced, it is f.
+
+        A buffer of doubles as `out` (of floats for float32; array, memoryview, NumPy array) gets the results, one after
+        the other, and is what is returned, unless f itself has an argument of that name.
+        """
+        if tracer():
+            return self._f(*args, **kwargs)
+        out = kwargs.pop("out", None) if kwargs and not self._has_out else None
+        if out is not None:
+            out = _Out(out, Memory(self.backend, self.dtype).typecode or "d")
+        last = self._last
+        with self._lock:
+            if not kwargs and last is not None and last.pack is not None:
+                results = last.quickly(args)
+                if results is not None:
+                    return out.take(results) if out else unpacked(last.returned, results)
+            variant, numbers, exactly = self._variant("call", args, kwargs)
+            results = variant(numbers, exactly)
+            return out.take(results) if out else unpacked(variant.returned, results)
+
+    def _plain(self, given: list[Any]) -> list[float]:
+        """The numbers of the arguments, of which no gradient finds its way back through results that are floats."""
+        if is_grad_enabled() and any(isinstance(x, Value) and x.requires_grad for x in given):
+            name = self.__name__
+            warn(
+                f"an argument of {name} is a Value that requires a gradient, but what the compiled {name} returns are "
+                f"plain numbers, through which no gradient passes: write {name}.value(…) for a Value with a backward, "
+                "or v.data for the number",
+                GradientWarning,
+            )
+        return [number(x) for x in given]
+
+    def value(self, *args: Any, **kwargs: Any) -> Value:
+        """The result, one number, as a Value whose backward fills the `grad` of the Values that f used.
+
+        These are captured Values and Values among the arguments that require a gradient. The gradient is computed with
+        the result, so that parameters may change before backward. It is a constant of its own: compile the gradient
+        to differentiate it again. In `no_grad` the result is a constant.
+        """
+        if tracer():
+            return self._f(*args, **kwargs)  # type: ignore[no-any-return]
+        if not is_grad_enabled():
+            variant, numbers, exactly = self._variant("value", args, kwargs)
+            with self._lock:
+                return Value(variant(numbers, exactly)[0], requires_grad=False)
+        given = flat((args, kwargs))
+        requires = tuple([isinstance(x, Value) and x.requires_grad for x in given])
+        variant, numbers, exactly = self._variant("gradient", args, kwargs, requires)
+        with self._lock:
+            result, *gradient = variant(numbers, exactly)
+        wrt = (*variant.learning, *[x for x, r in zip(given, requires) if r])
+        return node(_gradient_op(self.__name__, gradient), wrt, result) if wrt else Value(result, requires_grad=False)
+
+    def map(self, rows: Any) -> Any:
+        """f of each row, in one loop of compiled code.
+
+        rows: a list of rows, each the list of f's arguments: the result is the list of what f returns. Or any buffer
+        of numbers (array('d'), memoryview, a NumPy array): of two dimensions, or flat, row after row; a row holds f's
+        arguments, or, if f takes one argument and there are two dimensions, the numbers of the list that it takes
+        (unless it is one number: then that). The result is a memoryview of doubles with a row for each row, or one
+        number for each if f returns one. Numbers that are no doubles, or do not lie row after row, are copied.
+        """
+        if isinstance(rows, (list, tuple)):
+            return self._map_list(rows)
+        return self._map_buffer(rows)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """The loops of f for arguments of this shape, to be written as C: `f.lower(x).c_source`, `.header`, `.save_c`.
+
+        f is traced, as in a call, and nothing is computed: only the shapes of the arguments matter.
+        """
+        given: list[Any] = []
+        arguments = structure((args, kwargs), given)
+        return self._lowered(arguments)
+
+    def _lowered(self, arguments: Structure) -> Lowered:
+        from milligrad.compiler.c.lowered import Lowered
+
+        with self._lock, collector_paused():
+            zeros: list[Any] = [0.0] * size(arguments)
+            try:
+                trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock(), Watch())
+            except LongScan as scan:
+                counted = self._counted_exactly(scan.length, arguments, zeros)
+                if counted:
+                    trace, _, outputs, _, _ = counted[0].made.traced
+                    returned = counted[0].program.returned(counted[0].variable)
+                    return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned, counted)
+                trace, _, outputs, returned, _ = self._trace("call", arguments, zeros, Clock())
+            return Lowered(self.__name__, self.dtype, self._f, trace, outputs, arguments, returned)
+
+    def _counted_exactly(
+        self, length: int, arguments: Structure, zeros: list[Any]
+    ) -> tuple[counts.Found, counts.Found | None] | None:
+        """The program with a count, and its exact form if it needs one, as C has them; None if there is none."""
+        from milligrad.compiler.c.lowered import is_doubtful
+
+        found = self._counted(length, "call", arguments, zeros, False, Clock())
+        if not found:
+            return None
+        trace, _, outputs, _, _ = found.made.traced
+        if not is_doubtful(trace, needed(trace.tape, outputs), found.ops):
+            return found, None
+        exactly = self._counted(length, "call", arguments, zeros, "chain", Clock())
+        same = exactly and [*map(id, exactly.made.captured)] == [*map(id, found.made.captured)]
+        return (found, exactly) if same else None
+
+    def save_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dtype: str | None = None,
+        parameters: Literal["constants", "argument"] = "constants",
+    ) -> None:
+        """Write f as it was called last, for arguments of that shape, as a C file and its header; see `Lowered.c`.
+
+        path:        ends in .c; the function in it is called as the file is, and the header has the same name.
+        dtype:       "float64" for double, "float32" for float; by default as it was compiled.
+        parameters:  the captured numbers: "constants" in the file, as they are now, or an "argument".
+
+        Raises RuntimeError if it was not called yet: `f.lower(*example).save_c(path)` does without.
+        """
+        if self._last is None:
+            raise RuntimeError(
+                f"{self.__name__}: not called yet, so that the shapes of its arguments are not known: call it once, or "
+                f"write {self.__name__}.lower(*example).save_c(path)"
+            )
+        last = self._last
+        key = next(key for key, known in self._variants.items() if any([v is last for v in known]))
+        self._lowered(of_key(key[1])).save_c(path, dtype=dtype, parameters=parameters)
+
+    def explain(self, full: bool = False) -> str:
+        """What was made of the code in the last call: nodes, loops, the times of the passes. It fits a screen.
+
+        full: all loops, and the generated source, too.
+        """
+        if self._last is None:
+            return f"{self.__name__}: not traced yet; call it once"
+        return self._last.explain(self.__name__, full)
+
+    @property
+    def source(self) -> str:
+        """The text that was generated in the last call: Python, or LLVM's IR. "" before the first call."""
+        return self._last.code.source if self._last else ""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """A compiled function in a class is a method."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are of the function and the options, and are compiled anew where they are called.
+
+        One that decorates a function of a module or a class is found there by its name.
+        """
+        return global_name(self) or (Compiled, (self._f, self.backend, self.dtype, self.nonfinite))
+
+    def __repr__(self) -> str:
+        traced = sum(map(len, self._variants.values()))
+        return f"<compiled {self.__name__}: {self.backend}, {traced} traced>"
+
+    # Variants: one for each shape of the arguments and each kind of use.
+
+    def _variant(self, kind: str, args: Any, kwargs: Any, more: Any = ()) -> tuple[Variant, list[float], Exactly]:
+        """The code for these arguments, their numbers, and what makes the exact code for them; see `Variant`."""
+        given: list[Any] = []
+        arguments = structure((args, kwargs), given)
+        key = (kind, arguments.key, more)
+        with self._lock:
+            known = self._variants.get(key, ())
+            variant = next((v for v in known if v.holds()), None)
+            if variant is None:
+                variant = self._traced(kind, arguments, given)
+                known = [*known[1 - VERSIONS :], variant]
+            if variant is not self._last:
+                self._variants.pop(key, None)
+                self._variants[key] = known  # the last one is the one that was used last
+                if len(self._variants) > VARIANTS:
+                    del self._variants[next(iter(self._variants))]
+                self._last = variant
+        if FLOATS.issuperset(map(type, given)):
+            numbers = given
+        else:
+            numbers = [number(x) for x in given] if kind == "gradient" else self._plain(given)
+        return variant, numbers, lambda: self._traced(kind, arguments, given, exact=True)
+
+    def _traced(self, kind: str, arguments: Structure, given: list[Any], exact: bool = False) -> Variant:
+        clock = Clock()
+        with collector_paused():
+            found = None
+            try:
+                if counts.longest(arguments) > LONG_ARGUMENT:  # a Symbol for each number may be for nothing
+                    raise LongScan(counts.longest(arguments))
+                traced = self._trace(kind, arguments, given, clock, Watch())
+            except LongScan as scan:
+                found = self._counted(scan.length, kind, arguments, given, exact, clock)
+                traced = found.made.traced if found else self._trace(kind, arguments, given, clock)
+            return Variant(arguments, *traced, kind, self.backend, self.dtype, self.nonfinite, exact, clock, found)
+
+    def _counted(
+        self, length: int, kind: str, arguments: Structure, given: list[Any], exact: bool | str, clock: Clock
+    ) -> counts.Found | None:
+        """The program whose count is a run-time number, for a scan of that length; None if there is none."""
+
+        def made(short: Short) -> counts.Made:
+            cut = short.shortened(arguments)
+            some = short.first(arguments, given) if kind == "gradient" else [0.0] * size(cut)
+            traced = self._trace(kind, arguments, some, clock, short)
+            with clock("count"):
+                return counts.make(short, traced, exact)
+
+        return counts.find(length, made, self._programs.setdefault((kind, exact), []))
+
+    def _trace(
+        self, kind: str, arguments: Structure, given: list[Any], clock: Clock, scans: Any = None
+    ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
+        """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
+        with collector_paused(), clock("trace"):
+            trace = Trace(scans)
+            symbols = trace.input("arguments", len(given))
+            for symbol, x in zip(symbols, given):
+                symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad
+            outputs: list[Any] = []
+            learning: list[Value] = []
+            reads = Reads()
+            with trace.ending(), trace.running(), enable_grad(), recorded(reads):
+                short = scans if isinstance(scans, Short) else None
+                if short:
+                    short.begin(trace)
+                args, kwargs = (short.nested if short else nested)(arguments, iter(symbols))
+                result = self._f(*args, **kwargs)
+                returned = structure(result, outputs, outputs=True)
+                if kind in ("gradient", "value") and returned is not NUMBER:
+                    raise TypeError(
+                        f"{self.__name__}.value: expected a function that returns one number, "
+                        f"got {type(result).__name__}"
+                    )
+                if kind == "gradient":
+                    outputs, learning = _with_gradient(trace, outputs[0], symbols)
+                    returned = structure(outputs, [], outputs=True)
+        return trace, reads, outputs, returned, learning
+
+    # map
+
+    def _map_list(self, rows: Sequence[Any]) -> list[Any]:
+        if not rows:
+            return []
+        numbers: list[Any] = []
+        shapes = [structure(tuple(self._row(row, i)), numbers).key for i, row in enumerate(rows)]
+        if shapes.count(shapes[0]) < len(shapes):
+            i = next(i for i, own in enumerate(shapes) if own != shapes[0])
+            raise ValueError(f"rows[{i}]: expected the shape of rows[0], {rows[0]!r:.60}, got {rows[i]!r:.60}")
+        variant, _, exactly = self._variant("map", tuple(rows[0]), {})
+        data = Memory(self.backend, self.dtype).new(self._plain(numbers))
+        with self._lock:
+            results = variant.rows(data, len(rows), exactly)
+        m = variant.width
+        flat_results = list(results)
+        return [nested(variant.returned, iter(flat_results[i * m : (i + 1) * m])) for i in range(len(rows))]
+
+    @staticmethod
+    def _row(row: Any, i: int) -> Any:
+        if not isinstance(row, (list, tuple)):
+            raise TypeError(f"rows[{i}]: expected a list of arguments, got {type(row).__name__} {row!r:.60}")
+        return row
+
+    def _map_buffer(self, rows: Any) -> memoryview[float]:
+        view = _buffer(rows)
+        variant, exactly, width = self._of_width(
+            view.ndim,
+            view.shape[1] if view.ndim == 2 else None,  # type: ignore[index]
+        )
+        count, more = divmod(math.prod(view.shape or ()), width) if width else (len(view), 0)
+        if more:
+            raise ValueError(f"rows: expected {width} numbers for each row, got {len(view)} in all")
+        data = _as_they_are(view) if view.format == Memory(self.backend, self.dtype).typecode else None
+        if data is None:
+            data = Memory(self.backend, self.dtype).new(_all_numbers(view))
+        with self._lock:
+            results = variant.rows(data, count, exactly)
+        doubles = results if isinstance(results, memoryview) and results.format == "d" else array("d", results)
+        flat_results: memoryview[float] = memoryview(doubles)
+        scalar = variant.returned.kind == "number"
+        if scalar or not len(flat_results):
+            return flat_results
+        return flat_results.cast("B").cast("d", (count, variant.width))
+
+    def _of_width(self, ndim: int, width: int | None) -> tuple[Variant, Exactly, int]:
+        """For rows of a buffer of that many dimensions: the code, the exact code, and how many numbers a row has."""
+        key = ndim, width
+        if self._rows is not None and self._rows[0] == key and self._rows[1][0] is self._last and self._last.holds():
+            return self._rows[1]
+        parameters, most = _positional(self._f) if self._arity is None else self._arity
+        self._arity = parameters, most
+        if width is None and not parameters:
+            raise ValueError("rows: expected a buffer of two dimensions, since f takes any number of arguments")
+        n = parameters if width is None else width
+        row: tuple[Any, ...] = (0.0,) * n
+        if width is not None and most == 1 and width != 1:
+            row = ([0.0] * n,)
+        variant, _, exactly = self._variant("map", row, {})
+        self._rows = key, (variant, exactly, n)
+        return variant, exactly, n
+
+
+def _has_argument(f: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(f).parameters
+    except (TypeError, ValueError):
+        return False
+    return name in parameters or any([p.kind is p.VAR_KEYWORD for p in parameters.values()])
+
+
+class _Out:
+    """The buffer that results go to. It raises TypeError or ValueError if it can't be one."""
+
+    def __init__(self, buffer: Any, typecode: str) -> None:
+        try:
+            view = memoryview(buffer)
+        except TypeError:
+            raise TypeError(f"out: expected a buffer of numbers, got {type(buffer).__name__}") from None
+        if view.format != typecode or view.readonly or not view.c_contiguous:
+            flaws = "read-only " * view.readonly + "not contiguous " * (not view.c_contiguous)
+            raise ValueError(
+                f"out: expected a contiguous buffer of {typecode!r} to write to, got a {flaws}one of {view.format!r}"
+            )
+        self.buffer = buffer
+        self.view = view if view.ndim == 1 else view.cast("B").cast(typecode)  # type: ignore[call-overload]
+
+    def take(self, results: Any) -> Any:
+        """Put the results there."""
+        if len(self.view) != len(results):
+            raise ValueError(f"out: expected a buffer of {len(results)} numbers, got one of {len(self.view)}")
+        self.view[:] = array(self.view.format, results) if isinstance(results, list) else results
+        return self.buffer
+
+
+def _buffer(rows: Any) -> memoryview:
+    try:
+        view = memoryview(rows)
+    except TypeError:
+        raise TypeError(f"rows: expected a list of rows or a buffer of numbers, got {type(rows).__name__}") from None
+    if view.format not in NUMBERS or view.ndim not in (1, 2):
+        raise TypeError(
+            f"rows: expected a buffer of numbers of one or two dimensions, "
+            f"got one of {view.ndim} dimensions in the format {view.format!r}"
+        )
+    return view
+
+
+def _as_they_are(view: memoryview) -> Any:
+    """The numbers of the buffer, row after row, where they lie; None if they do not lie so."""
+    if not view.c_contiguous or not view.nbytes:
+        return None
+    return view if view.ndim == 1 else view.cast("B").cast(view.format)  # type: ignore[call-overload]
+
+
+def _all_numbers(view: memoryview) -> list[float]:
+    """A copy of the numbers of the buffer, row after row."""
+    rows: Any = view.tolist()
+    return [x for row in rows for x in row] if view.ndim == 2 else rows
+
+
+def _positional(f: Callable[..., Any]) -> tuple[int, float]:
+    """How many arguments f must, and how many it can be given by position."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return 0, math.inf
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    any_number = any([p.kind is p.VAR_POSITIONAL for p in parameters])
+    return len([p for p in named if p.default is p.empty]), math.inf if any_number else len(named)
+
+
+def _with_gradient(trace: Trace, loss: Any, symbols: list[Any]) -> tuple[list[Any], list[Value]]:
+    """The loss, and its derivative by each captured Value and each argument that requires one; and the former."""
+    leaves = captured(trace.tape, needed(trace.tape, [loss]), [loss])
+    learning = [x for x in leaves if x.requires_grad]
+    adjoint = adjoints([(loss, 1.0)], partials_as_values) if isinstance(loss, Value) and loss.requires_grad else {}
+    return [loss, *[adjoint.get(x, 0.0) for x in [*learning, *symbols] if x.requires_grad]], learning
+
+
+def _gradient_op(name: str, gradient: list[float]) -> Reduction:
+    """The op of a compiled function: its partials are numbers that were computed with its value.
+
+    Where they are asked for as Values, to be differentiated again, they are Values that refuse.
+    """
+
+    def refuse(z: Any, *inputs: Any) -> Any:
+        raise RuntimeError(
+            f"{name}.value: no second derivative, since the gradient of compiled code is a constant; "
+            f"compile the gradient itself: compile(grad({name}))"
+        )
+
+    constant = Op(f"gradient of {name}", refuse, refuse, f"gradient of {name}", f"A derivative of {name}.")
+
+    def partials(z: Any, *inputs: Any) -> Sequence[Any]:
+        return [node(constant, inputs, g) for g in gradient] if isinstance(z, Value) else gradient
+
+    def value(*inputs: float) -> float:
+        raise TypeError(f"{name}: a compiled function is called by its own name")
+
+    return Reduction(name, value, partials, f"{name}({{}})", f"The compiled function {name}.")
+
+
+Exactly: TypeAlias = "Callable[[], Variant]"
+
+
+@dataclass
+class Variant:
+    """The code for one shape of the arguments, and the memory that it works on.
+
+    Where it finds no number, or one that is not finite, `exact` code says whether the result depends on that: it is
+    slower, knows no error, and 0 times inf is 0 in its chain rule (see `simplify.Builder`). It is made when needed.
+    """
+
+    arguments: Structure
+    trace: Trace
+    reads: Reads
+    outputs: list[Any]
+    returned: Structure
+    learning: list[Value]
+    kind: str
+    backend: str
+    dtype: str
+    nonfinite: str
+    exact: bool
+    clock: Clock
+    found: counts.Found | None = None
+    _exactly: Variant | None = None
+
+    def __post_init__(self) -> None:
+        self._known: Array | None = None
+        if self.found:
+            self._of_count(self.found)
+        else:
+            self._of_shape()
+        self._requires = [v.requires_grad for v in self.captured]
+        self.trace = None  # type: ignore[assignment]  # 10⁵ objects that no call needs
+        self.outputs = []
+        self._memory = Memory(self.backend, self.dtype)
+        self._buffers = {
+            a: self._memory.zeros(a.size)
+            for a in self.program.arrays
+            if a.role in ("input", "leaf", "output") and not a.per_sample
+        }
+        self._memory.bind(self.code, self.program, self._buffers)
+        self._take_known()
+        is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
+        self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
+        self.arguments = NUMBER  # what was passed is not kept
+
+    def _of_shape(self) -> None:
+        """The code of all that was traced."""
+        per_row = self.kind == "map"
+        self.width, self._draws = len(self.outputs), len(self.trace.random)
+        inputs = {"arguments": self.trace.inputs["arguments"], "random": self.trace.random}
+        self._inputs = {
+            name: Array(name, len(numbers), "input", per_row) for name, numbers in inputs.items() if numbers
+        }
+        self._results = Array("results", self.width, "output", per_row)
+        self._find_or_compile([Layout(a, inputs[name]) for name, a in self._inputs.items()], BLOCK if per_row else 1)
+
+    def _find_or_compile(self, leaves: list[Layout], capacity: int) -> None:
+        """The code: what is kept of an earlier process, or new code, which is kept then."""
+        tape, outputs, seen = self.trace.tape, self.outputs, kept.Seen()
+
+        def make() -> tuple[Program, Any, Layout]:
+            with self.clock("simplify"):
+                graph = simplify(tape, outputs, self.exact)
+            values = graph.captured()
+            captures = Layout(Array("captured", len(values), "leaf"), values)
+            program, code = compiled(
+                graph, [*leaves, captures] if values else leaves, [Layout(self._results, range(self.width))],
+                self.clock, self.backend, capacity, self.dtype, self.exact,
+            )  # fmt: skip
+            program.info["traced"] = len(tape)
+            return program, code, captures
+
+        with self.clock("cache"):
+            mark = kept.fingerprint(tape, outputs, seen, *[x.numbers for x in leaves])
+            key = kept.key("function", self.backend, mark, capacity, self.dtype, self.exact)
+        given = [*self._inputs.values(), self._results]
+        self.program, self.code, (self._values, values) = found_or_made(key, given, seen, self.clock, make)
+        self.captured = [*values]
+
+    def _of_count(self, found: counts.Found) -> None:
+        """The code of a program with a count, of which a few steps were traced."""
+        per_row, self.captured = self.kind == "map", found.made.captured
+        self._values = Array("captured", len(self.captured), "leaf")
+        self.returned = found.program.returned(found.variable)
+        self.width, self._draws = size(self.returned), found.size("random")
+        self._inputs = {
+            name: Array(name, found.size(name), "input", per_row)
+            for name in ("arguments", "random")
+            if found.size(name)
+        }
+        self._results = Array("results", self.width, "output", per_row)
+        arrays = [*self._inputs.values()]
+        if found.size("known"):
+            self._known = Array("known", found.size("known"), "leaf")
+            self._numbers = counts.known_numbers(found.made.short)
+            arrays.append(self._known)
+        if self.captured:
+            arrays.append(self._values)
+        self.program, self.code = found.build(
+            [*arrays, self._results], self.backend, BLOCK if per_row else 1, self.dtype, self.exact
+        )
+        self.found = None
+
+    def _take_known(self) -> None:
+        """Put the numbers that scans start from, and run over, into memory; those of Values again and again."""
+        if self._known:
+            self._memory.fill(self._buffers[self._known], [number(x) for x in self._numbers])
+            if not any([isinstance(x, Value) for x in self._numbers]):
+                self._known = None
+
+    def quickly(self, args: Any) -> Any:
+        """The results, if the arguments are what they were last time but for the numbers; else None.
+
+        None, too, if a result is not finite.
+        """
+        assert self.pack is not None
+        if not self.pack(args, self._buffers[self._inputs["arguments"]]) or not self.holds():
+            return None
+        self._take_captured()
+        try:
+            self.code()
+        except (ArithmeticError, ValueError):
+            return None
+        results = self._buffers[self._results]
+        return results if self._memory.finite(results) else None
+
+    def holds(self) -> bool:
+        """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""
+        same = self.kind != "gradient" or [v.requires_grad for v in self.captured] == self._requires
+        return same and self.reads.hold_still()
+
+    def _take_captured(self) -> None:
+        if self._known:
+            self._take_known()
+        if self.captured:
+            self._memory.fill(self._buffers[self._values], [v.data for v in self.captured])
+
+    def _made_exactly(self, exactly: Exactly) -> Variant:
+        """The code to run where this one found no number, or one that is not finite; see `simplify.Builder`."""
+        if self._exactly is None:
+            self._exactly = exactly()
+        return self._exactly
+
+    def __call__(self, numbers: list[float], exactly: Exactly) -> Any:
+        """The results, one after the other."""
+        drawn = self._drawn(1)
+        results = self._run(numbers, drawn)
+        if results is None or not self._memory.finite(results):
+            results = self._made_exactly(exactly)._run(numbers, drawn)
+            bad = [i for i, x in enumerate(results) if not math.isfinite(x)]
+            if bad and self.nonfinite == "raise":
+                raise _not_finite(
+                    f"{_which('result', bad)} of {self.width}" if self.width > 1 else "the result", results[bad[0]]
+                )
+        return results
+
+    def _drawn(self, count: int) -> list[float]:
+        if not self._draws:
+            return []
+        draw = plain()
+        return [draw() for _ in range(self._draws * count)]
+
+    def _run(self, numbers: list[float], drawn: list[float]) -> Any:
+        """The results, or None if there is no number for one of the steps."""
+        self._take_captured()
+        fill, buffers = self._memory.fill, self._buffers
+        if numbers:
+            fill(buffers[self._inputs["arguments"]], numbers)
+        if drawn:
+            fill(buffers[self._inputs["random"]], drawn)
+        try:
+            self.code()
+        except (ArithmeticError, ValueError):
+            return None
+        return buffers[self._results]
+
+    def rows(self, data: Any, count: int, exactly: Exactly) -> Any:
+        """The results of `count` rows of arguments, in one flat buffer."""
+        drawn = self._memory.new(self._drawn(count)) if self._draws else ()
+        results = self._rows(data, drawn, count)
+        if results is None or not self._memory.finite(results):
+            results = self._mended(results, data, drawn, count, self._made_exactly(exactly))
+        return results
+
+    def _rows(self, data: Any, drawn: Any, count: int) -> Any:
+        self._take_captured()
+        inputs = {}
+        if "arguments" in self._inputs:
+            inputs[self._inputs["arguments"]] = data if self.backend == "llvm" else list(data)
+        if self._draws:
+            inputs[self._inputs["random"]] = drawn
+        results = self._memory.zeros(count * self.width)
+        try:
+            self.code.rows(inputs, {self._results: results}, count)
+        except (ArithmeticError, ValueError):
+            return None
+        return results
+
+    def _mended(self, results: Any, data: Any, drawn: Any, count: int, exactly: Variant) -> Any:
+        """The results with those rows computed exactly that were not finite; or all, if there are none."""
+        n, m, k = (len(data) // count if count else 0), self.width, self._draws
+        bad = range(count) if results is None else self._bad_rows(results)
+        some = self._memory.new([x for i in bad for x in data[i * n : (i + 1) * n]])
+        some_drawn = self._memory.new([x for i in bad for x in drawn[i * k : (i + 1) * k]])
+        exact = exactly._rows(some, some_drawn, len(bad))
+        if results is None:
+            results = exact
+        else:
+            for at, i in enumerate(bad):
+                results[i * m : (i + 1) * m] = exact[at * m : (at + 1) * m]
+        still = self._bad_rows(results)
+        if still and self.nonfinite == "raise":
+            first = next(x for x in results[still[0] * m : (still[0] + 1) * m] if not math.isfinite(x))
+            raise _not_finite(f"the result of {_which('row', still)}", first)
+        return results
+
+    def _bad_rows(self, results: Any) -> list[int]:
+        return list(dict.fromkeys(i // self.width for i, x in enumerate(results) if not math.isfinite(x)))
+
+    def explain(self, name: str, full: bool) -> str:
+        """See `Compiled.explain`."""
+        info = told(self.program, self.clock, self.code)
+        found = info["lines"]
+        shown = (
+            found if full or len(found) <= SCREEN else [*found[: SCREEN - 1], f"… and {len(found) - SCREEN + 1:,} more"]
+        )
+        lines = [
+            f"{name}, {self.backend} backend, {self.dtype}",
+            f"  {info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['shape']}",
+            f"  {times_told(self.program, self.clock, self.code)}",
+            *(f"  {line}" for line in shown),
+        ]
+        return "\n".join([*lines, "", self.code.source] if full else lines)
+
+
+def _which(what: str, places: list[int]) -> str:
+    """`row 3`, or `rows 3, 5 and 8`."""
+    *most, last = map(str, places)
+    return f"{what}s {', '.join(most)} and {last}" if most else f"{what} {last}"
+
+
+def _not_finite(what: str, x: float) -> FloatingPointError:
+    verb = "are" if what.startswith("results") else "is"
+    return FloatingPointError(
+        f"{what} {verb} not finite ({x}). If a number makes no sense on the way (log of -1, division by 0), the "
+        "function itself, without compile, says where; inf and NaN that came in, or that sums and products grew to, "
+        "it lets pass. compile(…, nonfinite='allow') returns them"
+    )
+
+
+DEEP = 50  # groups of nodes side by side (of one level and op), from which on they may be loops in time
+WIDE = 64  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
+MANY = 1_000  # groups that take too long to translate one by one
+SHARE = 1 / 4  # statements for a number computed, at most: with more it is no loops
+MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
+
+
+def in_order(
+    graph: Graph, leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
+    backend: str, capacity: int, dtype: str, exact: bool,
+) -> tuple[Program, Any] | None:  # fmt: skip
+    """The program with its loops in the order of the graph, where that is the shorter one: loops in time are."""
+    groups = len({*zip(graph.level, graph.op)})
+    if groups < DEEP or (groups < MANY and len(graph) > WIDE * groups) or len(wanted) > 1 or total in graph.op:
+        return None
+    with clock("roll"):
+        places = {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)}
+        rolled = roll_within(graph, places, min(MOST, len(graph) * SHARE))
+        if rolled is None:
+            return None
+        statements = len(list(rolled.statements()))
+    program = Program([*[layout.array for layout in leaves], wanted[0].array], [])
+    program.info.update(
+        nodes=len(graph) - len(graph.source),
+        shape=f"{statements:,} statements in {rolled.loops():,} loops, in order",
+        lines=ir.describe(rolled.body),
+    )
+    with clock("registers"):
+        steps = in_registers(rolled)
+    if backend == "llvm":
+        from milligrad.compiler.llvm import in_order as print_llvm
+
+        return program, print_llvm.build(program, rolled, steps, capacity, dtype)
+    from milligrad.compiler.python import in_order as print_python
+
+    return program, print_python.build(program, rolled, steps, capacity, exact)
+
+
+def compiled(
+    graph: Graph, leaves: Sequence[Layout], wanted: Sequence[Layout], clock: Clock,
+    backend: str, capacity: int, dtype: str, exact: bool,
+) -> tuple[Program, Any]:  # fmt: skip
+    """The passes after simplify, one after the other: (program, code)."""
+    with collector_paused():
+        rolled = in_order(graph, leaves, wanted, clock, backend, capacity, dtype, exact)
+        if rolled:
+            return rolled
+        with clock("reroll"):
+            program = reroll(graph, leaves, wanted)
+        with clock("fuse"):
+            program = fuse(program)
+        return program, build(program, backend, capacity, dtype, exact)

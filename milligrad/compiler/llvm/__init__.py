@@ -1,0 +1,1 @@
+"""Printers of LLVM's intermediate representation, and what makes machine code of it."""
