@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 
 from milligrad import Value, manual_seed, nn, ops, optim
 from milligrad import functional as F
-from milligrad.compiler.compiled import _has_llvmlite, compile
+from milligrad.compiler.backends import has_llvmlite
+from milligrad.compiler.compiled import compile
 from milligrad.engine import number
 from milligrad.nested import flatten
 from milligrad.nn import Module
@@ -26,7 +27,7 @@ from milligrad.transforms import jacobian
 from tests.compiler.graphs import assert_close, functions
 from tests.compiler.test_trace import FUNCTIONS, MODULES, call, combined, mapped, numbers_of, points
 
-needs_llvm = pytest.mark.skipif(not _has_llvmlite(), reason="needs llvmlite")
+needs_llvm = pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
 BACKENDS = ["python", pytest.param("llvm", marks=needs_llvm)]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 

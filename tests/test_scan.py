@@ -8,12 +8,12 @@ import pytest
 
 import milligrad as mg
 from milligrad import Value, compile, cos, scan, sin, value_and_grad, where
-from milligrad.compiler import compiled as run
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.engine import number, topological_order
 from milligrad.random import uniform
 from milligrad.transforms import grad, hessian, hvp, jacobian, jvp
 
-BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
+BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite"))]
 State = namedtuple("State", "x v")
 
 

@@ -1,4 +1,4 @@
-"""Pass 1, trace: run the user's function on Symbols, and keep what it computed as a graph.
+"""Run the user's function on Symbols, and keep what it computed as a graph.
 
 A Symbol is a Value without a number: arithmetic, the table's rows and the chain rule work on it as on any Value, and
 only record. Symbols are numbered in the order in which they are made, so a trace is a list in which each comes after

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import milligrad as mg
 from milligrad import Value, compile, ops
-from milligrad.compiler import compiled as run
+from milligrad.compiler import pipeline
 from milligrad.engine import topological_order
 from milligrad.transforms import grad, hvp, jacobian, jvp, value_and_grad
 
@@ -457,9 +457,9 @@ def main() -> int:
     options.add_argument("--order", action="store_true", help="compile every program with its loops in order")
     given = options.parse_args()
     if given.order:
-        run.DEEP = run.MANY = 0
-        run.SHARE = 10**9
-        run.MOST = 10**9
+        pipeline.DEEP = pipeline.MANY = 0
+        pipeline.SHARE = 10**9
+        pipeline.MOST = 10**9
     stop, seed = time.monotonic() + 60 * given.minutes, given.seed
     count = {"": 0, "refused": 0, "large": 0, "FAILED": 0}
     while time.monotonic() < stop:

@@ -13,8 +13,7 @@ from itertools import islice
 
 import pytest
 
-from milligrad.compiler import compiled as run
-from milligrad.compiler import ir
+from milligrad.compiler import ir, pipeline
 from milligrad.compiler.passes import registers
 from milligrad.compiler.passes.registers import in_registers
 from milligrad.compiler.passes.roll import roll
@@ -27,7 +26,7 @@ from milligrad.engine import Value
 def forced(monkeypatch):
     """Every function that `compile` compiles is a program in order, be it shorter or not."""
     for name, number in (("DEEP", 0), ("MANY", 0), ("SHARE", 10**9), ("MOST", 10**9)):
-        monkeypatch.setattr(run, name, number)
+        monkeypatch.setattr(pipeline, name, number)
 
 
 @pytest.fixture

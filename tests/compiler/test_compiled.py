@@ -17,11 +17,14 @@ import pytest
 
 import milligrad as mg
 from milligrad import TraceError, Value, nn, no_grad, ops, optim, transforms
-from milligrad.compiler import compiled as run
+from milligrad.compiler import backends
 from milligrad.compiler.compiled import compile
 from milligrad.engine import number
 
-BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
+BACKENDS = [
+    "python",
+    pytest.param("llvm", marks=pytest.mark.skipif(not backends.has_llvmlite(), reason="needs llvmlite")),
+]
 SHARED = {}  # programs that several tests use: LLVM takes 20 to 200 ms for one
 
 
@@ -387,13 +390,13 @@ def llvmlite(monkeypatch):
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name, *more: there if name == "llvmlite" else find(name, *more)
         )
-        run._auto.cache_clear()
-        run._has_llvmlite.cache_clear()
+        backends._auto.cache_clear()
+        backends.has_llvmlite.cache_clear()
 
     yield install
     monkeypatch.undo()
-    run._auto.cache_clear()
-    run._has_llvmlite.cache_clear()
+    backends._auto.cache_clear()
+    backends.has_llvmlite.cache_clear()
 
 
 def test_llvm_without_llvmlite_says_what_to_install(llvmlite):

@@ -9,15 +9,15 @@ import pytest
 
 from milligrad import Value, manual_seed, nn, ops, optim
 from milligrad import functional as F
-from milligrad.compiler import fit as module
-from milligrad.compiler.compiled import _has_llvmlite
-from milligrad.compiler.fit import CompiledSession, Loops, Predict, Whole, WholePrediction
+from milligrad.compiler import batch
+from milligrad.compiler.backends import has_llvmlite
+from milligrad.compiler.fit import CompiledSession, Loops, Predict, Whole
 from milligrad.nested import flatten
 from milligrad.random import generator
 from milligrad.trainer import Trainer, _EagerSession, _is_largest
 
-BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not _has_llvmlite(), reason="needs llvmlite"))]
-needs_llvm = pytest.mark.skipif(not _has_llvmlite(), reason="needs llvmlite")
+BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite"))]
+needs_llvm = pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
 
 rng = random.Random(0)
 X = [[rng.gauss(0, 1) for _ in range(3)] for _ in range(11)]
@@ -71,7 +71,7 @@ def about(xs):
 
 
 def kinds(s):
-    return [type(code) for code in s._seen if isinstance(code, (Loops, Predict, Whole, WholePrediction))]
+    return [type(code) for code in s._seen if isinstance(code, (Loops, Predict, Whole))]
 
 
 # ── What is compiled ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -97,7 +97,7 @@ def test_what_is_no_sum_over_samples_is_a_program_for_each_length_of_a_batch(bac
     assert s.evaluate(X, Y, 4) == about(e.evaluate(X, Y, 4))
     found, expected = s.predict(X, 4), e.predict(X, 4)
     assert flatten(found) == about(flatten(expected)) and len(found) == 11
-    assert kinds(s) == [Whole] * 4 + [WholePrediction] * 2
+    assert kinds(s) == [Whole] * 6
 
 
 def test_training_and_evaluation_are_programs_of_their_own(backend):
@@ -570,7 +570,7 @@ def F_mse(p, t):
 
 
 def test_a_large_model_is_traced_for_few_samples_and_its_loss_for_all(backend, monkeypatch):
-    monkeypatch.setattr(module, "TRACED", 1)
+    monkeypatch.setattr(batch, "TRACED", 1)
     seen = []
 
     class Watched(ByHand):

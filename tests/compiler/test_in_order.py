@@ -6,13 +6,13 @@ import random
 import pytest
 
 from milligrad import Value, compile, manual_seed, ops, value_and_grad
-from milligrad.compiler import compiled as run
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.engine import number
 from milligrad.random import uniform
 from tests.compiler.random_programs import Example, failure, numbers
 from tests.compiler.rolled import assert_close, forced
 
-BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
+BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite"))]
 EXAMPLES = 60  # random programs; `random_programs.py --order` tries more
 
 
@@ -209,7 +209,7 @@ def test_values_rows_and_gradients(backend, f):
         assert_close(numbers(row), gradient(f, x))
 
 
-@pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite")
+@pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
 @pytest.mark.parametrize("f", KINDS)
 def test_float32(monkeypatch, f):
     forced(monkeypatch)
@@ -322,7 +322,7 @@ def test_random_programs(monkeypatch, block):
     forced(monkeypatch)
     verdicts = []
     for seed in range(5000 + block, 5000 + EXAMPLES, 4):
-        backends = ["python", "llvm"] if run._has_llvmlite() and seed % 40 == block else ["python"]
+        backends = ["python", "llvm"] if has_llvmlite() and seed % 40 == block else ["python"]
         verdict = failure(Example(seed), backends)
         assert not verdict.startswith("FAILED"), f"{verdict}\n{Example(seed)}"
         verdicts.append(verdict)

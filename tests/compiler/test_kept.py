@@ -15,9 +15,9 @@ import pytest
 
 from milligrad import Trainer, Value, manual_seed, nn, no_grad, ops, optim, random
 from milligrad import functional as F
-from milligrad.compiler import cache, kept
-from milligrad.compiler import compiled as run
+from milligrad.compiler import backends, batch, cache, kept, pipeline
 from milligrad.compiler import fit as session
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.compiler.compiled import compile
 from milligrad.compiler.llvm import native
 from milligrad.compiler.passes import update
@@ -26,7 +26,7 @@ from milligrad.engine import Op, number
 from milligrad.transforms import grad, value_and_grad
 from tests.compiler.random_programs import numbers
 
-NATIVE = pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite")
+NATIVE = pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
 BACKENDS = ["python", pytest.param("llvm", marks=NATIVE)]
 ROOT = Path(__file__).parents[2]
 
@@ -51,9 +51,8 @@ def no_pass(monkeypatch):
 
     def forbid():
         passes = {
-            run: ["simplify", "reroll", "roll_within", "fuse", "build"], native: ["translated"],
-            session: ["simplify", "reroll", "fuse", "build", "separated", "same", "gradients", "staged"],
-            update: ["simplify", "reroll", "fuse"],
+            pipeline: ["made"], native: ["translated"], backends: ["build", "build_in_order"],
+            batch: ["separated", "same", "gradients"], session: ["gradients"], update: ["simplify", "reroll", "fuse"],
         }  # fmt: skip
         for module, names in passes.items():
             for name in names:
@@ -336,7 +335,7 @@ def test_options_and_ways_to_call_have_keys_of_their_own():
         "a gradient": lambda f: f.value(Value(1.0), 2.0), "by the second": lambda f: f.value(1.0, Value(2.0)),
     }  # fmt: skip
     options = [{"backend": "python"}]
-    if run._has_llvmlite():
+    if has_llvmlite():
         options += [{"backend": "llvm"}, {"backend": "llvm", "dtype": "float32"}]
     found = [asked_for(call, f, nonfinite="allow", **o)[-1] for o in options for call in calls.values()]
     assert len({*found}) == len(options) * len(calls) and "" not in found
@@ -469,7 +468,7 @@ def test_nothing_is_called_that_is_not_of_the_table(folder):
 SCRIPT = """
 import json, sys
 from milligrad import compile, ops, value_and_grad, Value
-from milligrad.compiler import compiled as run
+from milligrad.compiler import pipeline
 from milligrad.compiler.llvm import native
 
 called = []
@@ -481,7 +480,7 @@ def counted(module, name):
     setattr(module, name, counting)
 
 for name in ("simplify", "reroll", "roll_within"):
-    counted(run, name)
+    counted(pipeline, name)
 counted(native, "translated")
 w = [Value(0.1 * i) for i in range(64)]
 

@@ -6,13 +6,13 @@ from array import array
 import pytest
 
 from milligrad import Value, compile, manual_seed, ops
-from milligrad.compiler.compiled import _has_llvmlite
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.engine import number
 from milligrad.ops import asin, div, exp, log, log1p, sinh, sqrt, where
 from milligrad.random import uniform
 from milligrad.transforms import grad, value_and_grad
 
-BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not _has_llvmlite(), reason="needs llvmlite"))]
+BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite"))]
 
 
 @pytest.fixture(params=BACKENDS)

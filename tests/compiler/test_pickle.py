@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from milligrad import CrossEntropyLoss, Trainer, manual_seed, nn, ops, optim, random
-from milligrad.compiler import compiled as run
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.compiler.compiled import compile
 from milligrad.engine import number
 from milligrad.nested import flatten
@@ -17,7 +17,7 @@ from milligrad.optim.lr_scheduler import StepLR
 from milligrad.trainer import EarlyStopping
 from milligrad.transforms import grad, hessian, jacobian, value_and_grad
 
-NATIVE = pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite")
+NATIVE = pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
 BACKENDS = ["python", pytest.param("llvm", marks=NATIVE)]
 
 

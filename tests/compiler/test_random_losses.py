@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from milligrad.compiler.compiled import _has_llvmlite
+from milligrad.compiler.backends import has_llvmlite
 from tests.compiler.random_losses import Example, failure
 
 COUNT = int(os.environ.get("MILLIGRAD_RANDOM_LOSSES", "50"))
@@ -19,7 +19,7 @@ def test_random_losses_are_trained_as_the_eager_engine_trains_them_or_refused(bl
     """Of ten examples one goes to llvm, which takes ten times as long to compile."""
     verdicts = []
     for seed in range(block, COUNT, BLOCKS):
-        backends = ["python", "llvm"] if _has_llvmlite() and seed % 10 == seed // 10 % 10 else ["python"]
+        backends = ["python", "llvm"] if has_llvmlite() and seed % 10 == seed // 10 % 10 else ["python"]
         verdict = failure(Example(seed), backends)
         assert not verdict.startswith("FAILED"), f"{verdict}\n{Example(seed)}"
         verdicts.append(verdict.partition(":")[0])

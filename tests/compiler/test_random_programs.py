@@ -8,7 +8,7 @@ import os
 import pytest
 
 from milligrad import ops
-from milligrad.compiler.compiled import _has_llvmlite
+from milligrad.compiler.backends import has_llvmlite
 from tests.compiler import random_programs
 from tests.compiler.random_programs import Example, failure
 
@@ -21,7 +21,7 @@ def test_all_ways_to_compute_a_random_program_agree(block):
     """Of ten examples one goes to llvm, which takes ten times as long to compile."""
     verdicts = []
     for seed in range(block, COUNT, BLOCKS):
-        backends = ["python", "llvm"] if _has_llvmlite() and seed % 10 == seed // 10 % 10 else ["python"]
+        backends = ["python", "llvm"] if has_llvmlite() and seed % 10 == seed // 10 % 10 else ["python"]
         verdict = failure(Example(seed), backends)
         assert not verdict.startswith("FAILED"), f"{verdict}\n{Example(seed)}"
         verdicts.append(verdict)

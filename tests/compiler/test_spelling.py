@@ -3,8 +3,8 @@
 import pytest
 
 from milligrad import Value, compile
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.compiler.c.in_order import Language, composed
-from milligrad.compiler.compiled import _has_llvmlite
 from milligrad.compiler.llvm.nests import FOLDED
 from milligrad.compiler.spelling import FOLDS, SPELLINGS, cost
 from milligrad.engine import TABLE, Op, Reduction, apply
@@ -24,7 +24,7 @@ def test_arithmetic_is_cheap_and_what_is_not_told_is_dear():
 @pytest.mark.parametrize("backend", ["python", "llvm"])
 @pytest.mark.parametrize("steps", [1, 300])  # by groups, and in order
 def test_an_op_of_your_own_is_no_row_of_the_table_whatever_it_is_called(name, backend, steps):
-    if backend == "llvm" and not _has_llvmlite():
+    if backend == "llvm" and not has_llvmlite():
         pytest.skip("needs llvmlite")
     own = Op(name, lambda x, y: x + 10.0 * y, lambda z, x, y: (1.0, 10.0), f"{name}!({{}}, {{}})", "Not the row.")
 

@@ -1,4 +1,4 @@
-"""Pass 3, reroll: find the loops again that a graph of single numbers was written by.
+"""Find the loops again of what runs side by side: level by level, whatever order it was written in.
 
     level    of a leaf 0; of any other node, 1 more than the largest of its inputs. Nodes of one level are independent.
     group    nodes of one level with the same op whose inputs come from the same arrays, in an order in which the

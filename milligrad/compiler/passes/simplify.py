@@ -1,4 +1,4 @@
-"""Pass 2, simplify: the same numbers from fewer nodes.
+"""The same numbers from fewer nodes.
 
 What no output needs is left out, what is known is computed, equal subexpressions are one node, and sums whose parts
 are used once, with their products, become one sum of products Σ aₖ·bₖ. Nothing changes a result by more than the

@@ -1,4 +1,4 @@
-"""What is left of the arrays: no more than is read, as far as its places follow the loops. Numbers: c/test_in_order.py."""
+"""What is left of the arrays: no more than is read, as far as places follow the loops. Numbers: c/test_in_order.py."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from milligrad import (
     value_and_grad,
     where,
 )
-from milligrad.compiler import compiled as run
+from milligrad.compiler.backends import has_llvmlite
 from milligrad.compiler.passes import counts, short
 from milligrad.engine import number
 from milligrad.random import uniform
@@ -32,7 +32,7 @@ from milligrad.transforms import grad, hessian, jacobian, jvp
 from tests.compiler.c.test_in_order import loaded
 from tests.compiler.random_scans import Example, failure
 
-BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not run._has_llvmlite(), reason="needs llvmlite"))]
+BACKENDS = ["python", pytest.param("llvm", marks=pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite"))]
 P = [0.3, 0.4]
 
 
@@ -357,7 +357,7 @@ def test_buffers_and_out(backend):
 
 
 def test_float32():
-    if not run._has_llvmlite():
+    if not has_llvmlite():
         pytest.skip("needs llvmlite")
     both = value_and_grad(recurrence, argnums=(0, 1))
     g = compile(both, backend="llvm", dtype="float32")
