@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milligrad.compiler.backends import Memory
-from milligrad.compiler.passes.split import Threads
+from milligrad.compiler.passes.split import Staged, Threads
 from milligrad.compiler.pipeline import Clock, Made, explained
 from milligrad.compiler.program import Array
 from milligrad.engine import Value, number
@@ -38,7 +38,7 @@ class Executable:
             memory.fill(self.buffers[a], [number(x) for x in numbers])
             if any([isinstance(x, Value) for x in numbers]):
                 self._looked_up.append((a, [*numbers]))
-        self.split = Threads(code, threads, capacity, self.buffers, memory.zeros) if threads > 1 else None
+        self.split = Threads(code, threads, capacity, self.buffers, memory) if isinstance(code, Staged) else None
         self.code: Any = self.split or code
         if not self.split:
             memory.bind(code, self.program, self.buffers)
@@ -77,11 +77,11 @@ class Executable:
         The arrays `count` and `step` get how many samples a batch has, and which step this is.
         """
         self.look_up()
-        arrays = self.program.arrays
-        data = {a: rows for a, rows in data.items() if a in arrays}
         positions = order if isinstance(order, array) else array("q", order)
         if self.split:
             return self._epoch_in_parts(data, positions, batch, count, step, first_step, totals)
+        arrays = self.program.arrays
+        data = {a: rows for a, rows in data.items() if a in arrays}
         sums = Memory("llvm").zeros(totals.size) if self.memory.typecode else [0.0] * totals.size
         self.code.epoch(
             data, positions, batch, 0, len(order),

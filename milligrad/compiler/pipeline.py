@@ -14,18 +14,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from milligrad.compiler import backends, ir, kept
 from milligrad.compiler.ir import Rolled
+from milligrad.compiler.passes.apart import apart
 from milligrad.compiler.passes.fuse import fuse
 from milligrad.compiler.passes.registers import Step, in_registers
 from milligrad.compiler.passes.reroll import Layout, describe, reroll
 from milligrad.compiler.passes.roll import roll_within
 from milligrad.compiler.passes.simplify import Graph, simplify
-from milligrad.compiler.passes.split import staged
+from milligrad.compiler.passes.split import after, alone, most, staged
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.trace import Tape, total
 
@@ -60,6 +61,7 @@ class Task:
     lasting: Sequence[Layout] = ()
     update: Callable[[Program], None] | None = None
 
+    first: Task | None = None  # what is computed before it, sample by sample; see `apart`
     graph: Graph = None  # type: ignore[assignment]
     captures: Layout = None  # type: ignore[assignment]
     rolled: Rolled | None = None
@@ -81,6 +83,11 @@ class Pass(NamedTuple):
     applies: Callable[[Task], Any] = lambda task: True
 
 
+def is_new(task: Task) -> bool:
+    """Whether no pass has seen it."""
+    return task.graph is None
+
+
 def _simplify(task: Task) -> None:
     task.graph = simplify(task.tape, task.outputs, task.exact)
     known = {v for layout in task.lasting for v in layout.numbers}
@@ -89,14 +96,40 @@ def _simplify(task: Task) -> None:
 
 
 def goes_in_order(task: Task) -> bool:
-    """Whether the program may be shorter in the order of the trace: loops in time are.
+    """Whether the program may be shorter in the order of the trace: loops in time are."""
+    groups, wide = _groups(task.graph)
+    return is_plain(task) and groups >= DEEP and (groups >= MANY or not wide)
 
-    What adds up over samples, and what an optimizer's loops follow, is regrouped.
-    """
-    graph = task.graph
+
+def is_plain(task: Task) -> bool:
+    """Whether it ends with one array of results: no optimizer's loops follow, and nothing adds up over samples."""
+    return len(task.results) == 1 and not task.update and total not in task.graph.op
+
+
+def falls_apart(task: Task) -> bool:
+    """Whether that is worth making so of its first part."""
+    groups, wide = _groups(task.graph)
+    return not is_plain(task) and groups >= MANY and not wide
+
+
+def _groups(graph: Graph) -> tuple[int, bool]:
+    """How many groups of a level and an op there are, and whether many nodes stand side by side in one."""
     groups = len({*zip(graph.level, graph.op)})
-    deep = groups >= DEEP and (groups >= MANY or len(graph) <= WIDE * groups)
-    return deep and len(task.results) == 1 and not task.update and total not in graph.op
+    return groups, len(graph) > WIDE * groups
+
+
+def _apart(task: Task) -> None:
+    """A task of its own for what goes in the order of the trace, and this one goes on from there."""
+    inputs = [x for x in task.inputs if x.array.per_sample]
+    parts = apart(task.graph, [number for x in inputs for number in x.numbers])
+    if not parts:
+        return
+    terms, sampled = len(parts.terms), bool(inputs)
+    given, taken = (Array("terms", terms, role, sampled) for role in ("output", "input"))
+    results, capacity = [Layout(given, range(terms))], most(task.capacity, task.threads)
+    task.first = replace(task, graph=parts.first, results=results, update=None, capacity=capacity, threads=1)
+    task.graph = parts.second
+    task.inputs = [Layout(taken, parts.terms), *[x for x in task.inputs if not x.array.per_sample]]
 
 
 def _roll(task: Task) -> None:
@@ -139,6 +172,8 @@ def _print(task: Task) -> None:
         task.code = staged(task.program, task.threads, task.capacity, built)
     elif task.rolled is None:
         task.code = built(task.program, task.capacity)
+        if task.first:
+            task.code = alone(task.program, task.code, task.inputs[0].array.per_sample)
     else:
         assert task.steps is not None
         task.code = backends.build_in_order(
@@ -147,7 +182,8 @@ def _print(task: Task) -> None:
 
 
 PASSES = [
-    Pass("simplify", "tape → graph: what is needed, once; constants folded, sums of products", _simplify),
+    Pass("simplify", "tape → graph: what is needed, once; constants folded, sums of products", _simplify, is_new),
+    Pass("apart", "graph → the terms of a sample, and what follows from their sums", _apart, falls_apart),
     Pass("roll", "graph → loops in the order of the trace", _roll, goes_in_order),
     Pass("registers", "those → steps: addresses written out, numbers in registers", _registers, lambda x: x.rolled),
     Pass("reroll", "graph → a loop for each group of a level", _reroll, lambda x: x.rolled is None),
@@ -195,13 +231,26 @@ class Made(NamedTuple):
 def made(task: Task, clock: Clock) -> Made:
     """Run the passes."""
     with collector_paused():
-        for each in PASSES:
-            if each.applies(task):
-                with clock(each.name):
-                    each.run(task)
+        _run(task, clock)
+        first = task.first
+        if first:
+            _run(first, clock)
+            terms = first.results[0].array, task.inputs[0].array
+            task.code = after(first.program, first.code, terms, task.code)
+            shape, lines = _described(first.program)
+            rest, more = _described(task.program)
+            task.program.info.update(shape=f"{shape}; then {rest}", lines=[*lines, "then:", *more])
+            task.program.info["nodes"] += first.program.info["nodes"]
     task.program.info["traced"] = len(task.tape)
     clock.times.pop("print")  # its parts are told by the code
     return Made(task.program, task.code, task.captures)
+
+
+def _run(task: Task, clock: Clock) -> None:
+    for each in PASSES:
+        if each.applies(task):
+            with clock(each.name):
+                each.run(task)
 
 
 def found_or_made(key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, task: Callable[[], Task]) -> Made:
@@ -226,12 +275,18 @@ def told(program: Program, clock: Clock, code: Any) -> dict[str, Any]:
     """What there is to tell of a program, which is kept with it: its shape, its loops, and the times of the passes."""
     info = program.info
     if code.times:  # it was made here
-        if "lines" not in info:
-            info["shape"] = f"{info['groups']:,} groups, {len(program.loops):,} loops"
-            info["lines"] = describe(program.loops)
+        info["shape"], info["lines"] = _described(program)
         passes = {name: t for name, t in clock.times.items() if name not in ("trace", "cache")}
         info["times"] = {**passes, **code.times}
     return info
+
+
+def _described(program: Program) -> tuple[str, list[str]]:
+    """The shape of a program, and its loops."""
+    info = program.info
+    if "lines" in info:
+        return info["shape"], info["lines"]
+    return f"{info['groups']:,} groups, {len(program.loops):,} loops", describe(program.loops)
 
 
 def explained(what: str, program: Program, clock: Clock, code: Any, most: int = 0) -> list[str]:

@@ -28,7 +28,7 @@ BY_LEVEL = (
 )  # the passes, and their tests
 IN_ORDER = ("passes/roll", "passes/registers", "python/in_order", "llvm/in_order", "in_order")
 CACHE = ("cache", "kept")
-COUNTED = {"passes/short": ("passes/counts",), "passes/counts": ("passes/counts",)}
+OWN = {"passes/short": ("passes/counts",), "passes/counts": ("passes/counts",), "passes/apart": ("passes/apart",)}
 QUICK = """\
 from hypothesis import Phase, settings
 
@@ -141,6 +141,13 @@ FAULTS = {
         "what is the same for all samples counts once": ("each.add(g.number)", "pass"),
         "∂z/∂x is 1": ("over_samples = symbol.record(total, (*mine[0], *mine[1]))", "over_samples = symbol.record(total, (*mine[0], *[1.0] * len(mine[0])))"),
         "take a node apart each time": ("if pair not in many.separated:", "if True:"),
+    },
+    "passes/apart": {
+        "the terms of all samples are those of one": ("number[i] = new.node(total, (leaf, ONE)) if op is total else leaf", "number[i] = leaf"),
+        "a number of a sample may follow the sums": ("or of_a_sample & needed:", "or False:"),
+        "a sample may know the sums": ("if sums and any([number[i] is not None for i in sums]):", "if False:"),
+        "terms stand for each other": ("dict(zip(cuts, terms)), after)", "dict(zip(cuts, terms[::-1])), after)"),
+        "a factor of the terms is left out": ("first.node(ops.dot, inputs) if sums", "first.node(ops.dot, inputs[: len(inputs) // 2] + (ONE,) * (len(inputs) // 2)) if sums"),
     },
     "program": {
         "strides in the other order": ("zip(i, x.strides, strict=True)", "zip(i, reversed(x.strides), strict=True)"),
@@ -402,7 +409,7 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as name:
         if not broken_copy(Path(name), file, old, new):
             return "STALE", f"not once in {file}.py: {old!r}"
-        passes = COUNTED.get(file) or next((tests for tests in (IN_ORDER, CACHE) if file in tests), BY_LEVEL)
+        passes = OWN.get(file) or next((tests for tests in (IN_ORDER, CACHE) if file in tests), BY_LEVEL)
         names = sorted(passes, key=lambda name: name != file)  # those of the pass itself first
         process = subprocess.run(
             [

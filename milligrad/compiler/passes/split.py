@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from milligrad import ops
+from milligrad.compiler.backends import Memory
 from milligrad.compiler.passes.fuse import fuse, reads, writes
 from milligrad.compiler.program import Access, Array, Dims, Loop, Program, Reduce, Segment, accesses
 
@@ -28,12 +29,13 @@ from milligrad.compiler.program import Access, Array, Dims, Loop, Program, Reduc
 class Stages(NamedTuple):
     """programs:  to be run one after the other, and whether each thread runs it on its part of the batch, or one once.
     shares:    for each share the arrays by which the programs that are run once know that of each thread.
-    passed:    the arrays that one program computes and another one reads; of those per_sample each thread has its own.
+    passed:    the arrays that one program computes and another one reads, which may know it as another array; of those
+               per_sample each thread has its own.
     """
 
     programs: list[tuple[Program, bool]]
     shares: dict[Array, list[Array]]
-    passed: list[Array]
+    passed: list[tuple[Array, ...]]
 
 
 def stages(program: Program, threads: int) -> Stages:
@@ -56,7 +58,7 @@ def stages(program: Program, threads: int) -> Stages:
     passed = [a for a in program.arrays if a.role == "value" and len(used.get(a, ())) > 1]
     for array in passed:
         array.role = "state"
-    return Stages([(_program(loops[t], program), t % 2 == 1) for t in sorted(loops)], shares, passed)
+    return Stages([(_program(loops[t], program), t % 2 == 1) for t in sorted(loops)], shares, [(a,) for a in passed])
 
 
 def _with_shares(loop: Loop, threads: int, shares: dict[Array, list[Array]]) -> list[Loop]:
@@ -116,12 +118,22 @@ def restored(stages: tuple[Any, ...], codes: list[Any]) -> Staged:
 def staged(program: Program, threads: int, capacity: int, build: Callable[[Program, int], Any]) -> Staged:
     """The program in stages for so many threads, and code for up to `capacity` samples in all."""
     made = stages(program, threads)
-    return Staged(
-        made, [build(stage, _most(capacity, threads) if in_parts else 1) for stage, in_parts in made.programs]
-    )
+    return Staged(made, [build(stage, most(capacity, threads) if in_parts else 1) for stage, in_parts in made.programs])
 
 
-def _most(capacity: int, threads: int) -> int:
+def after(first: Program, code: Any, terms: tuple[Array, Array], rest: Staged) -> Staged:
+    """The stages of `rest`, and before them a program that computes `terms`: as it knows them, and as they do."""
+    made = rest.stages
+    in_parts = terms[0].per_sample
+    return Staged(Stages([(first, in_parts), *made.programs], made.shares, [terms, *made.passed]), [code, *rest.codes])
+
+
+def alone(program: Program, code: Any, sampled: bool) -> Staged:
+    """A program that is one stage."""
+    return Staged(Stages([(program, sampled)], {}, []), [code])
+
+
+def most(capacity: int, threads: int) -> int:
     """How many samples a thread has to take at most."""
     return -(-capacity // threads)
 
@@ -133,20 +145,20 @@ class Threads:
     """
 
     def __init__(
-        self, staged: Staged, threads: int, capacity: int, buffers: Mapping[Array, Any], zeros: Callable[[int], Any]
+        self, staged: Staged, threads: int, capacity: int, buffers: Mapping[Array, Any], memory: Memory
     ) -> None:
-        self.n, self._zeros, most, made = threads, zeros, _most(capacity, threads), staged.stages
-        common = {**buffers, **{a: zeros(a.size) for a in made.passed if not a.per_sample}}
-        own = [{a: zeros(most * a.size) for a in made.passed if a.per_sample} for _ in range(threads)]
+        zeros, rows, made = memory.zeros, most(capacity, threads), staged.stages
+        self.n, self._zeros = threads, zeros
+        common = {**buffers, **_shared([x for x in made.passed if not x[0].per_sample], 1, zeros)}
+        own = [_shared([x for x in made.passed if x[0].per_sample], rows, zeros) for _ in range(threads)]
         self.shares = [{a: zeros(a.size) for a in made.shares} for _ in range(threads)]
         common |= {each[t]: self.shares[t][a] for a, each in made.shares.items() for t in range(threads)}
-        self.codes: list[list[Any]] = []  # of each stage: one for each thread, or one alone
+        self.codes: list[tuple[bool, list[Any]]] = []  # of each stage: one for each thread, or one alone
         for (stage, in_parts), first in zip(made.programs, staged.codes):
             codes = [first, *[first.instance() for _ in range(in_parts * (threads - 1))]]
             for code, mine, share in zip(codes, own, self.shares):
-                memory = {**common, **mine, **share} if in_parts else common
-                code.bind({a: memory[a] for a in stage.arrays if a in memory})
-            self.codes.append(codes)
+                memory.bind(code, stage, {**common, **mine, **share} if in_parts else common)
+            self.codes.append((in_parts, codes))
         self._inputs = [{a for a in stage.arrays if a.per_sample and a.role == "input"} for stage, _ in made.programs]
         self.source, self.times = staged.source, staged.times
 
@@ -157,14 +169,26 @@ class Threads:
         for share in [self.shares[t] for t in range(self.n) if cuts[t] == cuts[t + 1]]:
             for buffer in share.values():
                 buffer[:] = self._zeros(len(buffer))
-        for codes, inputs in zip(self.codes, self._inputs):
-            if len(codes) == 1:
+        for (in_parts, codes), inputs in zip(self.codes, self._inputs):
+            if not in_parts:
                 codes[0]()
                 continue
             mine = {a: x for a, x in data.items() if a in inputs}
-            jobs: list[tuple[Any, Any]] = [(codes[t].epoch, (mine, order, b - a, a, b)) for t, a, b in parts]
+            jobs: list[tuple[Any, Any]] = [
+                (codes[t].epoch, (mine, order, b - a, a, b)) if mine else (codes[t], (b - a,)) for t, a, b in parts
+            ]
             others = [_pool(self.n - 1).submit(f, *arguments) for f, arguments in jobs[1:]]
             f, arguments = jobs[0]
             f(*arguments)
             for other in others:
                 other.result()
+
+    def __call__(self) -> None:
+        """Run it where nothing is per_sample."""
+        for _, codes in self.codes:
+            codes[0]()
+
+
+def _shared(passed: Iterable[tuple[Array, ...]], rows: int, zeros: Callable[[int], Any]) -> dict[Array, Any]:
+    """A buffer of so many rows for each of the arrays, however it is called."""
+    return {a: buffer for arrays in passed for buffer in [zeros(rows * arrays[0].size)] for a in arrays}
