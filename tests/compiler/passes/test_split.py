@@ -50,10 +50,10 @@ def run_in_parts(program, threads, memory, n):
     made = stages(program, threads)
     cuts = [n * t // threads for t in range(threads + 1)]
     common = {a: xs for a, xs in memory.items() if not a.per_sample}
-    common.update({a: [0.0] * a.size for a in made.passed if not a.per_sample})
+    common.update({a: [0.0] * a.size for (a,) in made.passed if not a.per_sample})
     own = [{a: xs[b * a.size : c * a.size] for a, xs in memory.items() if a.per_sample} for b, c in pairwise(cuts)]
     for t, (b, c) in enumerate(pairwise(cuts)):
-        own[t].update({a: [0.0] * (a.size * (c - b)) for a in made.passed if a.per_sample})
+        own[t].update({a: [0.0] * (a.size * (c - b)) for (a,) in made.passed if a.per_sample})
         own[t].update({a: [0.0] * a.size for a in made.shares})
         common.update({each[t]: own[t][a] for a, each in made.shares.items()})
     for stage, in_parts in made.programs:
@@ -102,7 +102,7 @@ def test_what_is_done_once_and_what_in_parts():
     assert mean == {"share0_0", "share0_1", "total", "n", "mean"}
     assert backward == {"x", "y", "mean", "z", "total", "share1", "share2", "out"}
     assert {"w", "squares", "share1_0", "share1_1", "share2_0", "share2_1"} <= update
-    assert {a.name for a in made.passed} == {"constant", "y", "total", "mean"}
+    assert {a.name for (a,) in made.passed} == {"constant", "y", "total", "mean"}
 
 
 def test_a_number_is_changed_only_after_all_that_read_it():
