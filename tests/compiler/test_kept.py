@@ -173,6 +173,15 @@ def test_a_long_scan_is_computed_later_without_a_pass(name, backend, no_pass, fo
         assert again.source in again.explain(full=True)
 
 
+def test_all_lengths_are_told_of_where_the_code_is_kept(backend):
+    f, lists = SCANS["a delay"], [[0.01 * i for i in range(n)] for n in (130, 178, 190)]
+    compile(f, backend=backend)(0.9, lists[0])
+    again = compile(f, backend=backend)
+    for xs in lists:
+        assert again(0.9, xs) == pytest.approx([number(z) for z in f(0.9, xs)], rel=1e-9)
+        assert "steps of a scan" in again.explain() and "taken from the cache" in again.explain() or backend == "python"
+
+
 def test_what_is_no_program_with_a_count_is_not_looked_for_twice(backend, no_pass):
     def f(xs):
         return scan(lambda s, x: (0.5 * s + x, None), 0.0, xs)[0] * xs[len(xs) // 3]

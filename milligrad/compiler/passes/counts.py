@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -286,6 +286,7 @@ class Counted:
     returned:   the structure of the results, for each number of steps
     key:        that it is kept by; "" if it is not
     code:       that of the first length, whose machine code others share
+    times:      that it took to make the code in an earlier process
     """
 
     kept_as = "counted"  # see kept.py
@@ -305,6 +306,7 @@ class Counted:
     returned: Callable[[int], Structure] = field(init=False)
     key: str = ""
     code: Any = None
+    times: Mapping[str, float] = field(default_factory=dict)
 
     def made_of(self) -> tuple[Any, ...]:
         """What `restored` makes the same of, in another process: see kept.py."""
@@ -722,7 +724,9 @@ class Found(NamedTuple):
                 counted.code = print_llvm.build(program, rolled, counted.steps, capacity, dtype, extents)
                 kept.keep(key, (counted.code, counted.code.times))
                 return program, counted.code
-            counted.code, program.info["times"] = known
+            counted.code, counted.times = known
+        if not counted.code.times:
+            program.info["times"] = counted.times
         return program, print_llvm.of_length(counted.code, program, rolled, capacity, extents)
 
 
