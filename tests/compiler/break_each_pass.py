@@ -270,7 +270,7 @@ FAULTS = {
         "vectors that go down start at their first number": ("last = Num(code, str(lanes - 1), 0, 1, \"i64\")", "last = Num(code, \"0\", 0, 1, \"i64\")"),
         "iterations that wait are side by side": ("by <= 0 and most.constant + by < 0", "True"),
         "the first iteration alone tells whether others wait": ("most.plus(self.last[name], max(k, 0))", "most"),
-        "iterations that read by a table do not wait": ("return not isinstance(read, Entry) and by <= 0", "return isinstance(read, Entry) or by <= 0"),
+        "iterations that read by a table do not wait": ("most = Linear(ahead.constant)", "if isinstance(read, Entry):\n            return True\n        most = Linear(ahead.constant)"),
         "iterations of an unknown number run once too often": ("self.code.open(whole, count, 1, sure)", "self.code.open(whole, count, 1, True)"),
         "terms of an unknown number are one too many": ("self.index(x.length).name, 1, sure, firsts)", "self.index(x.length).name, 1, True, firsts)"),
         "vectors of what goes down": ("if step == 1 and isinstance(x, Cell):", "if abs(step) == 1 and isinstance(x, Cell):"),
