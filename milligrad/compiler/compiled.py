@@ -317,14 +317,12 @@ class Compiled:
     ) -> counts.Found | None:
         """The program whose count is a run-time number, for a scan of that length; None if there is none."""
 
-        def made(short: Short) -> counts.Made:
+        def traced(short: Short) -> counts.Traced:
             cut = short.shortened(arguments)
             some = short.first(arguments, given) if kind == "gradient" else [0.0] * size(cut)
-            traced = self._trace(kind, arguments, some, clock, short)
-            with clock("count"):
-                return counts.make(short, traced, exact)
+            return counts.Traced(short, self._trace(kind, arguments, some, clock, short), exact, clock)
 
-        return counts.find(length, made, self._programs.setdefault((kind, exact), []))
+        return counts.find(length, traced, self._programs.setdefault((kind, exact), []))
 
     def _trace(
         self, kind: str, arguments: Structure, given: list[Any], clock: Clock, scans: Any = None

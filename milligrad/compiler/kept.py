@@ -31,6 +31,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from milligrad.compiler.cache import folder, load, store
+from milligrad.compiler.passes.registers import Assign, Cell, Entry, For, Give, Let, Linear, Load, Name, Set, Terms
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.python.ieee import unrefusing
 from milligrad.compiler.trace import Symbol, Tape, total
@@ -182,6 +183,18 @@ def staged(*made: Any) -> Any:
     return restored(*made)
 
 
+def counted(*made: Any) -> Any:
+    """A program with a count."""
+    from milligrad.compiler.passes.counts import restored
+
+    return restored(*made)
+
+
+def op_of(name: str) -> Op:
+    """The row of that name."""
+    return TABLE[name]
+
+
 def value_of(name: str) -> Callable[..., float]:
     """The value of the row of that name."""
     return TABLE[name].value
@@ -203,6 +216,8 @@ class _Writer(pickle.Pickler):
             return (Array, (x.name, x.size, x.role, x.per_sample, x.values)) if k is None else (array_given, (k,))
         if isinstance(x, Program):
             return Program, (x.arrays, [], x.info)
+        if isinstance(x, Op):
+            return op_of, (x.name,)
         if hasattr(x, "made_of"):
             return _TABLE[x.kept_as], x.made_of()
         if isinstance(x, (FunctionType, BuiltinFunctionType)) and getattr(x, "__name__", "") not in _TABLE:
@@ -229,6 +244,10 @@ def _names() -> dict[Callable[..., float], str]:
     return {row.value: name for name, row in TABLE.items()}
 
 
+STEPS = (Assign, Cell, Entry, For, Give, Let, Linear, Load, Name, Set, Terms)  # what programs with a count consist of
 _TABLE: dict[str, Any] = {
-    x.__name__: x for x in (Array, Program, array_given, native, python, staged, value_of, unrefusing_of, itemgetter)
-}
+    x.__name__: x
+    for x in (
+        Array, Program, array_given, native, python, staged, counted, op_of, value_of, unrefusing_of, itemgetter, *STEPS
+    )
+}  # fmt: skip

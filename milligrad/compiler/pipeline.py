@@ -290,9 +290,7 @@ def _described(program: Program) -> tuple[str, list[str]]:
 
 
 def explained(what: str, program: Program, clock: Clock, code: Any, most: int = 0) -> list[str]:
-    """Lines that tell of a program: nodes, the time of each pass, and at most so many loops.
-
-    With 0 it is told what each pass does, too, and all loops.
+    """Lines that tell of a program: nodes, the time of each pass, and at most so many loops; 0 means all.
 
     The times are those of this process, and those of the one that the code was kept of.
     """
@@ -303,7 +301,5 @@ def explained(what: str, program: Program, clock: Clock, code: Any, most: int = 
     shown = [", ".join([f"{name}: {1000 * t:.1f} ms" for name, t in each.items()]) for each in lists if each]
     if most and len(lines) > most:
         lines = [*lines[: most - 1], f"… and {len(lines) - most + 1:,} more"]
-    if not most:
-        lines = [*[f"{x.name}: {x.purpose}" for x in PASSES if x.name in times or x.name == "print"], *lines]
     nodes = f"{info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['shape']}"
     return [what + nodes, "; taken from the cache, made in ".join(shown), *lines]

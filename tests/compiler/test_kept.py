@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from milligrad import Trainer, Value, manual_seed, nn, no_grad, ops, optim, random
+from milligrad import Trainer, Value, manual_seed, nn, no_grad, ops, optim, random, scan
 from milligrad import functional as F
 from milligrad.compiler import backends, batch, cache, kept, pipeline
 from milligrad.compiler import fit as session
 from milligrad.compiler.backends import has_llvmlite
 from milligrad.compiler.compiled import compile
 from milligrad.compiler.llvm import native
-from milligrad.compiler.passes import update
+from milligrad.compiler.passes import counts, update
 from milligrad.compiler.trace import Trace
 from milligrad.engine import Op, number
 from milligrad.transforms import grad, value_and_grad
@@ -53,6 +53,7 @@ def no_pass(monkeypatch):
         passes = {
             pipeline: ["made"], native: ["translated"], backends: ["build", "build_in_order"],
             batch: ["separated", "same", "gradients"], session: ["gradients"], update: ["simplify", "reroll", "fuse"],
+            counts: ["simplify", "roll_evenly", "in_registers", "compact"],
         }  # fmt: skip
         for module, names in passes.items():
             for name in names:
@@ -119,6 +120,101 @@ def test_later_the_same_numbers_are_computed_without_a_pass(name, backend, no_pa
     told = again.explain(full=True)
     assert "; taken from the cache, made in " in told and "simplify: " in told and "trace: " in told
     assert again.source in told and ("def run" in again.source) is (backend == "python")
+
+
+# ── Programs with a count ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def steered(g, xs):
+    """A state of two numbers, which is given back for each step, with constants that depend on the length."""
+
+    def step(state, x):
+        angle, speed = state
+        speed = speed - 0.01 * g * ops.sin(angle) + x * WEIGHTS[4] / len(xs)
+        return (angle + 0.01 * speed, speed), angle * speed
+
+    (angle, _), seen = scan(step, (1.0, 0.0), xs)
+    return angle + ops.mean(seen)
+
+
+def dreamed(g, xs):
+    return scan(lambda state, x: (0.9 * state + g * random.uniform() * x, state), 1.0, xs)
+
+
+def delayed(g, xs):
+    """A delay of two steps, and lists of nearly as many entries."""
+
+    def step(state, x):
+        a, b = state
+        return (b, ops.tanh(g * a + x[0] * x[1])), None
+
+    return scan(step, (0.5, g), (xs[1:], xs[:-1]))[0]
+
+
+SCANS = {
+    "a scan": steered, "its gradient": value_and_grad(steered), "random steps": dreamed, "a delay": delayed,
+    "by lists": grad(steered, argnums=1), "steps in dicts": lambda g, xs: scan(
+        lambda s, x: ({"a": s["a"] * g + x, "b": s["a"]}, {"y": s["b"]}), {"a": 0.0, "b": 1.0}, xs),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_a_long_scan_is_computed_later_without_a_pass(name, backend, no_pass, folder):
+    f, lists = SCANS[name], [[0.01 * i for i in range(n)] for n in (130, 178)]
+    expected = [results(compile(f, backend=backend), (0.9, xs)) for xs in lists]
+    files = len([*folder.iterdir()])
+    no_pass()
+    for xs, wanted in zip(lists, expected):
+        again = compile(f, backend=backend)
+        assert results(again, (0.9, xs)) == wanted and len([*folder.iterdir()]) == files
+        manual_seed(1)
+        eager = [number(z) for z in numbers(f(0.9, xs))]
+        assert numbers(wanted[0]) == pytest.approx(eager, rel=1e-9, abs=1e-12)
+        assert again.source in again.explain(full=True)
+
+
+def test_all_lengths_are_told_of_where_the_code_is_kept(backend):
+    f, lists = SCANS["a delay"], [[0.01 * i for i in range(n)] for n in (130, 178, 190)]
+    compile(f, backend=backend)(0.9, lists[0])
+    again = compile(f, backend=backend)
+    for xs in lists:
+        assert again(0.9, xs) == pytest.approx([number(z) for z in f(0.9, xs)], rel=1e-9)
+        told = again.explain()
+        assert "steps of a scan" in told and (backend == "python" or "taken from the cache" in told)
+
+
+def test_what_is_no_program_with_a_count_is_not_looked_for_twice(backend, no_pass):
+    def f(xs):
+        return scan(lambda s, x: (0.5 * s + x, None), 0.0, xs)[0] * xs[len(xs) // 3]
+
+    xs = [0.1 * i for i in range(150)]
+    expected = compile(f, backend=backend)(xs)
+    no_pass()
+    assert compile(f, backend=backend)(xs) == expected == pytest.approx(f(xs), rel=1e-12)
+
+
+def finished(step, final, xs):
+    return final(scan(step, 0.5, xs), len(xs))
+
+
+def test_no_scan_is_taken_for_another_one(backend, monkeypatch):
+    w = [Value(0.2), Value(0.3)]
+    steps = [
+        lambda s, x: (0.5 * s + x, s), lambda s, x: (0.25 * s + x, s), lambda s, x: (0.5 * s + x, x),
+        lambda s, x: (s * 0.5 - x, s), lambda s, x: (w[0] * s + x, s), lambda s, x: (w[0] * s + w[1] * x, s),
+        lambda s, x: (w[0] * s + w[0] * x, s), lambda s, x: (ops.sin(s) + x, s), lambda s, x: (ops.cos(s) + x, s),
+    ]  # fmt: skip
+    finals = [lambda z, n: z[0], lambda z, n: z[1][-1], lambda z, n: z[1][-2], lambda z, n: z[0] * n, lambda z, n: z[1]]
+    folder = os.environ["MILLIGRAD_CACHE"]
+    for _ in range(2):
+        for step, final in [*product(steps, finals[:1]), *product(steps[:1], finals)]:
+            for n in (100, 120) if backend == "python" else (100,):
+                xs = [0.01 * i for i in range(n)]
+                monkeypatch.setenv("MILLIGRAD_CACHE", folder)
+                f = partial(finished, step, final)
+                found = compile(f, backend=backend)(xs)
+                expected = [number(z) for z in numbers(f(xs))]
+                assert numbers(found) == pytest.approx(expected, rel=1e-9)
 
 
 def test_captured_numbers_are_those_of_each_call(backend, no_pass):
@@ -467,9 +563,10 @@ def test_nothing_is_called_that_is_not_of_the_table(folder):
 
 SCRIPT = """
 import json, sys
-from milligrad import compile, ops, value_and_grad, Value
+from milligrad import compile, ops, scan, value_and_grad, Value
 from milligrad.compiler import pipeline
 from milligrad.compiler.llvm import native
+from milligrad.compiler.passes import counts
 
 called = []
 def counted(module, name):
@@ -481,6 +578,8 @@ def counted(module, name):
 
 for name in ("simplify", "reroll", "roll_within"):
     counted(pipeline, name)
+for name in ("roll_evenly", "in_registers"):
+    counted(counts, name)
 counted(native, "translated")
 w = [Value(0.1 * i) for i in range(64)]
 
@@ -491,7 +590,8 @@ def f(x):
 
 z = compile(value_and_grad(f), backend=sys.argv[1])(0.5)
 many = compile(lambda x: [ops.exp(x * a) for a in w], backend=sys.argv[1])(0.5)
-print(json.dumps([called, z, many]))
+long = compile(lambda x, xs: scan(lambda s, x: (ops.sin(s) * w[3] + x, None), x, xs)[0], backend=sys.argv[1])
+print(json.dumps([called, z, many, long(0.5, [0.01] * 1000)]))
 """
 
 
@@ -502,7 +602,7 @@ def test_a_second_process_runs_no_pass(backend, folder):
         return json.loads(done.stdout)
 
     called, *first = run_it()
-    assert {*called} >= {"simplify", "reroll", "roll_within"}
+    assert {*called} >= {"simplify", "reroll", "roll_within", "roll_evenly"}
     for _ in range(2):
         assert run_it() == [[], *first]
     called_without, *without = run_it(MILLIGRAD_CACHE="off")

@@ -165,7 +165,7 @@ class Lowered:
         return told
 
     def __repr__(self) -> str:
-        nodes = len(self._plain) if isinstance(self._plain, Graph) else self._plain.made.nodes[1]
+        nodes = len(self._plain) if isinstance(self._plain, Graph) else self._plain.program.nodes[1]
         return f"<lowered {self.name}: {nodes:,} nodes>"
 
 

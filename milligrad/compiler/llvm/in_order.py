@@ -35,6 +35,7 @@ from milligrad.compiler.passes.registers import (
     Step,
     Terms,
     sources_of,
+    variable,
 )
 from milligrad.compiler.program import SHORT, Array, Program
 from milligrad.compiler.spelling import CALL, FOLDS, Fold, check_is_row, cost, logsumexp, rest_folds, spelled
@@ -45,6 +46,11 @@ def is_flat(x: Step) -> bool:
     if isinstance(x, Assign):
         return not any([t.length.terms or t.length.constant > SHORT for t in x.terms])
     return isinstance(x, (Load, Give))
+
+
+def is_told(x: Linear) -> bool:
+    """Whether it is a number, or one that the count alone tells."""
+    return not {name for name, _ in x.terms} - {COUNT}
 
 
 class Layout:
@@ -119,7 +125,7 @@ class _Printer:
         self.leaves = program.arrays
         self.outputs = layout.slots[program.arrays[-1]]
         self.names: dict[str, Num] = {}  # of numbers, indices and counters
-        self.last: dict[str, int] = {}  # of indices, where it is known
+        self.last: dict[str, Linear] = {}  # of indices, where it is known, or depends on the count alone
         self.side_by_side = "", 1  # the index of the loop whose iterations fill vectors, and how many do
 
     def count(self) -> None:
@@ -151,22 +157,30 @@ class _Printer:
             self.store(z, self.layout.slots[self.layout.values], x.store)
 
     def _for(self, x: For) -> None:
-        if not x.count.terms:
-            self.last[x.index] = x.count.constant - 1
+        if is_told(x.count):
+            self.last[x.index] = x.count.plus(Linear(-1))
         lanes = self.lanes_of(x)
         if lanes == 1:
             self.one_by_one(x)
             return
-        whole = x.count.constant // lanes * lanes
-        index, _ = self.code.open(0, whole, lanes, True)
+        whole, count = self.split(x.count, lanes)
+        sure = not x.count.terms
+        index, _ = self.code.open(0, whole, lanes, sure)
         self.names[x.index], self.side_by_side = index, (x.index, lanes)
         self.steps(x.body)
         self.side_by_side = "", 1
         self.code.close()
-        if whole < x.count.constant:
-            self.names[x.index], _ = self.code.open(whole, x.count.constant, 1, True)
+        if whole != count:
+            self.names[x.index], _ = self.code.open(whole, count, 1, sure)
             self.steps(x.body)
             self.code.close()
+
+    def split(self, count: Linear, lanes: int) -> tuple[str, str]:
+        """(how many of so many iterations fill vectors, how many there are)."""
+        if not count.terms:
+            return str(count.constant // lanes * lanes), str(count.constant)
+        n = self.index(count)
+        return self.code.emit(f"and i64 {{}}, -{lanes}", (n,), "i64").name, n.name
 
     def one_by_one(self, x: For) -> None:
         counters = [y.name for y in x.body if isinstance(y, Set)]
@@ -186,8 +200,9 @@ class _Printer:
 
         It pays where functions are called, or all numbers lie side by side.
         """
-        lanes = min(self.code.width, 1 << max(x.count.constant, 1).bit_length() - 1)
-        if lanes < 4 or x.count.terms or x.carried or not all(map(is_flat, x.body)):
+        most = self.code.width if x.count.terms else x.count.constant
+        lanes = min(self.code.width, 1 << max(most, 1).bit_length() - 1)
+        if lanes < 4 or not is_told(x.count) or x.carried or not all(map(is_flat, x.body)):
             return 1
         reads = [z for y in x.body for z in sources_of(y) if isinstance(z, (Cell, Entry))]
         stores = [Cell(VALUES, y.store) for y in x.body if isinstance(y, Assign) and y.store is not None]
@@ -201,9 +216,13 @@ class _Printer:
         """Whether all that is read was computed before the loop: it is ahead of what is stored, which goes up."""
         first = Linear(store.place.constant, tuple([t for t in store.place.terms if t[0] != index]))
         ahead = read.place.plus(first, -1)
-        if isinstance(read, Entry) or any([name not in self.last for name, _ in ahead.terms]):
-            return False
-        return ahead.constant + sum([max(k, 0) * self.last[name] for name, k in ahead.terms]) < 0
+        most = Linear(ahead.constant)  # as a form of the count
+        for name, k in ahead.terms:
+            if name != COUNT and name not in self.last:
+                return False
+            most = most.plus(variable(COUNT, k)) if name == COUNT else most.plus(self.last[name], max(k, 0))
+        by = most.step(COUNT)
+        return not isinstance(read, Entry) and by <= 0 and most.constant + by < 0  # for 1, and so for all counts
 
     def store(self, z: Num, slot: int, place: Linear) -> None:
         """Write the number to memory; those of several iterations each to its place."""
@@ -314,25 +333,26 @@ class _Printer:
 
     def run(self, x: Terms, folds: list[Fold], sums: list[Num | None]) -> list[Num | None]:
         """A run in a loop: in vectors where the numbers lie side by side, and then those that are left."""
-        code, done = self.code, 0
+        code, start, sure = self.code, "0", True
         if self.is_vector(x):
-            lanes = code.width
-            done = x.length.constant // lanes * lanes
-            index, carried = code.open(0, done, lanes, True, [code.spread(code.num(f.identity), lanes) for f in folds])
+            lanes, sure = code.width, not x.length.terms
+            start, _ = self.split(x.length, lanes)
+            index, carried = code.open(0, start, lanes, sure, [code.spread(code.num(f.identity), lanes) for f in folds])
             factors = self.factors(x, index, lanes)
             last = code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])
             totals = [self.joined(f, z) for f, z in zip(folds, last)]
             sums = [total if z is None else f.join(z, total) for f, z, total in zip(folds, sums, totals)]
-            if x.length.constant - done <= SHORT:
-                return self.unrolled(x, folds, sums, range(done, x.length.constant))
+            if sure and x.length.constant - int(start) <= SHORT:
+                return self.unrolled(x, folds, sums, range(int(start), x.length.constant))
         firsts = [code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]
-        index, carried = code.open(done, self.index(x.length).name, 1, True, firsts)
+        index, carried = code.open(start, self.index(x.length).name, 1, sure, firsts)
         factors = self.factors(x, index)
         return [*code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])]
 
     def is_vector(self, x: Terms) -> bool:
         """Whether a run fills vectors, and its factors lie side by side, or are the same for all terms."""
-        if x.length.terms or x.length.constant < self.code.width or any([isinstance(y, Entry) for y in x.factors]):
+        short = not x.length.terms and x.length.constant < self.code.width
+        if short or not is_told(x.length) or any([isinstance(y, Entry) for y in x.factors]):
             return False
         return {1, -1, 0} >= {*x.steps} != {0}
 

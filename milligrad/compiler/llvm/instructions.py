@@ -268,7 +268,8 @@ class Code:
         inner = self.scopes.pop()
         outer, label = self.scopes[-1], inner.label
         start, stop, step, sure = inner.range
-        before, after, write = outer.block, f"{label}.end", outer.lines.append
+        before = skipped = outer.block
+        after, write = f"{label}.end", outer.lines.append
         if not sure:
             before = f"{label}.start"
             write(f"  %g{label} = icmp ult i64 {start}, {stop}")
@@ -283,4 +284,8 @@ class Code:
         write(f"  %c{label} = icmp ult i64 %n{label}, {stop}")
         write(f"  br i1 %c{label}, label %{label}, label %{after}\n{after}:")
         outer.block = after
+        if not sure:  # without an iteration they are what they were
+            ran, last = last, [Num(self, f"%v{next(self.fresh)}", self.depth, x.lanes, x.of) for x in last]
+            for z, (_, first), x in zip(last, inner.sums, ran):
+                write(f"  {z.name} = phi {z.type} [ {first.name}, %{skipped} ], [ {x.name}, %{inner.block} ]")
         return [Num(self, x.name, min(x.depth, self.depth), x.lanes, x.of) for x in last]

@@ -6,6 +6,9 @@ sizes of arrays), and each of these is an affine function of n, then that is one
 it runs. Why this may be concluded from small n is told in README.md. What cannot be shown raises `Unprovable`, and the
 function is compiled for its length, as any other loop is.
 
+All of this is decided by the traces, so that what came of it is kept for later processes by a digest of them (see
+kept.py): these trace the same few steps, and run no pass.
+
     rest      of a program: what it is but for integers and constants
     variable  what integers are affine functions of: n, or n // 12 where twelve steps are needed for a whole pattern
 """
@@ -14,10 +17,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from milligrad.compiler import kept
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.compact import _counters, _forms, _replace, _uses, compact
 from milligrad.compiler.passes.registers import (
@@ -64,40 +70,72 @@ Singly = frozenset[tuple[int, int]]
 class Made:
     """What the passes made of one trace.
 
-    traced:    the trace, what it read, its outputs, what they are nested in, and what learns
+    returned:  what the outputs are nested in
+    learning:  the Values that learn
     captured:  the Values that it captured
     nodes:     of the trace, and after simplify
     sizes:     of each array of leaves how many numbers it has
     """
 
     short: Short
-    traced: tuple[Any, Any, list[Any], Structure, list[Any]]
+    returned: Structure
+    learning: list[Any]
     captured: list[Any]
     nodes: tuple[int, int]
     steps: list[Step]
     rolled: Rolled
     sizes: dict[str, int]
 
+
+class Traced:
+    """A trace of n steps, whose middle ones are alike, and its program, which is made when it is asked for.
+
+    captured:  the Values that it captured
+    """
+
+    def __init__(
+        self, short: Short, traced: Any, exact: bool | str, clock: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        self.short, self.traced, self.exact, self._clock = short, traced, exact, clock
+        trace, _, outputs, _, _ = traced
+        with clock("count"):
+            need = needed(trace.tape, outputs)
+            short.check(need)
+            self.captured = captured(trace.tape, need, outputs)  # which the exact program has, too
+
     @property
     def kind(self) -> Any:
         """What is the same for all lengths for which a program is made."""
         return self.short.count, self.short.every, self.short.near, self.traced[3].key
 
+    @cached_property
+    def made(self) -> Made:
+        """Its program, in order and in registers."""
+        with self._clock("count"):
+            return self._made()
 
-def make(short: Short, traced: Any, exact: bool | str) -> Made:
-    """The program of a trace, in order and in registers."""
-    trace, _, outputs, _, _ = traced
-    need = needed(trace.tape, outputs)
-    short.check(need)
-    graph = simplify(trace.tape, outputs, exact)
-    values = captured(trace.tape, need, outputs)  # which the exact program has, too
-    leaves = {"arguments": trace.inputs["arguments"], "random": trace.random, "known": short.known, "captured": values}
-    leaves = {name: xs for name, xs in leaves.items() if xs}
-    rolled = roll_evenly(graph, {x: (k, i) for k, xs in enumerate(leaves.values()) for i, x in enumerate(xs)})
-    steps = in_registers(rolled)
-    _forget_repetitions(steps, rolled)
-    nodes = len(trace.tape), len(graph) - len(graph.source)
-    return Made(short, traced, values, nodes, steps, rolled, {name: len(xs) for name, xs in leaves.items()})
+    def _made(self) -> Made:
+        trace, _, outputs, _, learning = self.traced
+        graph = simplify(trace.tape, outputs, self.exact)
+        leaves = {
+            "arguments": trace.inputs["arguments"], "random": trace.random,
+            "known": self.short.known, "captured": self.captured,
+        }  # fmt: skip
+        leaves = {name: xs for name, xs in leaves.items() if xs}
+        rolled = roll_evenly(graph, {x: (k, i) for k, xs in enumerate(leaves.values()) for i, x in enumerate(xs)})
+        steps = in_registers(rolled)
+        _forget_repetitions(steps, rolled)
+        nodes = len(trace.tape), len(graph) - len(graph.source)
+        sizes = {name: len(xs) for name, xs in leaves.items()}
+        return Made(self.short, self.traced[3], learning, self.captured, nodes, steps, rolled, sizes)
+
+    def mark(self, seen: kept.Seen) -> Any:
+        """A digest of all that is concluded from; None if that is not kept."""
+        trace, _, outputs, _, learning = self.traced
+        inputs = trace.inputs["arguments"], trace.random, self.short.known
+        mark = kept.fingerprint(trace.tape, outputs, seen, *inputs)
+        own = self.short.count, self.short.every, self.short.near
+        return mark and (mark, own, [seen[v] for v in learning], [seen[v] for v in self.captured])
 
 
 def squeezed(made: Made, arrays: Sequence[str]) -> Made:
@@ -131,33 +169,37 @@ def _forget_repetitions(steps: list[Step], rolled: Rolled) -> None:
         _replace(x, forms)
 
 
-class Reading:
+class Reading(NamedTuple):
     """A program as its integers, its constants, and all the rest, which is to be the same in all of them."""
 
-    def __init__(self, made: Made, arrays: bool = True) -> None:
-        self.rest: list[Any] = []
-        self.integers: list[int] = []
-        self.floats: list[float] = []
-        note = self.rest.append if arrays else self._note_but_strides
-        _Rewritten(self._linear, self._float, note).steps(made.steps)
-        if not arrays:
-            return
-        self.rest += [("constants", len(made.rolled.constants)), ("arrays", *made.sizes)]
-        self.floats += made.rolled.constants
-        self.integers += [made.rolled.values, made.rolled.outputs, *made.sizes.values()]
+    rest: list[Any]
+    integers: list[int]
+    floats: list[float]
 
-    def _note_but_strides(self, x: Any) -> None:
-        self.rest.append("terms" if type(x) is tuple and x[0] == "terms" else x)
 
-    def _linear(self, x: Linear) -> Linear:
-        self.rest.append(tuple([name for name, _ in x.terms]))
-        self.integers += [x.constant, *[k for _, k in x.terms]]
+def reading_of(made: Made, arrays: bool = True) -> Reading:
+    """The program as it is read, with its arrays or but for their sizes, and the steps in them."""
+    rest, integers, floats = reading = Reading([], [], [])
+
+    def note(x: Any) -> None:
+        rest.append("terms" if not arrays and type(x) is tuple and x[0] == "terms" else x)
+
+    def linear(x: Linear) -> Linear:
+        rest.append(tuple([name for name, _ in x.terms]))
+        integers.extend([x.constant, *[k for _, k in x.terms]])
         return x
 
-    def _float(self, x: float) -> Source:
-        self.rest.append("float")
-        self.floats.append(x)
+    def constant(x: float) -> Source:
+        rest.append("float")
+        floats.append(x)
         return x
+
+    _Rewritten(linear, constant, note).steps(made.steps)
+    if arrays:
+        rest.extend([("constants", len(made.rolled.constants)), ("arrays", *made.sizes)])
+        floats.extend(made.rolled.constants)
+        integers.extend([made.rolled.values, made.rolled.outputs, *made.sizes.values()])
+    return reading
 
 
 class _Rewritten:
@@ -232,40 +274,57 @@ class Form(NamedTuple):
 class Counted:
     """A program with a count.
 
-    kind, reading:  of the program of fewest steps
+    reading:    of the program of fewest steps
     steps:      in which addresses and counts are forms of COUNT
     singly:     which runs are written term by term, see `_long_strides`
     squeezed:   which arrays hold only what is used
     forms:      of the constants in memory; None for those that are as they are told
     where:      which of the constants of the reading these are
     shared:     whether the code is the same for other lengths
+    nodes:      of the shortest trace, and after simplify
+    kind:       what is the same for all lengths for which it is the program
+    returned:   the structure of the results, for each number of steps
+    key:        that it is kept by; "" if it is not
     code:       that of the first length, whose machine code others share
+    times:      that it took to make the code in an earlier process
     """
 
-    kind: Any
+    kept_as = "counted"  # see kept.py
+
     reading: Reading
     steps: list[Step]
     values: Form
     outputs: Form
     sizes: dict[str, Form]
-    returned: Callable[[int], Structure]
     singly: Singly
     squeezed: Sequence[str]
     forms: list[Form | None]
     where: list[int]
     shared: bool
+    nodes: tuple[int, int]
+    kind: Any = None
+    returned: Callable[[int], Structure] = field(init=False)
+    key: str = ""
     code: Any = None
+    times: Mapping[str, float] = field(default_factory=dict)
+
+    def made_of(self) -> tuple[Any, ...]:
+        """What `restored` makes the same of, in another process: see kept.py."""
+        forms = [self.values, self.outputs, *self.sizes.values()]
+        numbers = [tuple(form) for form in forms], [form and tuple(form) for form in self.forms]
+        rest = [*self.sizes], self.singly, self.squeezed, self.where, self.shared, self.nodes
+        return (*self.reading, self.steps, *numbers, *rest)
 
     def constants(self, reading: Reading, length: int) -> list[float]:
         """The constants in memory, for a length for which a trace of few steps was read."""
         numbers = [reading.floats[k] for k in self.where]
         return [x if form is None else form.of(length) for x, form in zip(numbers, self.forms, strict=True)]
 
-    def read(self, made: Made) -> Reading | None:
+    def read(self, traced: Traced) -> Reading | None:
         """The program of few steps for another length, if this is its program with a count."""
-        if not self.shared or made.kind != self.kind:
+        if not self.shared or traced.kind != self.kind:
             return None
-        reading = Reading(squeezed(_with_terms(made, self.singly), self.squeezed))
+        reading = reading_of(squeezed(_with_terms(traced.made, self.singly), self.squeezed))
         told = {k for k, form in zip(self.where, self.forms, strict=True) if form is None}
         same = [repr(x) == repr(y) or k in told for k, (x, y) in enumerate(zip(self.reading.floats, reading.floats))]
         alike = self.reading.rest == reading.rest and self.reading.integers == reading.integers and all(same)
@@ -274,7 +333,7 @@ class Counted:
 
 def alike(made: Sequence[Made]) -> None:
     """Raise Unprovable if the programs differ in more than integers and constants."""
-    first, *others = [Reading(m, arrays=False).rest for m in made]
+    first, *others = [reading_of(m, arrays=False).rest for m in made]
     if any([rest != first for rest in others]):
         raise Unprovable("the programs differ in more than counts and addresses", more=True)
 
@@ -295,24 +354,36 @@ def unified(made: Sequence[Made], other: Made | None) -> Counted:
 def _unified(made: Sequence[Made], other: Made | None, singly: Singly, arrays: Sequence[str]) -> Counted:
     first, counts = made[0], [m.short.count for m in made]
     variables = [m.short.variable(n) for m, n in zip(made, counts)]
-    readings = [Reading(m) for m in made]
+    readings = [reading_of(m) for m in made]
     for m, reading in zip(made, readings):
         if reading.rest != readings[0].rest:
             raise Unprovable("the programs differ in more than counts and addresses", more=True)
-        for mine, others in ((m.captured, first.captured), (m.traced[4], first.traced[4])):
+        for mine, others in ((m.captured, first.captured), (m.learning, first.learning)):
             if [*map(id, mine)] != [*map(id, others)]:
                 raise Unprovable("a Value for each step")
     integers = [_affine(variables, column) for column in zip(*[r.integers for r in readings], strict=True)]
-    lying = Reading(other) if other else None
+    lying = reading_of(other) if other else None
     shared = lying is not None and lying.rest == readings[0].rest and lying.integers == readings[0].integers
     writer = _Writer(integers, readings, counts, lying if shared else None, len(first.rolled.constants))
     steps = writer.steps(first.steps)
     values, outputs, *sizes = integers[writer.at :]
-    returned = _returned([m.traced[3] for m in made], variables)
     return Counted(
-        first.kind, readings[0], steps, values, outputs, dict(zip(first.sizes, sizes)), returned, singly, arrays,
-        writer.forms, writer.where, shared and not writer.mixed,
+        readings[0], steps, values, outputs, dict(zip(first.sizes, sizes)), singly, arrays,
+        writer.forms, writer.where, shared and not writer.mixed, first.nodes,
     )  # fmt: skip
+
+
+def restored(
+    rest: list[Any], integers: list[int], floats: list[float], steps: list[Step], numbers: Any, forms: Any,
+    names: list[str], singly: Singly, squeezed: Sequence[str], where: list[int], shared: bool, nodes: tuple[int, int],
+) -> Counted:  # fmt: skip
+    """The Counted that was `made_of` that."""
+    values, outputs, *sizes = [Form(*x) for x in numbers]
+    known = [x and Form(*x) for x in forms]
+    reading = Reading(rest, integers, floats)
+    return Counted(
+        reading, steps, values, outputs, dict(zip(names, sizes)), singly, squeezed, known, where, shared, nodes
+    )
 
 
 def _long_strides(made: Sequence[Made]) -> Singly:
@@ -578,7 +649,7 @@ class Found(NamedTuple):
     """The program with a count that a function is, and a trace of a few steps that tells its constants for a length."""
 
     program: Counted
-    made: Made
+    made: Traced
     reading: Reading
 
     @property
@@ -632,7 +703,7 @@ class Found(NamedTuple):
         program = Program([*arrays], [])
         statements = len([x for x in all_steps(counted.steps) if isinstance(x, (Assign, Give))])
         loops = len([x for x in all_steps(counted.steps) if isinstance(x, For)])
-        traced, nodes = self.made.nodes
+        traced, nodes = counted.nodes
         program.info.update(
             traced=traced,
             nodes=nodes,
@@ -646,8 +717,16 @@ class Found(NamedTuple):
         from milligrad.compiler.llvm import in_order as print_llvm
 
         if counted.code is None:
-            counted.code = print_llvm.build(program, rolled, counted.steps, capacity, dtype, extents)
-            return program, counted.code
+            told = [(a.name, a.role, a.per_sample) for a in arrays]
+            key = counted.key and kept.key("code with a count", backend, counted.key, told, capacity, dtype)
+            known = kept.recall(key)
+            if known is None:
+                counted.code = print_llvm.build(program, rolled, counted.steps, capacity, dtype, extents)
+                kept.keep(key, (counted.code, counted.code.times))
+                return program, counted.code
+            counted.code, counted.times = known
+        if not counted.code.times:
+            program.info["times"] = counted.times
         return program, print_llvm.of_length(counted.code, program, rolled, capacity, extents)
 
 
@@ -660,7 +739,7 @@ def longest(s: Structure) -> int:
     return max([len(parts) if s.kind == "list" else 0, *map(longest, first)])
 
 
-def find(length: int, made: Callable[[Short], Made], known: list[Counted], near: int = 0) -> Found | None:
+def find(length: int, traced: Callable[[Short], Traced], known: list[Counted], near: int = 0) -> Found | None:
     """The program with a count of a function that scans so many steps, one of the `known` or a new one; or None."""
     nodes = 0
     for n, every in TRIED:
@@ -669,14 +748,14 @@ def find(length: int, made: Callable[[Short], Made], known: list[Counted], near:
         if counts[-1] >= length:
             return None
         try:
-            first = made(Short(length, n, every, near))
-            nodes += 5 * first.nodes[0]
-            return _found(first, made, counts, known) if first.short.scans else None
+            first = traced(Short(length, n, every, near))
+            nodes += 5 * len(first.traced[0].tape)
+            return _found(first, traced, counts, known) if first.short.scans else None
         except LongScan as longer:
-            return find(longer.length, made, known, near)
+            return find(longer.length, traced, known, near)
         except Unprovable as reason:
             if reason.near and not near:
-                return find(length, made, known, NEAR)
+                return find(length, traced, known, NEAR)
             if not reason.more or nodes > MOST:
                 return None
         except Exception:
@@ -684,7 +763,7 @@ def find(length: int, made: Callable[[Short], Made], known: list[Counted], near:
     return None
 
 
-def _found(first: Made, made: Callable[[Short], Made], counts: Sequence[int], known: list[Counted]) -> Found:
+def _found(first: Traced, traced: Callable[[Short], Traced], counts: Sequence[int], known: list[Counted]) -> Found:
     """The program that the first one shows, if those of other counts are like it."""
     short = first.short
     for program in known:
@@ -692,21 +771,53 @@ def _found(first: Made, made: Callable[[Short], Made], counts: Sequence[int], kn
         if reading:
             _check(program, short)
             return Found(program, first, reading)
-    programs = [first]
-    for n in counts:
-        programs.append(made(Short(short.length, n, short.every, short.near)))
-        alike([first, programs[-1]])
-    program = unified(programs, _lying(made, first))
+    several = [first, *[traced(Short(short.length, n, short.every, short.near)) for n in counts]]
+    program = _proved(several, _lying(traced, first))
+    program.kind = first.kind
+    program.returned = _returned([t.traced[3] for t in several], [t.short.variable(t.short.count) for t in several])
     _check(program, short)
     if program.shared:
         known[:] = [*known[1 - KEPT :], program]
     return Found(program, first, program.reading)
 
 
-def _lying(made: Callable[[Short], Made], first: Made) -> Made | None:
-    """The program of as few steps, had there been one more."""
+def _proved(several: Sequence[Traced], lying: Traced | None) -> Counted:
+    """The program that these traces show: kept of an earlier process, or made now, and kept then."""
+    seen = kept.Seen()
+    marks = [t.mark(seen) if t else () for t in (*several, lying)]
+    key = kept.key("count", "", several[0].exact, *marks)
+    known = kept.recall(key)
+    if known is None:
+        try:
+            known = _made_one(several, lying)
+        except Unprovable as reason:
+            known = str(reason), reason.more, reason.near
+        kept.keep(key, known)
+    if not isinstance(known, Counted):
+        raise Unprovable(*known)
+    known.key = key
+    return known
+
+
+def _made_one(several: Sequence[Traced], lying: Traced | None) -> Counted:
+    """The program that these traces show, by all passes."""
+    for t in several[1:]:
+        alike([several[0].made, t.made])
+    return unified([t.made for t in several], _made_or_none(lying) if lying else None)
+
+
+def _made_or_none(lying: Traced) -> Made | None:
+    """The program of that trace, if it has one."""
+    try:
+        return lying.made
+    except (Exception, Unprovable):
+        return None
+
+
+def _lying(traced: Callable[[Short], Traced], first: Traced) -> Traced | None:
+    """A trace of as few steps, had there been one more; None if the function refuses that."""
     short = first.short
     try:
-        return made(Short(short.length, short.count, short.every, short.near, lie=1))
+        return traced(Short(short.length, short.count, short.every, short.near, lie=1))
     except (Exception, LongScan, Unprovable):
         return None

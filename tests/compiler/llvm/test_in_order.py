@@ -10,6 +10,22 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite")
 
 from milligrad import compile, ops, value_and_grad
+from milligrad.compiler.compiled import Memory
+from milligrad.compiler.ir import Rolled
+from milligrad.compiler.llvm.in_order import build
+from milligrad.compiler.passes.registers import (
+    COUNT,
+    Assign,
+    Cell,
+    Extents,
+    For,
+    Give,
+    Linear,
+    Name,
+    Terms,
+    variable,
+)
+from milligrad.compiler.program import Array, Program
 from milligrad.engine import Op
 from tests.compiler.graphs import eager, functions
 from tests.compiler.random_programs import numbers
@@ -50,6 +66,28 @@ def test_runs_of_every_kind(in_order):  # noqa: F811
 
     x = [math.sin(3 * k) for k in range(12)]
     assert_close(compile(f, backend="llvm")(x), eager(f, [x]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_count_that_is_known_in_a_call_is_kept_to(dtype):
+    """A loop and a sum of n numbers, n from 1 on: what stands behind the n results stays as it is."""
+    n, i = variable(COUNT), variable("i")
+    loop = For("i", n, [Assign("z", ops.exp, (Cell(0, i),), (), None), Give(i, Name("z"))])
+    total = Assign("s", ops.sum, (), (Terms(n, (Cell(0, Linear()),), (1,)),), None)
+    steps, memory = [total, Give(n.plus(Linear(1)), Name("s")), loop], Memory("llvm", dtype)
+    for length in range(1, 35):
+        x, out = Array("x", length + 3, "input"), Array("out", length + 3, "output")
+        program, sizes = Program([x, out], []), dict.fromkeys((x, out), n.plus(Linear(3)))
+        code = build(program, Rolled([], [], [], 1, length + 3), steps, 1, dtype, Extents(length, Linear(1), sizes))
+        assert "and i64 %v" in code.source  # how many fill vectors
+        numbers = [math.sin(k) for k in range(length + 3)]
+        buffers = {x: memory.zeros(length + 3), out: memory.zeros(length + 3)}
+        memory.fill(buffers[x], numbers)
+        memory.fill(buffers[out], [-7.0] * (length + 3))
+        memory.bind(code, program, buffers)
+        code()
+        expected = [*map(math.exp, numbers[:length]), -7.0, sum(numbers[:length]), -7.0]
+        assert_close(list(buffers[out]), expected, 1e-12 if dtype == "float64" else 1e-4)
 
 
 SIDE_BY_SIDE = {  # functions of 40 numbers, whose loops run several iterations at a time, if they may

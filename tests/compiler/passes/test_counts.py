@@ -366,6 +366,21 @@ def test_float32():
         assert is_counted(g)
 
 
+@pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    "f", [recurrence, lambda p, xs: scan(lambda s, x: (s + p[1] * exp(p[0] * x), None), 0.0, xs)[0]]
+)
+def test_loops_of_unknown_length_in_vectors_and_what_is_left_of_them(f, dtype):
+    for argnums in ((0,), (1,), (0, 1)):
+        both = value_and_grad(f, argnums=argnums)
+        g = compile(both, backend="llvm", dtype=dtype)
+        for n in [*range(90, 108), 1000]:
+            assert_as_eager(both, g, P, data(n), tolerance=1e-10 if dtype == "float64" else 3e-5)
+            assert is_counted(g)
+        assert "and i64 %v" in g.source  # how many iterations fill vectors
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_not_finite_is_told_as_ever(backend):
     def f(p, xs):
