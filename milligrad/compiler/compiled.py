@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, update_wrapper
+from functools import cache, partial, update_wrapper
 from time import perf_counter
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -134,6 +134,14 @@ class Memory:
 
             return finite(numbers)
         return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+
+    def finite_in(self, numbers: Any) -> Callable[[], bool]:
+        """The same of a buffer that stays where it is, to be asked after each call."""
+        if self.typecode == "d" and len(numbers) > 32:
+            from milligrad.compiler.llvm.native import finite_in
+
+            return finite_in(numbers)
+        return partial(self.finite, numbers)
 
     def fill(self, buffer: Any, numbers: Sequence[float]) -> None:
         """Put the numbers into the buffer."""
@@ -287,7 +295,7 @@ class Compiled:
             return self._f(*args, **kwargs)
         out = kwargs.pop("out", None) if kwargs and not self._has_out else None
         if out is not None:
-            out = _Out(out, Memory(self.backend, self.dtype).typecode or "d")
+            out = _Out(out, "f" if self.dtype == "float32" else "d")
         last = self._last
         with self._lock:
             if not kwargs and last is not None and last.pack is not None:
@@ -727,6 +735,9 @@ class Variant:
         self._take_known()
         is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
         self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
+        if self.pack:
+            self._given, self._got = self._buffers[self._inputs["arguments"]], self._buffers[self._results]
+            self._is_finite = self._memory.finite_in(self._got)
         self.arguments = NUMBER  # what was passed is not kept
 
     def _of_shape(self) -> None:
@@ -800,15 +811,14 @@ class Variant:
         None, too, if a result is not finite.
         """
         assert self.pack is not None
-        if not self.pack(args, self._buffers[self._inputs["arguments"]]) or not self.holds():
+        if not self.pack(args, self._given) or not self.holds():
             return None
         self._take_captured()
         try:
             self.code()
         except (ArithmeticError, ValueError):
             return None
-        results = self._buffers[self._results]
-        return results if self._memory.finite(results) else None
+        return self._got if self._is_finite() else None
 
     def holds(self) -> bool:
         """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""

@@ -168,8 +168,9 @@ def _put_buffer(at: int, shape: tuple[int, ...], typecode: str, x: Any, buffer: 
         return False
     if view.format != (typecode or "d") or view.shape != shape or not view.c_contiguous:
         return False
-    flat_view = view if view.ndim == 1 else view.cast("B").cast(view.format)  # type: ignore[call-overload]
-    buffer[at : at + flat_view.nbytes // flat_view.itemsize] = flat_view if typecode else flat_view.tolist()
+    if len(shape) > 1:
+        view = view.cast("B").cast(view.format)  # type: ignore[call-overload]
+    buffer[at : at + len(view)] = view if typecode else view.tolist()
     return True
 
 
