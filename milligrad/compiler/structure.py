@@ -130,7 +130,7 @@ def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
             return None
         puts.append(put)
         at += size(part)
-    return partial(_put_parts, start, kind, puts, None, typecode)
+    return partial(_put_only, kind, *puts) if len(puts) == 1 else partial(_put_parts, start, kind, puts, None, typecode)
 
 
 def _put_number(at: int, x: Any, buffer: Any) -> bool:
@@ -147,6 +147,11 @@ def _put_numbers(at: int, n: int, typecode: str, x: Any, buffer: Any) -> bool:
         return False
     buffer[at : at + n] = array(typecode, x) if typecode else x
     return True
+
+
+def _put_only(kind: Any, put: Put, x: Any, buffer: Any) -> bool:
+    """What `_put_parts` does of one part: a function of one argument is called most often."""
+    return type(x) is kind and len(x) == 1 and put(x[0], buffer)
 
 
 def _put_parts(
