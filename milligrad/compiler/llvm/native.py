@@ -388,7 +388,7 @@ class Native:
 
     def _table_with(self, pins: Mapping[Array, Pin]) -> Any:
         """A copy of the table of pointers for one call, with these in it."""
-        table = type(self._table)(*self._table)
+        table = type(self._table).from_buffer_copy(self._table)
         for a, pin in pins.items():
             table[self._slots[a]] = pin.address
         return table
