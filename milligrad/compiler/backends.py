@@ -6,8 +6,8 @@ import importlib.util
 import math
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from milligrad.compiler.ir import Rolled
@@ -99,6 +99,14 @@ class Memory:
 
             return finite(numbers)
         return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+
+    def finite_in(self, numbers: Any) -> Callable[[], bool]:
+        """The same of a buffer that stays where it is, to be asked after each call."""
+        if self.typecode == "d" and len(numbers) > 32:
+            from milligrad.compiler.llvm.native import finite_in
+
+            return finite_in(numbers)
+        return partial(self.finite, numbers)
 
     def fill(self, buffer: Any, numbers: Sequence[float]) -> None:
         """Put the numbers into the buffer."""

@@ -123,7 +123,7 @@ class Compiled:
             return self._f(*args, **kwargs)
         out = kwargs.pop("out", None) if kwargs and not self._has_out else None
         if out is not None:
-            out = _Out(out, Memory(self.backend, self.dtype).typecode or "d")
+            out = _Out(out, "f" if self.dtype == "float32" else "d")
         last = self._last
         with self._lock:
             if not kwargs and last is not None and last.pack is not None:

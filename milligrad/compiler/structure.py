@@ -130,7 +130,7 @@ def packer(s: Structure, typecode: str, at: int = 0) -> Put | None:
             return None
         puts.append(put)
         at += size(part)
-    return partial(_put_parts, start, kind, puts, None, typecode)
+    return partial(_put_only, kind, *puts) if len(puts) == 1 else partial(_put_parts, start, kind, puts, None, typecode)
 
 
 def _put_number(at: int, x: Any, buffer: Any) -> bool:
@@ -147,6 +147,11 @@ def _put_numbers(at: int, n: int, typecode: str, x: Any, buffer: Any) -> bool:
         return False
     buffer[at : at + n] = array(typecode, x) if typecode else x
     return True
+
+
+def _put_only(kind: Any, put: Put, x: Any, buffer: Any) -> bool:
+    """What `_put_parts` does of one part: a function of one argument is called most often."""
+    return type(x) is kind and len(x) == 1 and put(x[0], buffer)
 
 
 def _put_parts(
@@ -168,8 +173,9 @@ def _put_buffer(at: int, shape: tuple[int, ...], typecode: str, x: Any, buffer: 
         return False
     if view.format != (typecode or "d") or view.shape != shape or not view.c_contiguous:
         return False
-    flat_view = view if view.ndim == 1 else view.cast("B").cast(view.format)  # type: ignore[call-overload]
-    buffer[at : at + flat_view.nbytes // flat_view.itemsize] = flat_view if typecode else flat_view.tolist()
+    if len(shape) > 1:
+        view = view.cast("B").cast(view.format)  # type: ignore[call-overload]
+    buffer[at : at + len(view)] = view if typecode else view.tolist()
     return True
 
 

@@ -57,6 +57,10 @@ class Variant:
         self.outputs = []
         is_quick = self.kind == "call" and not self._draws and "arguments" in self._inputs
         self.pack = packer(self.arguments.parts[0], self._memory.typecode) if is_quick else None
+        if self.pack:
+            buffers = self._executable.buffers
+            self._given, self._got = buffers[self._inputs["arguments"]], buffers[self._results]
+            self._is_finite = self._memory.finite_in(self._got)
         self.arguments = NUMBER  # what was passed is not kept
 
     def _arrays(self, arguments: int, draws: int) -> list[Array]:
@@ -106,15 +110,13 @@ class Variant:
         None, too, if a result is not finite.
         """
         assert self.pack is not None
-        buffers = self._executable.buffers
-        if not self.pack(args, buffers[self._inputs["arguments"]]) or not self.holds():
+        if not self.pack(args, self._given) or not self.holds():
             return None
         try:
             self._executable.run()
         except (ArithmeticError, ValueError):
             return None
-        results = buffers[self._results]
-        return results if self._memory.finite(results) else None
+        return self._got if self._is_finite() else None
 
     def holds(self) -> bool:
         """Whether what the function asked for in the trace is still so; for a gradient, also what learns."""

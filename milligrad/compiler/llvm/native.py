@@ -7,11 +7,10 @@ put an address into the table. The calls go through ctypes, which lets other thr
 from __future__ import annotations
 
 import ctypes
-import math
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import cache
 from importlib import import_module
@@ -94,7 +93,21 @@ loop:
 rest:
   %sums = phi <8 x double> [ zeroinitializer, %entry ], [ %more, %loop ]
   %total = call reassoc double @llvm.vector.reduce.fadd.v8f64(double 0.0, <8 x double> %sums)
-  ret double %total
+  %left = icmp slt i64 %whole, %n
+  br i1 %left, label %single, label %done
+single:
+  %j = phi i64 [ %whole, %rest ], [ %after, %single ]
+  %one = phi double [ %total, %rest ], [ %two, %single ]
+  %place = getelementptr double, ptr %x, i64 %j
+  %u = load double, ptr %place, align 8
+  %nought = fmul double %u, 0.0
+  %two = fadd double %one, %nought
+  %after = add i64 %j, 1
+  %further = icmp slt i64 %after, %n
+  br i1 %further, label %single, label %done
+done:
+  %all = phi double [ %total, %rest ], [ %two, %single ]
+  ret double %all
 }
 """
 
@@ -114,12 +127,19 @@ def _finite() -> tuple[Any, Any]:
 def finite(numbers: Any) -> bool:
     """Whether all of a buffer of doubles are finite: 0 times any of them is 0 then, and NaN otherwise."""
     n = len(numbers)
-    if not n:
-        return True
+    return not n or _finite()[0](ctypes.addressof(ctypes.c_char.from_buffer(numbers)), n) == 0.0
+
+
+def finite_in(numbers: Any) -> Callable[[], bool]:
+    """What tells whether all of a buffer of doubles are finite, as often as it is asked; its address is found once."""
     function, _ = _finite()
-    whole = n - n % 8
-    zero = function(ctypes.addressof(ctypes.c_char.from_buffer(numbers)), n)
-    return zero == 0.0 and all(map(math.isfinite, numbers[whole:]))
+    pin = Pin(memoryview(numbers))
+    address, n = ctypes.c_void_p(pin.address), ctypes.c_int64(len(numbers))
+
+    def asked(pin: Pin = pin) -> bool:  # the memory stays as long as this does
+        return bool(function(address, n) == 0.0)
+
+    return asked
 
 
 def _target(machine: Machine) -> Any:
@@ -368,7 +388,7 @@ class Native:
 
     def _table_with(self, pins: Mapping[Array, Pin]) -> Any:
         """A copy of the table of pointers for one call, with these in it."""
-        table = type(self._table)(*self._table)
+        table = type(self._table).from_buffer_copy(self._table)
         for a, pin in pins.items():
             table[self._slots[a]] = pin.address
         return table

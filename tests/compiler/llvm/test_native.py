@@ -283,3 +283,25 @@ def test_without_llvmlite_it_says_what_to_install(monkeypatch):
     native.host.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'milligrad-autodiff\[native\]'"):
         build(regression(1))
+
+
+@pytest.mark.parametrize("n", [*range(1, 20), 64, 71])
+def test_one_number_that_is_not_finite_is_found_wherever_it_stands(n):
+    numbers = array("d", [1.7e308 * (-1) ** (i // 2) for i in range(n)])  # sums of them overflow
+    asked = native.finite_in(numbers)
+    assert asked() and native.finite(numbers)
+    for i in range(n):
+        for bad in (math.nan, math.inf, -math.inf):
+            kept, numbers[i] = numbers[i], bad
+            assert not asked() and not native.finite(numbers)
+            numbers[i] = kept
+    assert asked() and native.finite(numbers)
+
+
+def test_a_buffer_that_is_asked_about_again_stays_where_it_is():
+    numbers = array("d", [1.0] * 9)
+    asked = native.finite_in(numbers)
+    with pytest.raises(BufferError):
+        numbers.append(1.0)
+    del numbers
+    assert asked() and native.finite(array("d"))
