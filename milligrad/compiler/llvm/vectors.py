@@ -277,7 +277,7 @@ class NestCode:
         nothing: list[tuple[float, int]],
         body: Callable[[Index, Sums], Sums],
     ) -> Sums:
-        """Loops over the extents around `body`, which hand the sums on. Short ones are written out.
+        """Loops over the extents around `body`, which hand the sums on. Where that is little text, they are written out.
 
         nothing:  for each of the sums what to start a loop from where there is none so far: (number, lanes)
         """
@@ -286,7 +286,7 @@ class NestCode:
         extent, *rest = extents
         if extent is not None and None not in rest:
             iterations = extent * math.prod([e or 1 for e in rest])
-            if iterations <= 4 or iterations * len(sums) <= 16:
+            if iterations * len(sums) <= 16:
                 for i in range(extent):
                     sums = self.segment(rest, (*at, (None, i)), sums, nothing, body)
                 return sums
