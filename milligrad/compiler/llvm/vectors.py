@@ -277,7 +277,7 @@ class NestCode:
         nothing: list[tuple[float, int]],
         body: Callable[[Index, Sums], Sums],
     ) -> Sums:
-        """Loops over the extents around `body`, which hand the sums on. Where that is little text, they are written out.
+        """Loops over the extents around `body`, which hand the sums on; written out where that is little text.
 
         nothing:  for each of the sums what to start a loop from where there is none so far: (number, lanes)
         """
