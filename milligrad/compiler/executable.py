@@ -33,11 +33,9 @@ class Executable:
         self.clock, self.memory = clock, memory
         own = [a for a in (*arrays, captures, *known) if not a.per_sample]
         self.buffers = {**{a: memory.zeros(a.size) for a in own}, **state}
-        self._looked_up = [(captures, self.captured)] if self.captured else []
-        for a, numbers in known.items():
-            memory.fill(self.buffers[a], [number(x) for x in numbers])
-            if any([isinstance(x, Value) for x in numbers]):
-                self._looked_up.append((a, [*numbers]))
+        self._captures, self._known = captures, dict(known)
+        self._fill_known()
+        self._known = {a: xs for a, xs in known.items() if any([isinstance(x, Value) for x in xs])}
         self.split = Threads(code, threads, capacity, self.buffers, memory) if isinstance(code, Staged) else None
         self.code: Any = self.split or code
         if not self.split:
@@ -45,8 +43,14 @@ class Executable:
 
     def look_up(self) -> None:
         """Put the numbers of Values into memory, as they are now."""
-        for a, values in self._looked_up:
-            self.memory.fill(self.buffers[a], [number(v) for v in values])
+        if self._known:
+            self._fill_known()
+        if self.captured:
+            self.memory.fill(self.buffers[self._captures], [v.data for v in self.captured])
+
+    def _fill_known(self) -> None:
+        for a, numbers in self._known.items():
+            self.memory.fill(self.buffers[a], [number(x) for x in numbers])
 
     def __call__(self, given: Mapping[Array, Sequence[float]]) -> None:
         """Run once, on these numbers."""
@@ -57,7 +61,7 @@ class Executable:
 
     def run(self) -> None:
         """Run on what is in the buffers. Python's code raises an error where there is no number."""
-        if self._looked_up:
+        if self.captured or self._known:
             self.look_up()
         self.code()
 
