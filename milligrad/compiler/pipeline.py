@@ -97,8 +97,10 @@ def _simplify(task: Task) -> None:
 
 def goes_in_order(task: Task) -> bool:
     """Whether the program may be shorter in the order of the trace: loops in time are."""
+    if not is_plain(task):
+        return False
     groups, wide = _groups(task.graph)
-    return is_plain(task) and groups >= DEEP and (groups >= MANY or not wide)
+    return groups >= DEEP and (groups >= MANY or not wide)
 
 
 def is_plain(task: Task) -> bool:
@@ -107,9 +109,11 @@ def is_plain(task: Task) -> bool:
 
 
 def falls_apart(task: Task) -> bool:
-    """Whether that is worth making so of its first part."""
+    """Whether a part of it is to be made so that it does, and may go in order."""
+    if is_plain(task):
+        return False
     groups, wide = _groups(task.graph)
-    return not is_plain(task) and groups >= MANY and not wide
+    return groups >= MANY and not wide
 
 
 def _groups(graph: Graph) -> tuple[int, bool]:

@@ -3,7 +3,7 @@
 What is computed for each sample, each thread computes for its own. Where something is added up over all samples, it
 adds up its own share; the shares are then added, and what follows from them for all samples together (a mean, the
 norm of the gradient, the optimizer's step) is computed once, before the threads go on. It knows loops, and neither
-models nor optimizers.
+models nor optimizers. A program that was taken apart (`apart.py`) is in stages, too, be it for one thread.
 
     time   stages are numbered: what stands in an even one is done once, in an odd one by each thread for its part
     share  an array of which each thread has its own: what it added up over its samples

@@ -12,6 +12,8 @@ from milligrad.compiler.backends import has_llvmlite
 from milligrad.compiler.passes.apart import apart
 from milligrad.compiler.passes.simplify import simplify
 from milligrad.compiler.trace import Trace, total
+from milligrad.nested import flatten
+from tests.compiler.rolled import forced
 
 NATIVE = pytest.mark.skipif(not has_llvmlite(), reason="needs llvmlite")
 BACKENDS = ["python", pytest.param("llvm", marks=NATIVE)]
@@ -92,16 +94,9 @@ def taken_apart(monkeypatch):
         seen.append(parts is not None)
         return parts
 
-    monkeypatch.setattr(pipeline, "MANY", 1)
-    monkeypatch.setattr(pipeline, "WIDE", 10**9)
-    monkeypatch.setattr(pipeline, "falls_apart", None)
-    passes = [x._replace(applies=lambda task: not pipeline.is_plain(task) and task.first is None) for x in PASSES]
-    monkeypatch.setattr(pipeline, "PASSES", [y if x.name == "apart" else x for x, y in zip(PASSES, passes)])
+    forced(monkeypatch)
     monkeypatch.setattr(pipeline, "apart", and_tell)
     return seen
-
-
-PASSES = pipeline.PASSES
 
 
 def trained(make, optimizer, backend, batch_size, **options):
@@ -148,6 +143,11 @@ def test_a_thousand_steps_are_a_few_statements(backend):
         model = make(steps)
         trainer = Trainer(model, MSELoss(), SGD(model.parameters(), lr=1e-4), backend=backend)
         trainer.fit(X[:4], Y[:4], epochs=1, batch_size=batch_size, progress=False)
+        assert flatten(trainer.predict(X[:4], batch_size=2)) == pytest.approx(
+            [z.data for start in (X[:2], X[2:4]) for row in model(start) for z in row], rel=1e-9
+        )
+        shapes = [x.executable.program.info["shape"] for x in trainer._session()._seen if hasattr(x, "executable")]
+        assert any([shape.endswith("in order") for shape in shapes]), shapes  # the prediction
         return trainer._session().explain().splitlines()
 
     for make in (Pendulum, Coupled):
