@@ -40,7 +40,7 @@ TESTS_FAILED = 1  # pytest's exit code; others mean that the tests did not run
 FAULTS = {
     "passes/simplify": {
         "share nothing": ("i = self._known.get(key)\n        if i is None:\n            i = self._known[key] = self._folded", "i = None\n        if i is None:\n            i = self._known[key] = self._folded"),
-        "share what only has the same inputs": ("key = (op, *inputs)", "key = inputs"),
+        "share what only has the same inputs": ("key = op, inputs", "key = inputs"),
         "fold no constants": ("if None not in xs:", "if False:"),
         "0 and -0 are one constant": ("key = (math.copysign(1.0, x), x if x == x else \"nan\")", "key = (1.0, x)"),
         "keep dead code": ("if not is_needed:", "if False:"),
@@ -58,7 +58,7 @@ FAULTS = {
         "doubt nothing": ("if x not in told and self.doubtful(x):", "if False:"),
         "a NaN before the last doubt is forgotten": ("if 1 not in doubts and SAFE.issuperset(ops) and not self.in_doubt:", "if SAFE.issuperset(ops) and not self.in_doubt:"),
         "the chain rule is compared like the rest": ("z.number < tape.forward", "True"),
-        "fold the sum over samples": ("for i in inputs]) and op is not total:", "for i in inputs]):"),
+        "fold the sum over samples": ("inputs)) and op is not total:", "inputs)):"),
     },
     "passes/reroll": {
         "levels too low": ("enumerate(zip(self.graph.op, self.graph.inputs, self.graph.level)):", "enumerate(zip(self.graph.op, self.graph.inputs, [min(x, 3) for x in self.graph.level])):"),

@@ -99,14 +99,14 @@ class Builder(Graph):
             i = simpler(self, inputs)
             if i is not None:
                 return i
-        key = (op, *inputs)
+        key = op, inputs
         i = self._known.get(key)
         if i is None:
             i = self._known[key] = self._folded(op, inputs)
         return i
 
     def _folded(self, op: Op, inputs: Inputs) -> int:
-        if all([i in self.source for i in inputs]) and op is not total:
+        if all(map(self.source.__contains__, inputs)) and op is not total:
             xs = [self.constant(i) for i in inputs]
             if None not in xs:
                 try:
@@ -240,7 +240,7 @@ def _products(op: Op) -> Callable[[Builder, Inputs], int | None]:
             return b.node(ops.mul, xy)
         if n == 0:
             return ZERO
-        if op is ops.dot and set(xy[n:]) == {MINUS_ONE}:
+        if op is ops.dot and xy[n] == MINUS_ONE and set(xy[n:]) == {MINUS_ONE}:
             return b.node(ops.neg, (b.node(ops.dot, (*xy[:n], *[ONE] * n)),))
         if op is ops.dot and n == 2 and xy[2] == xy[3] == ONE:
             return b.node(ops.add, xy[:2])
@@ -353,6 +353,7 @@ def flattened(graph: Graph) -> Graph:
     builder = Builder()
     builder.exact = "chain" if graph.exact == "chain" else False
     number = [ONE] * len(graph)
+    place = number.__getitem__
     for i in _live(graph, count, part_of_a_sum):
         op = graph.op[i]
         if op is None:
@@ -360,9 +361,9 @@ def flattened(graph: Graph) -> Graph:
         elif op in SUMS or op is total:
             xs, ys = _terms(graph, i, part_of_a_sum)
             sum_op = total if op is total else ops.dot
-            number[i] = builder.node(sum_op, tuple([number[x] for x in xs] + [number[y] for y in ys]))
+            number[i] = builder.node(sum_op, (*map(place, xs), *map(place, ys)))
         else:
-            number[i] = builder.node(op, tuple([number[x] for x in graph.inputs[i]]))
+            number[i] = builder.node(op, tuple(map(place, graph.inputs[i])))
     builder.outputs = [number[i] for i in graph.outputs]
     return builder
 
@@ -400,8 +401,11 @@ def _rank(graph: Graph, x: int, absorbed: bytearray) -> int:
     return 1 if not absorbed[x] else 0 if graph.op[x] in SUMS else 2
 
 
-def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[list[int], list[int]]:
+def _terms(graph: Graph, i: int, absorbed: bytearray) -> tuple[Sequence[int], Sequence[int]]:
     """All terms of the sum i, those of the sums within it included, in order."""
+    firsts, seconds = _pairs(graph, i)
+    if ONE not in firsts and not any(map(absorbed.__getitem__, firsts)):
+        return firsts, seconds
     xs: list[int] = []
     ys: list[int] = []
     stack = [(i, ONE)]
