@@ -75,8 +75,8 @@ class Samples:
         self.forms: dict[Any, int] = {}
         self.seen = kept.Seen()
 
-    def traced(self, n: int, given: Structure | None = None) -> Traced:
-        """A batch of n. With `given`, the structure of a prediction, predictions are inputs: it is the loss alone."""
+    def traced(self, n: int, given: Traced | None = None) -> Traced:
+        """A batch of n. With `given`, another batch, its predictions are the inputs: it is the loss alone."""
         try:
             return self._traced(n, given)
         except NotSeparable:
@@ -85,17 +85,18 @@ class Samples:
             reason = f"a batch of {n} raises {type(error).__name__}: {error}"
         raise NotSeparable(reason)  # out here, without the error, whose traceback would keep the trace alive
 
-    def _traced(self, n: int, given: Structure | None) -> Traced:
+    def _traced(self, n: int, given: Traced | None) -> Traced:
         session, trace = self.session, Trace()
-        sx = given or self.sx
+        sx = given.nesting or NUMBER if given else self.sx
         xs = [trace.input(f"x{s}", size(sx)) for s in range(n)]
         ys = [trace.input(f"y{s}", size(self.sy) if self.sy else 0) for s in range(n)]
         loss, right = None, []
         with trace.running():
             prediction = [nested(sx, iter(x)) for x in xs]
             if given:
-                for number in chain.from_iterable(xs):
-                    number.requires_grad = True
+                for x in xs:
+                    for number, known in zip(x, given.predictions[0]):
+                        number.requires_grad = known.requires_grad
             else:
                 prediction = session.model(prediction)
             if self.sy:
@@ -108,17 +109,24 @@ class Samples:
         predictions, nesting = _taken_apart(prediction, n)
         outputs = [0.0 if loss is None else loss, float(len(right)), *right, *chain.from_iterable(predictions)]
         mark = kept.fingerprint(trace.tape, outputs, self.seen, *xs, *ys, trace.random)
-        batch = Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], self.forms)
+        batch = Batch(trace, [[*x, *y] for x, y in zip(xs, ys)], self.forms, self._forms_of(given) if given else None)
         if batch.draws != _drawing_order(_blocks(batch.draws), n):
             raise NotSeparable("random numbers that are not drawn in the order of the samples")
         return Traced(batch, predictions, nesting, loss, right, mark)
 
+    def _forms_of(self, given: Traced) -> list[int]:
+        """The forms that the numbers of a prediction, and then what is to be predicted, have in that batch."""
+        batch, start, count = given.batch, size(self.sx), size(self.sy) if self.sy else 0
+        return [*map(batch.form_of, given.predictions[0]), *map(batch.form_of_input, range(start, start + count))]
+
     def most(self, two: Traced) -> int:
         """For how many samples the model is asked at most; 0 if it consists of layers that are known to map samples."""
         try:
-            two.each()
+            numbers = two.each()
         except NotSeparable:
             return sys.maxsize  # there are no predictions that could be given to the loss alone
+        if self.sy and any([two.batch.owner_of(x) != 0 for x in numbers]):
+            return sys.maxsize  # nor are numbers that are known
         if all(map(_is_ours, self.session.layers)):
             return 0
         return max(3, 2 * TRACED // (1 + sum([len(inputs_of(z)) for z in two.batch.trace.tape])))
@@ -187,9 +195,9 @@ class Separated:
             self.most = self.samples.most(two)
             if train:
                 session.examine(self._leaves(two))
-            self.formula = Formula(two, self.samples.traced(3))
-        self.loss_alone: Formula | None = None
-        self.proved = {0, 2, 3}
+            alone = self.most < sys.maxsize  # the loss is: what the model makes of three is asked with that of n
+            self.formula = Formula(two, self.samples.traced(3, two if alone else None))
+        self.proved = {0, 2} if alone else {0, 2, 3}
         self.batch, self.trace = two.batch, two.batch.trace
         self.x, self.y = self.trace.inputs["x0"], self.trace.inputs["y0"]
         self.random = [x for x, (s, _) in zip(self.trace.random, self.batch.draws) if s == 0]
@@ -223,9 +231,7 @@ class Separated:
                 self.formula.check(samples.traced(whole))
                 self.proved.add(whole)
             if whole < n and n not in (2, 3):
-                if self.loss_alone is None:
-                    self.loss_alone = Formula(samples.traced(2, two.nesting), samples.traced(3, two.nesting))
-                self.loss_alone.check(samples.traced(n, two.nesting))
+                self.formula.check(samples.traced(n, two))
         return True
 
     def key(self, *more: Any) -> str:

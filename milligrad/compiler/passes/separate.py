@@ -37,11 +37,18 @@ class Batch:
 
     samples:  the input Symbols of each sample
     draws:    the random numbers of each sample, by the sample and position in the order of drawing: (sample, k)
+    given:    what the inputs of each sample are in another batch, if they were computed there: their forms
     """
 
-    def __init__(self, trace: Trace, samples: Sequence[Sequence[Symbol]], forms: dict[Any, int]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        samples: Sequence[Sequence[Symbol]],
+        forms: dict[Any, int],
+        given: Sequence[int] | None = None,
+    ) -> None:
         self.trace, self.n = trace, len(samples)
-        self._forms = forms
+        self._forms, self._given = forms, given
         self.separated: dict[tuple[int, int], Any] = {}  # what `separated` found for a node of two samples and one of n
         self.owner: list[int] = []
         self.form: list[int] = []
@@ -66,8 +73,8 @@ class Batch:
         form, known = self.form, self._forms
         for z in self.trace.tape[len(form) :]:
             if z.op is None:
-                s, k = self._inputs.get(z, (None, None))
-                form.append(self._form(("input", k) if s is not None else z))
+                _, k = self._inputs.get(z, (NONE, None))
+                form.append(self._form(z) if k is None else self.form_of_input(k))
             else:
                 xs = [
                     form[y.number]
@@ -79,6 +86,10 @@ class Batch:
                 ]
                 form.append(self._form((z.op, z.requires_grad, *xs)))
         return form[x.number] if type(x) is Symbol else self._form(x)
+
+    def form_of_input(self, k: int) -> int:
+        """The form of the input number k of a sample, or of its random number -1 - k."""
+        return self._given[k] if self._given and k >= 0 else self._form(("input", k))
 
     def _form(self, key: Any) -> int:
         if type(key) is float:

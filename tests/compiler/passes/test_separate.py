@@ -472,3 +472,32 @@ def test_the_form_of_a_node_is_that_of_its_formula_but_for_the_sample():
     assert batch.form_of(a) == batch.form_of(b) != batch.form_of(c) == batch.form_of(d)
     assert [batch.owner_of(x) for x in (a, b, e, g)] == [0, 1, 0, SEVERAL]
     assert batch.owner_of(2.0) == batch.owner_of(Value(1.0)) == NONE
+
+
+def test_inputs_may_be_given_as_what_another_batch_computes():
+    """The formula of a whole is found from a batch of two, and from what follows its layer, of five."""
+    forms, w = {}, Value(0.5)
+    layer = lambda x: w * x[0] - x[1]  # noqa: E731
+    loss = lambda xs: sum(x.exp() for x in xs) / len(xs)  # noqa: E731
+    two, z2 = traced(lambda xs: loss([layer(x) for x in xs]), 2, 2, forms)
+    three, z3 = traced(lambda xs: loss([layer(x) for x in xs]), 3, 2, forms)
+    (n,) = two.trace.input("count", 1)
+    made = two.form_of(next(z for z in two.trace.tape if z.op is ops.sub))
+
+    def found(batch, z):
+        with two.trace.running():
+            return two.form_of(separated(two, batch, z2, z, n))
+
+    def of_five(f):
+        trace = Trace()
+        xs = [trace.input(f"x{s}", 1) for s in range(5)]
+        for [x] in xs:
+            x.requires_grad = True
+        with trace.running():
+            z = f([x for [x] in xs])
+        return Batch(trace, xs, forms, [made]), z
+
+    assert found(*of_five(loss)) == found(three, z3)
+    for other in (sum, lambda xs: sum((-x).exp() for x in xs) / len(xs)):
+        with pytest.raises(NotSeparable):
+            found(*of_five(other))
