@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milligrad.compiler import kept
-from milligrad.compiler.passes.separate import NONE, Batch, NotSeparable, gradients, same, separated
+from milligrad.compiler.passes.separate import Batch, NotSeparable, gradients, same, separated
 from milligrad.compiler.pipeline import Clock, collector_paused
 from milligrad.compiler.structure import NUMBER, Structure, nested, size, structure
 from milligrad.compiler.trace import COMPARISONS, Symbol, Trace, captured, inputs_of, total
@@ -220,7 +220,7 @@ class Separated:
                 outputs = [loss * n, _over_samples(right, n)]
                 if self.train:
                     wrt = [v for p in self.session.parameters for v in p.values]
-                    outputs += gradients(loss, wrt, lambda x: self.batch.owner_of(x) != NONE)
+                    outputs += gradients(loss, wrt, self.batch.varies)
         return outputs
 
     def prove(self, n: int) -> bool:

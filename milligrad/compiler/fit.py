@@ -302,7 +302,8 @@ class CompiledSession:
         except NotSeparable:
             return None
         threads = self.threads if train and self.backend == "llvm" and batch_size >= self.threads else 1
-        return self._code((*key, batch_size, threads), lambda: Loops(self, traced, batch_size, train, threads))
+        with collector_paused():  # until the trace is done with: every pass makes enough objects to have it walked
+            return self._code((*key, batch_size, threads), lambda: Loops(self, traced, batch_size, train, threads))
 
     def _whole(self, xb: Any, yb: Any, train: bool) -> tuple[Whole, list[Any], list[Any]]:
         numbers_x: list[Any] = []

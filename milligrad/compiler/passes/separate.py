@@ -68,6 +68,13 @@ class Batch:
                 owner.append(NONE if z.op is total else _joined([owner[y.number] for y in _symbols(z)]))
         return owner[x.number] if type(x) is Symbol else NONE
 
+    def varies(self, x: Any) -> bool:
+        """Whether x belongs to samples."""
+        if type(x) is not Symbol:
+            return False
+        known = x.number < len(self.owner)
+        return (self.owner[x.number] if known else self.owner_of(x)) != NONE
+
     def form_of(self, x: Any) -> int:
         """The form of x."""
         form, known = self.form, self._forms
