@@ -171,7 +171,7 @@ def native(*made: Any) -> Any:
 
 def python(*made: Any) -> Any:
     """Python code."""
-    from milligrad.compiler.python.comprehensions import restored
+    from milligrad.compiler.python.code import restored
 
     return restored(*made)
 

@@ -141,8 +141,12 @@ def size(dims: Sequence[int]) -> int:
 def accesses(loop: Loop) -> Iterator[Access]:
     """Every access by which the loop reads."""
     for step in loop.steps:
-        operands = step.inputs if isinstance(step, Apply) else [x for s in step.segments for x in s.factors]
-        yield from [x for x in operands if isinstance(x, Access)]
+        yield from [x for x in operands(step) if isinstance(x, Access)]
+
+
+def operands(step: Step) -> Sequence[Operand]:
+    """All operands of the step."""
+    return step.inputs if isinstance(step, Apply) else [x for s in step.segments for x in s.factors]
 
 
 def interpret(program: Program, memory: dict[Array, list[float]], n: int = 1) -> None:

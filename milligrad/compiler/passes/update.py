@@ -21,8 +21,6 @@ from milligrad.compiler.trace import Trace
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nn.reads import token
 
-"""For each dtype an e such that 4⁻ᵉ is a number that is not 0, and g·g·4⁻ᵉ is finite for each finite g."""
-
 
 @dataclass(eq=False)
 class Parameters:

@@ -26,16 +26,13 @@ from __future__ import annotations
 
 import builtins
 import keyword
-import linecache
-import math
 import operator
 import re
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from itertools import chain, count, groupby, product, repeat, takewhile
+from itertools import count, groupby, product, takewhile
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from milligrad.compiler.passes.simplify import REFUSING
 from milligrad.compiler.program import (
@@ -50,23 +47,30 @@ from milligrad.compiler.program import (
     Ref,
     Segment,
     accesses,
+    operands,
     size,
 )
+from milligrad.compiler.python.code import (
+    HELPERS,
+    Code,
+    adds_up_samples,
+    is_bound,
+    is_row_input,
+    split,
+    sums_samples,
+)
+from milligrad.compiler.python.homes import Home, Use, is_single, is_whole, pitch_of, uses_of
 from milligrad.compiler.python.ieee import unrefusing
+from milligrad.compiler.python.simpler import UNROLL, simpler
 from milligrad.compiler.spelling import PAIRS, Expr, call, literal, literally, plus, python_form, times
 from milligrad.engine import TABLE, Op
-from milligrad.ops import added
 
 FIELDS = 64  # the longest array that may be kept as local variables, one for each number
-UNROLL = 3  # the longest segment that is spelled out: a*b + c*d + e*f takes 119 ns, sum(map(mul, …)) of them 217 ns
-NARROW = 8  # an inner loop shorter than that changes places with the longest one around it
 NESTED = 8  # sums within sums, before the inner one gets a name: Python's parser knows 200 parentheses
 LONG = 12  # operations in one expression, before it gets a name
 WIDTH = 88  # characters of a comprehension, before it gets lines of its own
 LETS = 3  # names inside a comprehension, before it becomes a loop of statements
 VECTORS = 4  # comprehensions for one nest, before they become a loop of statements
-
-SERIAL = count(1)  # of the sources, for their file names
 
 
 def build(program: Program, capacity: int = 1, ieee: bool = False) -> Code:
@@ -76,173 +80,17 @@ def build(program: Program, capacity: int = 1, ieee: bool = False) -> Code:
     """
     _check(program)
     start = perf_counter()
-    text = _Text(program, samples=capacity > 1 or not _sums_samples(program), ieee=ieee)
+    text = _Text(program, samples=capacity > 1 or not sums_samples(program), ieee=ieee)
     source = text.write()
     emitted = perf_counter()
     return Code(program, capacity, source, text.globals, emitted - start)
 
 
-class Code:
-    """A program that can run: its source, and the lists that it runs on.
-
-    Numbers are floats; whatever else does arithmetic with floats is taken, too. What Python's arithmetic raises
-    (ValueError, ZeroDivisionError, OverflowError) passes through. Leaves and states are written back at the end of a
-    call, so they are as they were before if it raises.
-
-    source:  the text, which is also in `linecache`: tracebacks show it and debuggers step into it
-    times:   seconds taken to "emit" the text and to "compile" it
-    """
-
-    kept_as = "python"  # see `kept.py`
-
-    def __init__(self, program: Program, capacity: int, source: str, names: dict[str, Any], emit: float) -> None:
-        start = perf_counter()
-        self._names = {name: x for name, x in names.items() if HELPERS.get(name) is not x}
-        filename = f"<milligrad {next(SERIAL)}>"
-        linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
-        weakref.finalize(self, linecache.cache.pop, filename, None)
-        exec(compile(source, filename, "exec"), names)
-        self.source, self.times = source, {"emit": emit, "compile": perf_counter() - start}
-        self._run: Callable[..., None] = names["run"]
-        self._capacity, self._sums_samples = capacity, _sums_samples(program)
-        self._arrays = program.arrays
-        self._bound = [a for a in program.arrays if _is_bound(a)]
-        self._rows = [a for a in self._bound if _is_row_input(a)]
-        self._memory: dict[Array, list[float]] = {}
-
-    def made_of(self) -> tuple[Any, ...]:
-        """What `restored` makes the same of, in another process: see `kept.py`."""
-        return self._arrays, self._capacity, self._sums_samples, self.source, self._names
-
-    def bind(self, memory: Mapping[Array, list[float]]) -> None:
-        """Take the lists to run on: one for each array of the role input, leaf, state or output.
-
-        It has `size` numbers, or `size` for each sample. Results are written into it. Raises ValueError if a list is
-        missing or has a wrong length.
-        """
-        for a in self._bound:
-            if a not in memory:
-                raise ValueError(f"bind: expected a list for each array, got none for {a!r}")
-            if _is_wrong(a, len(memory[a])):
-                many = " for each sample" if a.per_sample else ""
-                raise ValueError(f"bind: expected {a.size} numbers{many} for {a.name}, got {len(memory[a])}")
-        self._memory = {a: memory[a] for a in self._bound}
-
-    def __call__(self, n: int = 1) -> None:
-        """Run once for n samples, which stand in the first n rows of the per-sample lists."""
-        self._fits(n)
-        self._start([(n, *[_split(self._memory[a][: n * a.size], a.size) for a in self._rows])], self._memory)
-
-    def rows(self, data: Mapping[Array, Sequence[float]], results: Mapping[Array, list[float]], count: int) -> None:
-        """Run over `count` rows of the per-sample inputs in `data`, and write those of the per-sample outputs.
-
-        Both are flat lists of `count` rows. A program that adds up over samples does so in blocks of `capacity` rows;
-        any other takes all rows at once.
-        """
-        for what, arrays in (("data", data), ("results", results)):
-            for a, xs in arrays.items():
-                if len(xs) != count * a.size:
-                    raise ValueError(f"rows: expected {count} rows of {a.size} in {what} of {a.name}, got {len(xs)}")
-        block = self._capacity if self._sums_samples else max(count, 1)
-        for at in range(0, count, block):
-            n = min(block, count - at)
-            inputs = [_split(data[a][at * a.size : (at + n) * a.size], a.size) for a in self._rows]
-            outputs = {a: [math.nan] * (n * a.size) for a in self._bound if a.per_sample and a.role == "output"}
-            outputs |= {a: out[at * a.size : (at + n) * a.size] for a, out in results.items()}
-            self._start([(n, *inputs)], {**self._memory, **outputs})
-            for a, out in results.items():
-                out[at * a.size : (at + n) * a.size] = outputs[a]
-
-    def epoch(
-        self,
-        data: Mapping[Array, Sequence[Sequence[float]]],
-        order: Sequence[int],
-        batch: int,
-        start: int,
-        stop: int,
-        *,
-        count: Array | None = None,
-        step: Array | None = None,
-        first_step: float = 1.0,
-        totals: Mapping[Array, list[float]] = {},
-    ) -> None:
-        """Run for the rows order[start:stop] of `data`, in batches of `batch`; the last one may be smaller.
-
-        data:    for each per-sample input its rows, each a list
-        count:   an input of one number that is set to how many rows the batch has
-        step:    an input of one number that is set to first_step, first_step + 1, …
-        totals:  for an output that is not per-sample, a list to which it is added after each batch
-        """
-        self._fits(max(min(batch, stop - start), 1))
-        tables = [data[a] for a in self._rows]
-        counts = [self._memory[count]] if count else []
-        steps = [self._memory[step]] if step else []
-        sums = [(total, self._memory[a]) for a, total in totals.items()]
-
-        def batches() -> Iterator[tuple[Any, ...]]:
-            for k, at in enumerate(range(start, stop, batch)):
-                picked = order[at : min(at + batch, stop)]
-                n = len(picked)
-                for xs in counts:
-                    xs[0] = float(n)
-                for xs in steps:
-                    xs[0] = first_step + k
-                yield n, *[[table[i] for i in picked] for table in tables]
-                for total, output in sums:
-                    total[:] = map(operator.add, total, output)
-
-        self._start(batches(), self._memory)
-
-    def _start(self, batches: Iterable[tuple[Any, ...]], memory: Mapping[Array, list[float]]) -> None:
-        self._run(batches, *[memory[a] for a in self._bound])
-
-    def _fits(self, n: int) -> None:
-        """Raises ValueError unless n samples can be run at once on the lists that are bound."""
-        if self._bound and not self._memory:
-            raise ValueError("bind the lists to run on before running")
-        if not 1 <= n <= self._capacity:
-            raise ValueError(f"expected 1 to {self._capacity} samples at once, got {n}")
-        for a, xs in self._memory.items():
-            if a.per_sample and a not in self._rows and len(xs) < n * a.size:
-                raise ValueError(f"expected {n} rows of {a.size} numbers for {a.name}, got {len(xs)} numbers")
-
-
-def restored(arrays: list[Array], capacity: int, sums_samples: bool, source: str, names: dict[str, Any]) -> Code:
-    """The Code that was `made_of` that."""
-    code = Code(Program(arrays, []), capacity, source, {**HELPERS, **names}, 0.0)
-    code._sums_samples, code.times = sums_samples, {}
-    return code
-
-
-def _is_bound(a: Array) -> bool:
-    return a.role not in ("constant", "value")
-
-
-def _is_row_input(a: Array) -> bool:
-    return a.per_sample and a.role == "input"
-
-
-def _is_wrong(a: Array, length: int) -> bool:
-    return length % max(a.size, 1) != 0 or length < a.size if a.per_sample else length != a.size
-
-
-def _split(xs: Sequence[float], width: int) -> list[Sequence[float]]:
-    return [xs[k : k + width] for k in range(0, len(xs), width)]
-
-
-def _sums_samples(program: Program) -> bool:
-    return any(s.over_samples for loop in program.loops for s in _segments(loop))
-
-
-def _segments(loop: Loop) -> list[Segment]:
-    return [s for step in loop.steps if isinstance(step, Reduce) for s in step.segments]
-
-
 def _check(program: Program) -> None:
     """Raises ValueError where a per-sample array is used without saying of which sample."""
     for loop in program.loops:
-        over = any(s.over_samples for s in _segments(loop))
-        for use in _uses(loop):
+        over = adds_up_samples(loop)
+        for use in uses_of(loop):
             a = use.access.array
             if a.per_sample and not loop.per_sample and not use.over_samples:
                 raise ValueError(f"{a!r} is per-sample, but is used in a loop that is not")
@@ -250,136 +98,6 @@ def _check(program: Program) -> None:
                 raise ValueError(f"{a!r} is not per-sample, but is written in a loop that is")
         if loop.per_sample and over:
             raise ValueError("a segment over samples stands in a loop that is per-sample")
-
-
-# ── Simpler loops: the same program, with fewer shapes to spell ────────────────────────────────────────────────────
-
-
-def _simpler(loop: Loop) -> Loop:
-    """Without dimensions of extent 1, the inner one long; the segments as few as can be, short ones unrolled."""
-    order = _order(loop.dims)
-    dims = tuple(loop.dims[d] for d in order)
-    straight = order == [*range(len(loop.dims))]
-
-    def turn(x: Operand, inner: Dims = ()) -> Operand:
-        if not isinstance(x, Access):
-            return x
-        if straight and x.table is None and 1 not in inner:
-            return x
-        outer = len(loop.dims)
-        return _turn(x, loop.dims + inner, [*order, *[outer + d for d, extent in enumerate(inner) if extent != 1]])
-
-    steps: list[Apply | Reduce] = []
-    for step in loop.steps:
-        if isinstance(step, Apply):
-            op, inputs = step
-            steps.append(Apply(op, tuple(turn(x) for x in inputs)))
-        else:
-            op, segments = step
-            turned = [
-                _merge(Segment(tuple(e for e in s.dims if e != 1), tuple(turn(x, s.dims) for x in s.factors),
-                               s.over_samples), len(dims))
-                for s in segments if size(s.dims)
-            ]  # fmt: skip
-            steps.append(Reduce(op, _line_up([u for s in turned for u in _unroll(s, dims)])))
-    stores = [(k, _turn(place, loop.dims, order)) for k, place in loop.stores]
-    return Loop(dims, steps, stores, loop.per_sample)
-
-
-def _order(dims: Dims) -> list[int]:
-    """Which dimensions stay, outermost first: those that do something, a short inner one swapped for the longest."""
-    order = [d for d, extent in enumerate(dims) if extent != 1]
-    if order and dims[order[-1]] < NARROW:
-        longest = max(order, key=lambda d: (dims[d], d))
-        order = [d for d in order if d != longest] + [longest]
-    return order
-
-
-def _turn(x: Access, dims: Dims, order: list[int]) -> Access:
-    """The access with its loops in another order; loops of extent 1 may be left out."""
-    if x.table is None:
-        return Access(x.array, x.base, tuple(x.strides[d] for d in order))
-    table = x.table
-    if order != sorted(order):
-        strides = [size(dims[d + 1 :]) for d in order]
-        places = product(*[range(0, stride * dims[d], stride) for d, stride in zip(order, strides, strict=True)])
-        table = tuple(x.table[sum(place)] for place in places)
-    if min(table) == max(table):
-        return Access(x.array, table[0], (0,) * len(order))
-    return Access(x.array, table=table)
-
-
-def _merge(segment: Segment, outer: int) -> Segment:
-    """With neighbouring loops made one where every factor goes through both in equal steps."""
-    dims = segment.dims
-    if len(dims) < 2:
-        return segment
-    affine = [x for x in segment.factors if isinstance(x, Access) and x.table is None]
-    for d in reversed(range(len(dims) - 1)):
-        if all(x.strides[outer + d] == x.strides[outer + d + 1] * dims[d + 1] for x in affine):
-            dims = (*dims[:d], dims[d] * dims[d + 1], *dims[d + 2 :])
-            affine = [x._replace(strides=_without(x.strides, outer + d)) for x in affine]
-    rest = iter(affine)
-    factors = tuple(next(rest) if isinstance(x, Access) and x.table is None else x for x in segment.factors)
-    return Segment(dims, factors, segment.over_samples)
-
-
-def _without(strides: Dims, d: int) -> Dims:
-    return strides[:d] + strides[d + 1 :]
-
-
-def _unroll(segment: Segment, dims: Dims) -> list[Segment]:
-    """A short segment as segments of one input each."""
-    total = size(segment.dims)
-    if total > UNROLL or not segment.dims or segment.over_samples:
-        return [segment]
-
-    def one(x: Operand, k: int, place: Dims) -> Operand:
-        if not isinstance(x, Access):
-            return x
-        if x.table is not None:
-            return _turn(Access(x.array, table=x.table[k::total]), dims, [*range(len(dims))])
-        shift = sum(i * stride for i, stride in zip(place, x.strides[len(dims) :], strict=True))
-        return Access(x.array, x.base + shift, x.strides[: len(dims)])
-
-    places = product(*map(range, segment.dims))
-    return [Segment((), tuple(one(x, k, place) for x in segment.factors)) for k, place in enumerate(places)]
-
-
-def _line_up(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """With many segments of one input each made one, where they stand in a line: sum(z) for z[0] + z[1] + z[2] + …"""
-    runs: list[list[Segment]] = []
-    for s in segments:
-        if runs and _continues(runs[-1], s):
-            runs[-1].append(s)
-        else:
-            runs.append([s])
-    return tuple(s for run in runs for s in (run if len(run) <= UNROLL else [_line(run)]))
-
-
-def _continues(run: list[Segment], s: Segment) -> bool:
-    """Whether s is of one input, and that stands as far from the last one of the run as that from the one before."""
-    last = run[-1]
-    if s.dims or last.dims or s.over_samples or last.over_samples or len(s.factors) != len(last.factors):
-        return False
-    stride = [*map(_distance, last.factors, s.factors)]
-    return None not in stride and (len(run) == 1 or stride == [*map(_distance, run[0].factors, run[1].factors)])
-
-
-def _distance(x: Operand, y: Operand) -> int | None:
-    """How far y stands behind x in the same array, in every iteration; 0 if they are the same."""
-    if isinstance(x, Access) and isinstance(y, Access):
-        alike = x.array is y.array and x.strides == y.strides and x.table is y.table is None
-        return y.base - x.base if alike else None
-    return 0 if type(x) is type(y) and x == y else None
-
-
-def _line(run: list[Segment]) -> Segment:
-    factors = [
-        x._replace(strides=(*x.strides, _distance(x, y) or 0)) if isinstance(x, Access) else x
-        for x, y in zip(run[0].factors, run[1].factors, strict=True)
-    ]
-    return Segment((len(run),), tuple(factors))
 
 
 # ── Expressions ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -419,87 +137,9 @@ def _range(base: int, terms: Sequence[tuple[str, int]], extent: int, stride: int
     return f"range({stop})" if start == "0" else f"range({start}, {stop})"
 
 
-# ── Homes: how each array is kept ──────────────────────────────────────────────────────────────────────────────────
-
-
-class Home(NamedTuple):
-    """How an array is kept while the program runs.
-
-    fields:  a local variable for each number, or
-    pitch:   a list of rows of that length, or, if 0, a flat list
-    """
-
-    name: str
-    size: int
-    fields: tuple[str, ...] = ()
-    pitch: int = 0
-
-
-class Use(NamedTuple):
-    """A place where an array is read or written. `dims` are those of the nest, and then of the segment."""
-
-    access: Access
-    dims: Dims
-    outer: int  # how many of them are the nest's
-    stored: bool = False
-    over_samples: bool = False
-
-
-def _uses(loop: Loop) -> Iterator[Use]:
-    m = len(loop.dims)
-    for step in loop.steps:
-        if isinstance(step, Apply):
-            yield from [Use(x, loop.dims, m) for x in step.inputs if isinstance(x, Access)]
-        else:
-            for s in step.segments:
-                dims = loop.dims + s.dims
-                yield from [Use(x, dims, m, False, s.over_samples) for x in s.factors if isinstance(x, Access)]
-    yield from [Use(place, loop.dims, m, True) for _, place in loop.stores]
-
-
-def _is_single(use: Use) -> bool:
-    """Whether it means one number of the array, known beforehand."""
-    return use.access.table is None and not any(use.access.strides) and not (use.stored and use.dims)
-
-
-def _is_whole(place: Access, dims: Dims, home: Home) -> bool:
-    """Whether a loop that stores there writes all of the array, in order."""
-    natural = tuple(size(dims[d + 1 :]) for d in range(len(dims)))
-    if place.table is not None or home.fields or not dims or home.pitch not in (0, dims[-1]):
-        return False
-    return (place.base, place.strides, size(dims)) == (0, natural, home.size)
-
-
-def _pitch(length: int, uses: Sequence[Use]) -> int:
-    """The shortest rows in which the array can be kept: every use must be quicker, or as quick, than on a flat list."""
-    strides = {abs(k) for use in uses for k in use.access.strides}
-    good = [p for p in sorted(strides) if UNROLL < p < length and length % p == 0]
-    return next((p for p in good if all(_suits(use, p) for use in uses)), 0)
-
-
-def _suits(use: Use, pitch: int) -> bool:
-    x = use.access
-    if x.table is not None or use.over_samples or len(use.dims) - use.outer > 1:
-        return False
-    spans = [k * (extent - 1) for k, extent in zip(x.strides, use.dims, strict=True) if k % pitch]
-    first = x.base % pitch + sum(span for span in spans if span < 0)
-    last = x.base % pitch + sum(span for span in spans if span > 0)
-    if first < 0 or last >= pitch:
-        return False
-    inner = x.strides[use.outer - 1] if use.outer else 0
-    segment = x.strides[use.outer] if len(use.dims) > use.outer else 0
-    if segment and segment % pitch == 0:  # columns, drawn from zip(*rows)
-        return (inner, use.dims[use.outer - 1], x.base % pitch, len(spans)) == (1, pitch, 0, 1)
-    return bool(segment) or inner == 0 or inner % pitch != 0
-
-
 # ── The source text ────────────────────────────────────────────────────────────────────────────────────────────────
 
 INDICES = ("i", "j", "k", "l", *[f"i{d}" for d in range(4, 100)])
-HELPERS = {
-    "sum": added, "mul": operator.mul, "chain": chain, "repeat": repeat, "product": product, "log": math.log,
-    "pow": math.pow, "inf": math.inf, "nan": math.nan,
-}  # fmt: skip
 RESERVED = {*keyword.kwlist, *dir(builtins), *HELPERS, *INDICES, "n", "batches", "run"}
 
 
@@ -512,7 +152,7 @@ class _Text:
 
     def __init__(self, program: Program, samples: bool, ieee: bool = False) -> None:
         self.program, self.samples, self.ieee = program, samples, ieee
-        self.loops = [_simpler(loop) for loop in program.loops if size(loop.dims)]
+        self.loops = [simpler(loop) for loop in program.loops if size(loop.dims)]
         self.globals: dict[str, Any] = dict(HELPERS)
         self.names = set(RESERVED)
         self.numbers: dict[str, Iterator[int]] = {}  # what to make names different with
@@ -524,7 +164,7 @@ class _Text:
         self.uses: dict[Array, list[Use]] = {a: [] for a in program.arrays}
         self.writers: dict[Array, int] = dict.fromkeys(program.arrays, 0)
         for loop in self.loops:
-            for use in _uses(loop):
+            for use in uses_of(loop):
                 self.uses[use.access.array].append(use)
             for a in {place.array for _, place in loop.stores}:
                 self.writers[a] += 1
@@ -536,19 +176,19 @@ class _Text:
         stored = {use.access.base for use in uses if use.stored}
         listed = a.per_sample and self.samples and (a.role in ("leaf", "state") or self.writers[a] > 1)
         whole = a.role not in ("value", "output") or len(stored) == a.size
-        if uses and a.size <= FIELDS and whole and not listed and all(map(_is_single, uses)):
+        if uses and a.size <= FIELDS and whole and not listed and all(map(is_single, uses)):
             fields = (name,) if a.size == 1 else tuple(self.name(f"{name}_{k}") for k in range(a.size))
             return Home(name, a.size, fields)
         if a.per_sample and (a.role != "value" or self.writers[a] > 1):
             return Home(name, a.size)
-        return Home(name, a.size, pitch=_pitch(a.size, uses))
+        return Home(name, a.size, pitch=pitch_of(a.size, uses))
 
     def _grows(self, a: Array) -> bool:
         """Whether the array is made anew, from its beginning to its end, by one loop that writes nothing else of it."""
         stored, home = [use for use in self.uses[a] if use.stored], self.homes[a]
         if a.role not in ("value", "output") or len(stored) != 1 or not stored[0].dims:
             return False
-        return _is_whole(stored[0].access, stored[0].dims, home)
+        return is_whole(stored[0].access, stored[0].dims, home)
 
     def held(self, a: Array) -> bool:
         """Whether it has numbers before the program runs: its own, or an output's that the program writes in part."""
@@ -595,7 +235,7 @@ class _Text:
     def write(self) -> str:
         """The whole text."""
         arrays = self.program.arrays
-        self.lists = {a: self.name(f"{a.name}_list") for a in arrays if _is_bound(a)}
+        self.lists = {a: self.name(f"{a.name}_list") for a in arrays if is_bound(a)}
         self.rows = {a: self.name(f"{a.name}_rows") for a in arrays if a.per_sample}
         self.columns = {a: self.name(f"{a.name}_columns") for a in arrays if a.per_sample}
         for a in arrays:
@@ -625,7 +265,7 @@ class _Text:
     def _batch(self, taken: list[Array]) -> None:
         """The loop over the batches; each begins by taking those arrays."""
         arrays = self.program.arrays
-        inputs = [a for a in arrays if _is_row_input(a)]
+        inputs = [a for a in arrays if is_row_input(a)]
         rows = [self.rows[a] if self.samples else f"[{_target(self.homes[a], True)}]" for a in inputs]
         self.line(f"for {', '.join(['n', *rows])} in batches:" if rows else "for [n] in batches:")
         self.depth = 2
@@ -634,7 +274,7 @@ class _Text:
             self.line(f"{self.rows[a]} = [{self.lists[a]}[i:i + {a.size}] for i in range(0, n * {a.size}, {a.size})]")
         self._take(taken)
         first = len(self.lines)
-        last = {use.access.array: k for k, loop in enumerate(self.loops) for use in _uses(loop)}
+        last = {use.access.array: k for k, loop in enumerate(self.loops) for use in uses_of(loop)}
         for k, loop in enumerate(self.loops):
             if not (self.samples and loop.per_sample):
                 _Nest(self, loop).write()
@@ -649,7 +289,7 @@ class _Text:
     def _per_sample(self, loops: list[Loop], wanted: set[Array]) -> None:
         """Loops for each sample, one sample after the other; the arrays that are wanted later are kept in lists."""
         written = dict.fromkeys(place.array for loop in loops for _, place in loop.stores)
-        used = dict.fromkeys(use.access.array for loop in loops for use in _uses(loop) if use.access.array.per_sample)
+        used = dict.fromkeys(use.access.array for loop in loops for use in uses_of(loop) if use.access.array.per_sample)
         there = [a for a in used if a.role == "input" or self.held(a) or a in self.allocated]
         kept = [a for a in written if a in wanted or a.role != "value"]
         rows = {a: self.name(f"{a.name}_next") if a in there else self.rows[a] for a in kept}
@@ -696,7 +336,7 @@ class _Text:
 
 
 def _kept(values: tuple[float, ...], pitch: int) -> Any:
-    return _split(values, pitch) if pitch else list(values)
+    return split(values, pitch) if pitch else list(values)
 
 
 def _target(home: Home, unpack: bool = False) -> str:
@@ -771,8 +411,8 @@ class _Nest:
         self.blocks: dict[int, list[list[tuple[int, ...]]]] = {}  # of tables, by their ids
         self.users: list[list[int]] = [[] for _ in loop.steps]
         for k, step in enumerate(loop.steps):
-            self.levels.append(max([0, *map(self.level, _operands(step))]))
-            for x in _operands(step):
+            self.levels.append(max([0, *map(self.level, operands(step))]))
+            for x in operands(step):
                 if isinstance(x, Ref):
                     self.users[x.step].append(k)
         self.stored: dict[int, list[Access]] = {}
@@ -1169,7 +809,7 @@ class _Nest:
         if place is None or self._is_read_after(place.array, k):
             return False
         home = self.text.homes[place.array]
-        becomes_array = not self.outer and _is_whole(place, self.loop.dims, home)
+        becomes_array = not self.outer and is_whole(place, self.loop.dims, home)
         if self.users[k] and not becomes_array:
             return False
         self.vectors[k] = home.name
@@ -1179,7 +819,7 @@ class _Nest:
 
     def _is_read_after(self, a: Array, k: int) -> bool:
         """Whether a comprehension that is written after that of step k reads the array."""
-        later = [_operands(self.loop.steps[part]) for part, root in self.roots.items() if root > k]
+        later = [operands(self.loop.steps[part]) for part, root in self.roots.items() if root > k]
         return any(isinstance(x, Access) and x.array is a for xs in later for x in xs)
 
     def _allocate(self) -> None:
@@ -1223,7 +863,7 @@ class _Nest:
             table = f"{table}[{self.number_of_outer()}]" if self.outer else table
             at, x = self.local("at"), self.local("t")
             return f"for {at}, {x} in zip({table}, {numbers}): {home.name}[{at}] = {x}"
-        if _is_whole(place, self.loop.dims, home):
+        if is_whole(place, self.loop.dims, home):
             if not self.outer:
                 return f"{home.name} = {numbers}"
             if place.array in self.text.grown:
@@ -1250,9 +890,3 @@ def _comprehension(expr: str, block: _Block) -> str:
 
 def _grouped(text: str) -> str:
     return text if text.isidentifier() else f"({text})"
-
-
-def _operands(step: Apply | Reduce) -> list[Operand]:
-    if isinstance(step, Apply):
-        return list(step.inputs)
-    return [x for s in step.segments for x in s.factors]

@@ -37,7 +37,8 @@ from milligrad.compiler.passes.registers import (
 )
 from milligrad.compiler.passes.simplify import REFUSING
 from milligrad.compiler.program import Program
-from milligrad.compiler.python.comprehensions import HELPERS, LONG, Code
+from milligrad.compiler.python.code import HELPERS, Code
+from milligrad.compiler.python.comprehensions import LONG
 from milligrad.compiler.python.ieee import unrefusing
 from milligrad.compiler.spelling import Expr, call, literal, plus, python_form, times
 from milligrad.engine import Op
