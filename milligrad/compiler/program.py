@@ -21,7 +21,7 @@ per_sample) adds up over the rows of all samples, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
@@ -138,15 +138,33 @@ def size(dims: Sequence[int]) -> int:
     return math.prod(dims)
 
 
+def operands(step: Step) -> Sequence[Operand]:
+    """All operands of the step."""
+    return step.inputs if isinstance(step, Apply) else [x for s in step.segments for x in s.factors]
+
+
 def accesses(loop: Loop) -> Iterator[Access]:
     """Every access by which the loop reads."""
     for step in loop.steps:
         yield from [x for x in operands(step) if isinstance(x, Access)]
 
 
-def operands(step: Step) -> Sequence[Operand]:
-    """All operands of the step."""
-    return step.inputs if isinstance(step, Apply) else [x for s in step.segments for x in s.factors]
+def accesses_within(loop: Loop) -> Iterator[tuple[Access, Dims]]:
+    """The same, each with the extents of the loops around it: those of the nest, and then of the segment."""
+    for step in loop.steps:
+        if isinstance(step, Apply):
+            yield from [(x, loop.dims) for x in step.inputs if isinstance(x, Access)]
+        else:
+            for s in step.segments:
+                yield from [(x, loop.dims + s.dims) for x in s.factors if isinstance(x, Access)]
+
+
+def mapped(step: Step, f: Callable[[Operand, Dims], Operand], dims: Dims) -> Step:
+    """The step of a nest `dims` with f(operand, the extents of the loops around it) for each operand."""
+    if isinstance(step, Apply):
+        return Apply(step.op, tuple([f(x, dims) for x in step.inputs]))
+    segments = [Segment(s.dims, tuple([f(x, dims + s.dims) for x in s.factors]), s.over_samples) for s in step.segments]
+    return Reduce(step.op, tuple(segments))
 
 
 def interpret(program: Program, memory: dict[Array, list[float]], n: int = 1) -> None:

@@ -7,22 +7,20 @@ same iteration has just computed. Arrays that nobody reads any more disappear. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import chain, pairwise
 
 from milligrad.compiler.program import (
     Access,
-    Apply,
     Array,
     Dims,
     Loop,
     Operand,
     Program,
-    Reduce,
     Ref,
-    Segment,
-    Step,
     accesses,
+    accesses_within,
+    mapped,
 )
 
 FARTHEST = 64  # how many loops back another one is looked for
@@ -52,7 +50,7 @@ def _with_own_arrays(program: Program) -> list[Loop]:
         writers[array].sort(key=lambda x: x[0])
         if any(b[0] <= a[1] for a, b in zip(writers[array], writers[array][1:])):
             shared.discard(array)  # interleaved
-    for x, dims in _all_accesses(program.loops):
+    for x, dims in chain.from_iterable(map(accesses_within, program.loops)):
         if x.array in shared:
             low, high = region(x, dims)
             if not any(a <= low and high <= b for a, b, _ in writers[x.array]):
@@ -77,23 +75,12 @@ def _with_own_arrays(program: Program) -> list[Loop]:
     return [
         Loop(
             loop.dims,
-            [_with_operands(step, moved, loop.dims) for step in loop.steps],
+            [mapped(step, moved, loop.dims) for step in loop.steps],
             [(k, moved(place, loop.dims)) for k, place in loop.stores],  # type: ignore[misc]
             loop.per_sample,
         )
         for loop in program.loops
     ]
-
-
-def _all_accesses(loops: Sequence[Loop]) -> Iterator[tuple[Access, Dims]]:
-    """Every access that reads, with the extents of the loops around it."""
-    for loop in loops:
-        for step in loop.steps:
-            if isinstance(step, Apply):
-                yield from ((x, loop.dims) for x in step.inputs if isinstance(x, Access))
-            else:
-                for s in step.segments:
-                    yield from ((x, loop.dims + s.dims) for x in s.factors if isinstance(x, Access))
 
 
 def region(x: Access, dims: Dims) -> tuple[int, int]:
@@ -171,7 +158,7 @@ def _merged(a: Loop, b: Loop) -> Loop | None:
         return None
     a, b = refined(a, dims), refined(b, dims)
     known = {place: step for step, place in a.stores}
-    for x, around in _all_accesses([b]):
+    for x, around in accesses_within(b):
         if x.array in shared and (x not in known or around != dims) and _overlaps(x, around, a):
             return None
     first = len(a.steps)
@@ -181,7 +168,7 @@ def _merged(a: Loop, b: Loop) -> Loop | None:
             return Ref(x.step + first)
         return Ref(known[x]) if isinstance(x, Access) and x in known and around == dims else x
 
-    steps = [*a.steps, *(_with_operands(step, renamed, dims) for step in b.steps)]
+    steps = [*a.steps, *(mapped(step, renamed, dims) for step in b.steps)]
     return Loop(dims, steps, [*a.stores, *((k + first, place) for k, place in b.stores)], a.per_sample)
 
 
@@ -202,14 +189,6 @@ def _in_place(a: Loop, b: Loop) -> bool:
         return False
     places = {place.array: place for _, place in refined(b, dims).stores}
     return all(x == places[x.array] for x in accesses(refined(a, dims)) if x.array in places)
-
-
-def _with_operands(step: Step, f: Callable[[Operand, Dims], Operand], dims: Dims) -> Step:
-    """The step with f(operand, the extents of the loops around it) for each operand."""
-    if isinstance(step, Apply):
-        return Apply(step.op, tuple([f(x, dims) for x in step.inputs]))
-    segments = [Segment(s.dims, tuple([f(x, dims + s.dims) for x in s.factors]), s.over_samples) for s in step.segments]
-    return Reduce(step.op, tuple(segments))
 
 
 # The same iterations, cut up differently.
@@ -255,7 +234,7 @@ def refined(loop: Loop, dims: Dims) -> Loop:
             strides += reversed(inner)
         return Access(x.array, x.base, (*strides, *x.strides[old:]))
 
-    steps = [_with_operands(step, recut, loop.dims) for step in loop.steps]
+    steps = [mapped(step, recut, loop.dims) for step in loop.steps]
     stores = [(k, recut(place, loop.dims)) for k, place in loop.stores]
     return Loop(dims, steps, stores, loop.per_sample)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ from milligrad.compiler import kept
 from milligrad.compiler.passes.fuse import fuse
 from milligrad.compiler.passes.reroll import Layout, reroll
 from milligrad.compiler.passes.simplify import simplify
-from milligrad.compiler.program import Access, Apply, Array, Dims, Loop, Operand, Program, Reduce, Segment, Step
+from milligrad.compiler.program import Access, Array, Dims, Loop, Operand, Program, Reduce, Segment, mapped
 from milligrad.compiler.trace import Trace
 from milligrad.engine import Value, enable_grad, number
 from milligrad.nn.reads import token
@@ -208,17 +208,12 @@ def _over_numbers(loop: Loop, place: dict[Array, Array], shared: dict[Array, Acc
     each = loop.per_sample
     dims: Dims = (n,) if each else ()
 
-    def moved(x: Operand) -> Operand:
+    def moved(x: Operand, _: Dims = ()) -> Operand:
         if not isinstance(x, Access):
             return x
         if x.array in shared:
             return Access(shared[x.array].array, shared[x.array].base, (0,) * len(dims))
         return Access(place[x.array], 0, ((1,) if x.array.per_sample else (0,)) if each else ())
 
-    steps: list[Step] = [
-        Apply(s.op, tuple([moved(x) for x in s.inputs]))
-        if isinstance(s, Apply)
-        else Reduce(s.op, tuple([Segment(q.dims, tuple([moved(x) for x in q.factors])) for q in s.segments]))
-        for s in loop.steps
-    ]
+    steps = [mapped(s, moved, dims) for s in loop.steps]
     return Loop(dims, steps, [(k, moved(a)) for k, a in loop.stores])  # type: ignore[misc]
