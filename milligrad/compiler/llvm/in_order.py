@@ -12,9 +12,9 @@ from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.ir import Rolled
+from milligrad.compiler.llvm.around import around
 from milligrad.compiler.llvm.instructions import DTYPES, Code, Machine, Num, vector
 from milligrad.compiler.llvm.native import Machinery, Native, host
-from milligrad.compiler.llvm.vectors import around
 from milligrad.compiler.passes.registers import (
     CONSTANTS,
     COUNT,
