@@ -61,7 +61,7 @@ class CompiledSession:
         self.exact = False
         self.batches_per_call, self.explains = BATCHES_PER_CALL[self.backend], False
         self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
-        self._data: dict[int, tuple[Any, Any]] = {}  # id of a data set → (the data set, its numbers in buffers)
+        self._data: dict[int, tuple[Any, Any, Structure]] = {}  # id of a data set → (it, its numbers, a sample's shape)
         self._layout: Any = None
         self._steps, self._checked = 0, -1  # made since the last `load` or `store`, and when `check` was called last
         self._random: Any = None  # the generator's state before the first number that they drew
@@ -279,7 +279,7 @@ class CompiledSession:
 
     def _loop(self, x: Any, y: Any, n: int, batch_size: int, train: bool, keep: bool = True) -> Any:
         """The program that loops over samples like x[0], y[0], n of them in batches; None if there is none."""
-        sx, sy, lengths = _shape(x[0]), _shape(y[0]), _lengths(n, batch_size)
+        sx, sy, lengths = self._shape_of(x), self._shape_of(y), _lengths(n, batch_size)
         key = ("loop", train, sx.key, sy.key, self._fixed())
         all_of_it = (*key, batch_size, lengths)
         try:
@@ -320,10 +320,15 @@ class CompiledSession:
             return known[1]
         rows = _rows(x, self.memory)
         if keep:
-            self._data[id(x)] = (x, rows)
+            self._data[id(x)] = (x, rows, _shape(x[0]))
             while len(self._data) > DATA_SETS:
                 del self._data[next(iter(self._data))]
         return rows
+
+    def _shape_of(self, x: Any) -> Structure:
+        """What a sample of the data set x looks like."""
+        known = self._data.get(id(x))
+        return known[2] if known and known[0] is x else _shape(x[0])
 
     def explain(self) -> str:
         """What was made of the model: nodes, groups, loops, the times of the passes, and the source."""

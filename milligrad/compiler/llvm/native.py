@@ -72,7 +72,7 @@ def buffer(numbers: int, dtype: str = "float64") -> Any:
     return view.cast(typecode)
 
 
-FINITE = """
+ASKED = """
 declare double @llvm.vector.reduce.fadd.v8f64(double, <8 x double>)
 
 define double @finite(ptr %x, i64 %n) {
@@ -109,30 +109,53 @@ done:
   %all = phi double [ %total, %rest ], [ %two, %single ]
   ret double %all
 }
+
+declare i64 @llvm.umax.i64(i64, i64)
+
+define i64 @largest(ptr %x, i64 %n) {
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %most = phi i64 [ 0, %entry ], [ %more, %loop ]
+  %at = getelementptr i64, ptr %x, i64 %i
+  %k = load i64, ptr %at
+  %more = call i64 @llvm.umax.i64(i64 %most, i64 %k)
+  %next = add i64 %i, 1
+  %again = icmp slt i64 %next, %n
+  br i1 %again, label %loop, label %done
+done:
+  ret i64 %more
+}
 """
+"""What is asked of a buffer: 0 times the sum of its doubles, and the largest of its whole numbers, without signs."""
 
 
 @cache
-def _finite() -> tuple[Any, Any]:
-    key = kept.key("finite", "llvm", FINITE)
+def _asked() -> tuple[Any, Any, Any]:
+    """`finite`, `largest`, and what holds their code."""
+    key = kept.key("asked", "llvm", ASKED)
     code = kept.recall(key)
     if code is None:
-        code = translated(FINITE, host())
+        code = translated(ASKED, host())
         kept.keep(key, code)
     engine = loaded(code, host())
-    address = engine.get_function_address("finite")
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_int64)(address), engine
+    functions: list[tuple[str, Any]] = [("finite", ctypes.c_double), ("largest", ctypes.c_uint64)]
+    of = [
+        ctypes.CFUNCTYPE(z, ctypes.c_void_p, ctypes.c_int64)(engine.get_function_address(name)) for name, z in functions
+    ]
+    return *of, engine
 
 
 def finite(numbers: Any) -> bool:
     """Whether all of a buffer of doubles are finite: 0 times any of them is 0 then, and NaN otherwise."""
     n = len(numbers)
-    return not n or _finite()[0](ctypes.addressof(ctypes.c_char.from_buffer(numbers)), n) == 0.0
+    return not n or _asked()[0](ctypes.addressof(ctypes.c_char.from_buffer(numbers)), n) == 0.0
 
 
 def finite_in(numbers: Any) -> Callable[[], bool]:
     """What tells whether all of a buffer of doubles are finite, as often as it is asked; its address is found once."""
-    function, _ = _finite()
+    function, *_ = _asked()
     pin = Pin(memoryview(numbers))
     address, n = ctypes.c_void_p(pin.address), ctypes.c_int64(len(numbers))
 
@@ -349,10 +372,11 @@ class Native:
             raise ValueError(f"start, stop: expected 0 <= start <= stop <= {len(numbers)}, got {start} and {stop}")
         if start == stop:
             return
-        if min(numbers[start:stop]) < 0:
+        places = Pin(numbers, read=True)
+        last = _asked()[1](places.address + 8 * start, stop - start)
+        if last >= 1 << 63:
             raise ValueError(f"order: expected numbers of rows, got {min(numbers[start:stop])}")
-        rows = max(numbers[start:stop]) + 1
-        sources = {a: self._pin(a, x, least=rows * a.size, read=True) for a, x in data.items()}
+        sources = {a: self._pin(a, x, least=(last + 1) * a.size, read=True) for a, x in data.items()}
         for a in {*data, *told} - self._gathered.keys():
             self._gathered[a] = self._own(a)
         targets = {a: self._gathered[a] for a in {*data, *told}}
@@ -360,7 +384,7 @@ class Native:
         gathers = [(self._slots[a], p.address, targets[a].address, self._row(a)) for a, p in sources.items()]
         adds = [(self._pins[a].address, p.address, a.size) for a, p in sums.items()]
         lists = [array("q", chain(*rows)) for rows in (gathers, adds)]
-        places, spare = Pin(numbers, read=True), Pin(buffer(1))  # `spare`: for what nobody wants to be told
+        spare = Pin(buffer(1))  # for what nobody wants to be told
         self._code.epoch(
             self._table_with(targets), places.address, start, stop, batch,
             lists[0].buffer_info()[0], len(gathers), lists[1].buffer_info()[0], len(adds),

@@ -2,7 +2,8 @@
 
 A loop first sinks as far as what reads it allows, so that a gradient stands next to the update that wants it. Then
 each loop is merged into the nearest earlier one with the same iterations, if what it reads of that one is what the
-same iteration has just computed. Arrays that nobody reads any more disappear. The results are the same to the bit.
+same iteration has just computed. Arrays that nobody reads any more disappear. The results are the same to the bit,
+but for long sums of terms that stayed where they were: these are a loop again, which may add them in any order.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from collections.abc import Sequence
 from itertools import chain, pairwise
 
 from milligrad.compiler.program import (
+    SHORT,
     Access,
+    Apply,
     Array,
     Dims,
     Loop,
     Operand,
     Program,
+    Reduce,
     Ref,
+    Segment,
     accesses,
     accesses_within,
     mapped,
@@ -33,6 +38,8 @@ def fuse(program: Program) -> Program:
     for loop in sunk(_with_own_arrays(program)):
         _merge_into(loops, loop)
     _drop_stores(loops)
+    for loop in loops:
+        loop.steps = [x if isinstance(x, Apply) else Reduce(x.op, lined_up(x.segments, SHORT)) for x in loop.steps]
     used = {x.array: None for loop in loops for x in [*accesses(loop), *[place for _, place in loop.stores]]}
     lasting = {a: None for a in program.arrays if a.role not in ("value", "constant")}
     return Program(list(lasting | used), loops, program.info)
@@ -258,3 +265,45 @@ def _drop_stores(loops: list[Loop]) -> None:
     read = {x.array for loop in loops for x in accesses(loop)}
     for loop in loops:
         loop.stores = [(k, place) for k, place in loop.stores if place.array.role != "value" or place.array in read]
+
+
+# Sums whose terms could be fused with what computes them, and were not.
+
+
+def lined_up(segments: Sequence[Segment], apart: int) -> tuple[Segment, ...]:
+    """With many segments of one input each made one, where they stand in a line: sum(z) for z[0] + z[1] + z[2] + …
+
+    apart:  up to so many stay by themselves
+    """
+    runs: list[list[Segment]] = []
+    for s in segments:
+        if runs and _continues(runs[-1], s):
+            runs[-1].append(s)
+        else:
+            runs.append([s])
+    return tuple(s for run in runs for s in (run if len(run) <= apart else [_line(run)]))
+
+
+def _continues(run: list[Segment], s: Segment) -> bool:
+    """Whether s is of one input, and that stands as far from the last one of the run as that from the one before."""
+    last = run[-1]
+    if s.dims or last.dims or s.over_samples or last.over_samples or len(s.factors) != len(last.factors):
+        return False
+    stride = [*map(_distance, last.factors, s.factors)]
+    return None not in stride and (len(run) == 1 or stride == [*map(_distance, run[0].factors, run[1].factors)])
+
+
+def _distance(x: Operand, y: Operand) -> int | None:
+    """How far y stands behind x in the same array, in every iteration; 0 if they are the same."""
+    if isinstance(x, Access) and isinstance(y, Access):
+        alike = x.array is y.array and x.strides == y.strides and x.table is y.table is None
+        return y.base - x.base if alike else None
+    return 0 if type(x) is type(y) and x == y else None
+
+
+def _line(run: list[Segment]) -> Segment:
+    factors = [
+        x._replace(strides=(*x.strides, _distance(x, y) or 0)) if isinstance(x, Access) else x
+        for x, y in zip(run[0].factors, run[1].factors, strict=True)
+    ]
+    return Segment((len(run),), tuple(factors))

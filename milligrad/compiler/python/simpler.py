@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 
+from milligrad.compiler.passes.fuse import lined_up
 from milligrad.compiler.program import Access, Apply, Dims, Loop, Operand, Reduce, Segment, size
 
 NARROW = 8  # an inner loop shorter than that changes places with the longest one around it
@@ -37,7 +37,7 @@ def simpler(loop: Loop) -> Loop:
                                s.over_samples), len(dims))
                 for s in segments if size(s.dims)
             ]  # fmt: skip
-            steps.append(Reduce(op, _line_up([u for s in turned for u in _unroll(s, dims)])))
+            steps.append(Reduce(op, lined_up([u for s in turned for u in _unroll(s, dims)], UNROLL)))
     stores = [(k, _turn(place, loop.dims, order)) for k, place in loop.stores]
     return Loop(dims, steps, stores, loop.per_sample)
 
@@ -100,39 +100,3 @@ def _unroll(segment: Segment, dims: Dims) -> list[Segment]:
 
     places = product(*map(range, segment.dims))
     return [Segment((), tuple(one(x, k, place) for x in segment.factors)) for k, place in enumerate(places)]
-
-
-def _line_up(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """With many segments of one input each made one, where they stand in a line: sum(z) for z[0] + z[1] + z[2] + …"""
-    runs: list[list[Segment]] = []
-    for s in segments:
-        if runs and _continues(runs[-1], s):
-            runs[-1].append(s)
-        else:
-            runs.append([s])
-    return tuple(s for run in runs for s in (run if len(run) <= UNROLL else [_line(run)]))
-
-
-def _continues(run: list[Segment], s: Segment) -> bool:
-    """Whether s is of one input, and that stands as far from the last one of the run as that from the one before."""
-    last = run[-1]
-    if s.dims or last.dims or s.over_samples or last.over_samples or len(s.factors) != len(last.factors):
-        return False
-    stride = [*map(_distance, last.factors, s.factors)]
-    return None not in stride and (len(run) == 1 or stride == [*map(_distance, run[0].factors, run[1].factors)])
-
-
-def _distance(x: Operand, y: Operand) -> int | None:
-    """How far y stands behind x in the same array, in every iteration; 0 if they are the same."""
-    if isinstance(x, Access) and isinstance(y, Access):
-        alike = x.array is y.array and x.strides == y.strides and x.table is y.table is None
-        return y.base - x.base if alike else None
-    return 0 if type(x) is type(y) and x == y else None
-
-
-def _line(run: list[Segment]) -> Segment:
-    factors = [
-        x._replace(strides=(*x.strides, _distance(x, y) or 0)) if isinstance(x, Access) else x
-        for x, y in zip(run[0].factors, run[1].factors, strict=True)
-    ]
-    return Segment((len(run),), tuple(factors))

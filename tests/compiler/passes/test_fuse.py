@@ -376,6 +376,27 @@ def test_interleaved_parts_stay_in_one_array():
     assert {place.array for lp in loops for _, place in lp.stores} == {a, z, t}
 
 
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ([2 * i + 1 for i in range(9)], [(9,)]),  # in equal steps
+        ([*range(8)], [()] * 8),  # short: each may be computed where it is used
+        ([*range(9), 11, 12], [(9,), (), ()]),
+        ([3] * 9, [(9,)]),
+        ([0, 2, 1, 5, 3, 8, 4, 9, 6, 7], [()] * 10),
+    ],
+)
+def test_a_long_sum_of_terms_that_stayed_where_they_were_is_a_loop_again(terms, expected):
+    x, w, z = arrays("x:20 w:20 z:3", x="input", w="leaf", z="output")
+    dims, place = (3,), Access(z, 0, EACH)
+    segments = [Segment((), (Access(x, k, (0,)), Access(w, k, EACH))) for k in terms]
+    program = Program([x, w, z], [loop(dims, ops.sum, segments, place)])
+    program_fused = fuse(program)
+    (step,) = program_fused.loops[0].steps
+    assert [s.dims for s in step.segments] == expected
+    assert same_results(program, program_fused)
+
+
 def test_lasting_arrays_stay_even_if_nobody_reads_them():
     x, y, z, a = arrays("x:6 y:6 z:6 a:6", x="input", y="input", z="output")
     loops = [
