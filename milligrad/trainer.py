@@ -21,9 +21,10 @@ import os
 import sys
 import time
 from _thread import RLock
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 
 from milligrad import expected, ops
 from milligrad import functional as F
@@ -277,6 +278,11 @@ class _Snapshot:
 def _optimized(optimizer: Optimizer) -> list[Value]:
     """Every Value that the optimizer changes, in its order."""
     return [v for slots in optimizer.slots for slot in slots for v in slot.values]
+
+
+@lru_cache(1)
+def _in_order(n: int) -> Sequence[int]:
+    return array("q", range(n))
 
 
 def _slices(order: Sequence[int], n: int) -> Iterator[Sequence[int]]:
@@ -818,10 +824,10 @@ class _Run:
     def order(self) -> Sequence[int]:
         """The order of the next epoch: that of a DataLoader with the same seed."""
         if not self.feed.shuffle:
-            return range(self.feed.items)
+            return _in_order(self.feed.items)
         order = list(range(self.feed.items))
         (self.feed.random or generator()).shuffle(order)
-        return order
+        return array("q", order)
 
     def mark(self) -> None:
         """Remember where the random numbers are, to go back there with `rewind`."""

@@ -32,7 +32,7 @@ from milligrad.nested import is_list
 from milligrad.nn.reads import Reads, recorded
 from milligrad.random import generator
 
-BATCHES_PER_CALL = {"llvm": 512, "python": 16}  # a Ctrl-C waits for so many; a call costs as much as 10 small steps
+UPDATES_PER_CALL = {"llvm": 1 << 22, "python": 1 << 15}  # of numbers: a Ctrl-C waits for them, some 0.1 s
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
 SHOWN = 100  # programs that `explain` remembers
 EAGERLY = "the same with backend='eager' says where a number stops making sense"
@@ -59,7 +59,7 @@ class CompiledSession:
         self.examine: Callable[[Iterable[Value]], None] = lambda leaves: None
         self.memory = Memory(self.backend, dtype)
         self.exact = False
-        self.batches_per_call, self.explains = BATCHES_PER_CALL[self.backend], False
+        self.batches_per_call, self.explains = 1, False
         self._codes: dict[Any, Any] = {}  # what was compiled, by the shape of its inputs and the mode of each module
         self._data: dict[int, tuple[Any, Any, Structure]] = {}  # id of a data set → (it, its numbers, a sample's shape)
         self._layout: Any = None
@@ -151,6 +151,9 @@ class CompiledSession:
         self._codes.clear()
         self.parameters = learning(self.optimizer)
         self.update = Update(self.optimizer, self.parameters, self.clip_grad_norm, self.clip_grad_value)
+        self.batches_per_call = max(
+            1, UPDATES_PER_CALL[self.backend] // sum([p.array.size for p in self.parameters], 1)
+        )
         lasting = [array for p in self.parameters for array in (p.array, *p.state.values())]
         self.buffers = {array: self.memory.zeros(array.size) for array in (*lasting, self.update.hyper)}
 
