@@ -82,6 +82,15 @@ class Milligrad:
         return numbers(self.model)
 
 
+def placed(numbers: Sequence[float]) -> Any:
+    """A buffer of these where ours would lie, too: where parameters and momenta lie in a page tells in both."""
+    from milligrad.compiler.llvm.native import buffer
+
+    found = buffer(len(numbers))
+    found[:] = array("d", numbers)
+    return found
+
+
 class C:
     """The loops of digits_online.c."""
 
@@ -90,7 +99,7 @@ class C:
         self._epoch.restype = None
         self.x, self.y = array("d", [v for x in XS for v in x]), array("q", YS)
         self.order, self.totals = array("q", ORDER), array("d", [0.0, 0.0])
-        self.p, self.v = array("d", START), array("d", [0.0] * len(START))
+        self.p, self.v = placed(START), placed([0.0] * len(START))
         self.buffers = [
             buffer(self.x), buffer(self.y, ctypes.c_int64), buffer(self.order, ctypes.c_int64), ctypes.c_int64(N),
             buffer(self.p), buffer(self.v), ctypes.c_double(LR), ctypes.c_double(MOMENTUM), buffer(self.totals),

@@ -32,7 +32,7 @@ from milligrad.nested import is_list
 from milligrad.nn.reads import Reads, recorded
 from milligrad.random import generator
 
-UPDATES_PER_CALL = {"llvm": 1 << 22, "python": 1 << 15}  # of numbers: a Ctrl-C waits for them, some 0.1 s
+UPDATES_PER_CALL = {"llvm": 1 << 23, "python": 1 << 15}  # of numbers: a Ctrl-C waits for them, some 0.1 s
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
 SHOWN = 100  # programs that `explain` remembers
 EAGERLY = "the same with backend='eager' says where a number stops making sense"

@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import cache
 from importlib import import_module
-from itertools import chain
+from itertools import chain, cycle
 from typing import Any, NamedTuple
 
 from milligrad.compiler import kept
 from milligrad.compiler.llvm.instructions import DTYPES, Machine
 from milligrad.compiler.program import Array
 
-ALIGNMENT = 64  # bytes: a cache line
+LINE, PAGE = 64, 4096  # bytes: of a cache line, and of a page
+PLACES = cycle(range(0, PAGE - 9 * LINE, 9 * LINE))  # in a page, where one long buffer after the other begins
 # What is written as loops runs as fast after these as after LLVM's level 1, which takes six times as long, half of it
 # for what the indices of loops may be.
 PASSES = ("simplify_cfg", "new_gvn", "instruction_combine")
@@ -64,11 +65,16 @@ def buffer(numbers: int, dtype: str = "float64") -> Any:
     """That many zeros, where a cache line starts, which array('d') does not care for.
 
     A vector register is as long as a cache line, and takes twice the time to load where it lies across two of them.
+    And a processor tells stores from loads by their places in a page at first: a loop over parameters and momenta that
+    lie at the same place, or a line further, takes up to half as long again. So each long buffer begins some lines
+    further on in its page than the one before.
     """
     typecode, _, width = DTYPES[dtype]
-    raw = bytearray(numbers * width + ALIGNMENT)
-    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % ALIGNMENT
-    view: Any = memoryview(raw)[start : start + numbers * width]
+    size = numbers * width
+    within, place = (PAGE, next(PLACES)) if size >= PAGE else (LINE, 0)
+    raw = bytearray(size + within + place)
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % within + place
+    view: Any = memoryview(raw)[start : start + size]
     return view.cast(typecode)
 
 

@@ -1,6 +1,7 @@
 """Memory and calls of native code: what is bound where, rows, epochs, instances, and bad buffers."""
 
 import ctypes
+import itertools
 import math
 import random
 import sys
@@ -305,3 +306,14 @@ def test_a_buffer_that_is_asked_about_again_stays_where_it_is():
         numbers.append(1.0)
     del numbers
     assert asked() and native.finite(array("d"))
+
+
+def test_long_buffers_begin_at_different_places_of_a_page_and_all_at_a_cache_line():
+    sizes = [600, 3, 600, 600, 512, 1, *[1000] * 20]
+    buffers = [native.buffer(n) for n in sizes]
+    places = [ctypes.addressof(ctypes.c_char.from_buffer(b)) % 4096 for b in buffers]
+    assert not any(place % 64 for place in places)
+    long = [place for n, place in zip(sizes, places) if n >= 512]
+    for a, b in itertools.pairwise(long):
+        assert 512 <= (b - a) % 4096 <= 4096 - 512, "a store would be taken for what a later load needs"
+    assert not any(any(b) for b in buffers)
