@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -20,10 +20,17 @@ from milligrad.compiler import kept
 from milligrad.compiler.backends import Memory, check_dtype, choose
 from milligrad.compiler.batch import Prediction, Separated, leaves_of
 from milligrad.compiler.executable import Executable, drawn
+from milligrad.compiler.ir import Rolled
+from milligrad.compiler.passes.counts import describe
+from milligrad.compiler.passes.lengths import MOST, TRIED, AnyLength, OfLength, for_any_length
+from milligrad.compiler.passes.registers import Extents
 from milligrad.compiler.passes.reroll import Layout
 from milligrad.compiler.passes.separate import NotSeparable, gradients
+from milligrad.compiler.passes.short import Unprovable
+from milligrad.compiler.passes.simplify import simplify
+from milligrad.compiler.passes.split import Staged, after, alone
 from milligrad.compiler.passes.update import Parameters, Update, arrangement, learning
-from milligrad.compiler.pipeline import Clock, Task, collector_paused, found_or_made
+from milligrad.compiler.pipeline import Clock, Made, Task, collector_paused, found_or_made, made
 from milligrad.compiler.program import Array, Program
 from milligrad.compiler.structure import NUMBER, Structure, nested, size, structure
 from milligrad.compiler.trace import Trace
@@ -254,7 +261,10 @@ class CompiledSession:
     def _predict_whole(self, xb: Any) -> list[Any]:
         numbers: list[Any] = []
         shape = structure(xb, numbers, bools=True)
-        code = self._code(("predict whole", shape.key, self._fixed()), lambda: Whole(self, shape, None))
+        code = self._code(
+            ("predict whole", shape.key, self._fixed()),
+            lambda: Whole(self, shape, None, False, self._lengths(shape, None, False)),
+        )
         return nested(code.nesting, iter(list(code.run(self, numbers, []))))  # type: ignore[no-any-return]
 
     # Programs.
@@ -313,8 +323,18 @@ class CompiledSession:
         numbers_y: list[Any] = []
         sx, sy = structure(xb, numbers_x, bools=True), structure(yb, numbers_y, bools=True)
         key = ("whole", train, sx.key, sy.key, self._fixed())
-        code = self._code(key, lambda: Whole(self, sx, sy, train))
+        code = self._code(key, lambda: Whole(self, sx, sy, train, self._lengths(sx, sy, train)))
         return code, numbers_x, numbers_y
+
+    def _lengths(self, sx: Structure, sy: Structure | None, train: bool) -> Lengths | None:
+        """What batches of such samples have in common; None if they are no lists of samples."""
+        samples = [sample_of(s) for s in (sx, sy) if s]
+        if None in samples or (sy and length_of(sx) != length_of(sy)):
+            return None
+        key = ("lengths", train, *[s and s.key for s in samples], self._fixed())
+        if key not in self._codes:
+            self._codes[key] = Lengths(self, samples, train)
+        return self._codes[key]  # type: ignore[no-any-return]
 
     def data(self, x: Any, keep: bool = True) -> Any:
         """All numbers of the data set x: rows of floats for python, one flat array for llvm."""
@@ -364,10 +384,10 @@ class CompiledSession:
 
     def executable(
         self, key: str, seen: kept.Seen, clock: Clock, arrays: Sequence[Array], task: Callable[[], Task],
-        capacity: int = 1, threads: int = 1,
+        capacity: int = 1, threads: int = 1, shared: Callable[[], Made | None] = lambda: None,
     ) -> Executable:  # fmt: skip
-        """The code of the task, kept or made, on the session's buffers and on some of its own."""
-        made = found_or_made(key, [*arrays, *self.buffers], seen, clock, task)
+        """The code of the task, kept, shared or made, on the session's buffers and on some of its own."""
+        made = found_or_made(key, [*arrays, *self.buffers], seen, clock, task, shared)
         return Executable(made, clock, self.memory, arrays, self.buffers, threads=threads, capacity=capacity)
 
 
@@ -386,6 +406,23 @@ def _shape(x: Any) -> Structure:
 def _are_samples(s: Structure) -> bool:
     """Whether a batch of that structure is a list of samples of one structure."""
     return s.kind == "numbers" or (s.kind == "list" and len({part.key for part in s.parts}) == 1)
+
+
+def sample_of(s: Structure) -> Structure | None:
+    """The structure of a sample, of a batch of that structure; None if that is no list of samples."""
+    return None if not _are_samples(s) else NUMBER if s.kind == "numbers" else s.parts[0]
+
+
+def length_of(s: Structure) -> int:
+    """How many samples a batch of that structure has."""
+    return s.parts if s.kind == "numbers" else len(s.parts)
+
+
+def many(sample: Structure, n: int) -> Structure:
+    """The structure of a batch of n such samples."""
+    if sample is NUMBER:
+        return Structure("numbers", n, n)
+    return Structure("list", [sample] * n, ("list", (sample.key,) * n))
 
 
 def _lengths(n: int, batch_size: int) -> tuple[int, ...]:
@@ -472,41 +509,17 @@ class Loops:
         return _explained("a batch, sample by sample", self.executable)
 
 
-class Whole:
-    """A program for batches of one shape: loss and what is right, and a step of training; or a prediction."""
+class WholeBatch:
+    """The trace of a whole batch: loss and what is right of it, or, without targets, the numbers of its prediction."""
 
-    def __init__(self, session: CompiledSession, sx: Structure, sy: Structure | None, train: bool = False) -> None:
-        clock = Clock()
-        with collector_paused(), clock("trace"), enable_grad():
-            trace = Trace()
-            x, y = trace.input("x", size(sx)), trace.input("y", size(sy) if sy else 0)
-            with trace.running():
-                outputs = self._judged(session, nested(sx, iter(x)), nested(sy, iter(y)) if sy else None)
-            if train:
-                session.examine(leaves_of(trace.tape, outputs[0]))
-        self.x, self.y = Array("x", len(x), "input"), Array("y", len(y), "input")
-        self.random, self.step = Array("random", len(trace.random), "input"), Array("step", 1, "input")
-        self.result = Array("results", len(outputs), "output")
-        results, update = session.trained(self.result, self.step) if train else session.judged(self.result)
+    def __init__(self, session: CompiledSession, sx: Structure, sy: Structure | None) -> None:
+        self.session, self.trace, self.nesting = session, Trace(), NUMBER
+        self.x, self.y = self.trace.input("x", size(sx)), self.trace.input("y", size(sy) if sy else 0)
+        with self.trace.running():
+            self.outputs = self._judged(nested(sx, iter(self.x)), nested(sy, iter(self.y)) if sy else None)
 
-        def task() -> Task:
-            gradient = []
-            if train:
-                wrt = [v for p in session.parameters for v in p.values]
-                with clock("trace"), enable_grad(), trace.running():
-                    gradient = gradients(outputs[0], wrt, lambda _: False)
-            inputs = [(self.x, x), (self.y, y), (self.random, trace.random)]
-            return session.task(trace, [*outputs, *gradient], inputs, results, update)
-
-        seen = kept.Seen()
-        with clock("cache"):
-            mark = kept.fingerprint(trace.tape, outputs, seen, x, y, trace.random)
-            key = session.key("whole", seen, mark, bool(sy), train, session.update.mark() if train else 0)
-        arrays = [self.x, self.y, self.random, self.step, self.result]
-        self.executable = session.executable(key, seen, clock, arrays, task)
-
-    def _judged(self, session: CompiledSession, xb: Any, yb: Any) -> list[Any]:
-        """The loss and what is right of a batch, or, without targets, the numbers of its prediction."""
+    def _judged(self, xb: Any, yb: Any) -> list[Any]:
+        session = self.session
         prediction = session.model(xb)
         if yb is None:
             numbers: list[Any] = []
@@ -518,6 +531,58 @@ class Whole:
             right = ops.sum([session.correct(p, t) for p, t in pairs])
         return [loss, right]
 
+    @cached_property
+    def gradient(self) -> list[Any]:
+        """∂loss/∂p of each number that learns."""
+        wrt = [v for p in self.session.parameters for v in p.values]
+        with enable_grad(), self.trace.running():
+            return gradients(self.outputs[0], wrt, lambda _: False)
+
+    def results(self, train: bool) -> list[Any]:
+        """All that a program computes: for training, the gradient too."""
+        return [*self.outputs, *(self.gradient if train else ())]
+
+
+class Whole:
+    """A program for batches of one shape: loss and what is right, and a step of training; or a prediction.
+
+    From the second length of a batch on it may be the program of all `lengths`.
+    """
+
+    def __init__(
+        self, session: CompiledSession, sx: Structure, sy: Structure | None, train: bool = False,
+        lengths: Lengths | None = None,
+    ) -> None:  # fmt: skip
+        clock = Clock()
+        with collector_paused(), clock("trace"), enable_grad():
+            batch = WholeBatch(session, sx, sy)
+            trace, x, y, outputs = batch.trace, batch.x, batch.y, batch.outputs
+            self.nesting = batch.nesting
+            if train:
+                session.examine(leaves_of(trace.tape, outputs[0]))
+        self.x, self.y = Array("x", len(x), "input"), Array("y", len(y), "input")
+        self.random, self.step = Array("random", len(trace.random), "input"), Array("step", 1, "input")
+        self.result = Array("results", len(outputs), "output")
+        if lengths and train:
+            self.step, self.result = lengths.step, lengths.result
+        results, update = session.trained(self.result, self.step) if train else session.judged(self.result)
+        inputs = [(self.x, x), (self.y, y), (self.random, trace.random)]
+
+        def task() -> Task:
+            with collector_paused(), clock("trace"):
+                outputs = batch.results(train)
+            return session.task(trace, outputs, inputs, results, update)
+
+        def shared() -> Made | None:
+            return lengths.made(length_of(sx), batch, inputs, self.result, clock) if lengths else None
+
+        seen = kept.Seen()
+        with clock("cache"):
+            mark = kept.fingerprint(trace.tape, outputs, seen, x, y, trace.random)
+            key = session.key("whole", seen, mark, bool(sy), train, session.update.mark() if train else 0)
+        arrays = [self.x, self.y, self.random, self.step, self.result]
+        self.executable = session.executable(key, seen, clock, arrays, task, shared=shared)
+
     def run(self, session: CompiledSession, x: list[Any], y: list[Any], done: int = 0) -> Any:
         """(loss, right), after a step if this is a training program; or the numbers of the prediction."""
         given = {self.x: [*map(number, x)], self.y: [*map(number, y)], self.step: [float(done + 1)]}
@@ -528,6 +593,129 @@ class Whole:
     def explain(self) -> str:
         """Nodes, groups, loops, times and source."""
         return _explained("a whole batch", self.executable)
+
+
+class Lengths:
+    """Batches of samples of one structure, of any length: the program that they share, if they do.
+
+    The first length has a program of its own, in which all that stands side by side fills vectors; most sessions have
+    no other one. With the second length the program for all others is looked for, see `passes/lengths.py`.
+    """
+
+    def __init__(self, session: CompiledSession, samples: Sequence[Any], train: bool) -> None:
+        self.session, self.samples, self.train = session, samples, train
+        self.step, self.result = Array("step", 1, "input"), Array("results", 2, "output")
+        self.is_first = True
+        self.program: AnyLength | None = None
+        self.captured: list[Value] = []
+        self._code: Any = None
+        self._update: Any = None
+
+    def made(
+        self, n: int, batch: WholeBatch, inputs: Sequence[tuple[Array, Any]], result: Array, clock: Clock
+    ) -> Made | None:
+        """The code for n samples; None if they have to have a program of their own."""
+        if self.is_first:
+            self.is_first = False
+            self.program = None
+            return None
+        try:
+            with collector_paused(), clock("lengths"):
+                if self._code is None:
+                    self._find()
+                if self.program is None:
+                    return None
+                rolled = self.program.of(self._of_length(n, batch))
+            return self._built(n, batch, inputs, result, rolled)
+        except Unprovable:
+            return None
+
+    def _find(self) -> None:
+        """Look for the program, once."""
+        self._code = ()
+        for counts in TRIED:
+            try:
+                self.program = for_any_length([self._of_length(n, self._traced(n)) for n in counts])
+                return
+            except Unprovable as reason:
+                if not reason.more:
+                    return
+
+    def _traced(self, n: int) -> WholeBatch:
+        """A batch of n samples that never came."""
+        structures = [many(sample, n) for sample in self.samples]
+        try:
+            with enable_grad():
+                batch = WholeBatch(self.session, structures[0], structures[1] if len(structures) > 1 else None)
+        except Exception as error:  # the user's own, which may be about this length
+            raise Unprovable(f"a batch of {n} raises {type(error).__name__}") from None
+        if len(batch.trace.tape) > MOST // 3:
+            raise Unprovable("more nodes than are worth it")
+        return batch
+
+    def _of_length(self, n: int, batch: WholeBatch) -> OfLength:
+        """The graph of a batch of n samples."""
+        graph = simplify(batch.trace.tape, batch.results(self.train), self.session.exact)
+        lasting: dict[str, Sequence[Any]] = {p.array.name: p.values for p in self.session.parameters}
+        known = {v for values in lasting.values() for v in values}
+        if self.program is None:
+            captured = [v for v in graph.captured() if v not in known]
+            if self.captured and [*map(id, captured)] != [*map(id, self.captured)]:
+                raise Unprovable("a Value for each sample")
+            self.captured = captured
+        leaves = {"x": batch.x, "y": batch.y, "random": batch.trace.random, **lasting, "captured": self.captured}
+        return OfLength(n, graph, {name: xs for name, xs in leaves.items() if xs})
+
+    def _built(
+        self, n: int, batch: WholeBatch, inputs: Sequence[tuple[Array, Any]], result: Array, rolled: Rolled
+    ) -> Made:
+        """The program's code, with what it runs on for n samples."""
+        session, program = self.session, self.program
+        assert program is not None
+        captured = Array("captured", len(self.captured), "leaf")
+        known = {a.name: a for a in (*[a for a, _ in inputs], *[p.array for p in session.parameters], captured)}
+        given = Array("terms", rolled.outputs, "output") if self.train else result
+        arrays = [*[known[name] for name in program.sizes], given]
+        forms = [*program.sizes.values(), program.outputs]
+        extents = Extents(n, program.values.linear(), {a: f.linear() for a, f in zip(arrays, forms)})
+        made = Program(arrays, [])
+        made.info.update(
+            traced=len(batch.trace.tape), nodes=rolled.values, lines=describe(program.steps, n),
+            shape=f"{program.statements():,} statements in {program.loops():,} loops, in order, for any length",
+        )  # fmt: skip
+        code = self._printed(made, rolled, extents)
+        if self.train:
+            code = after(made, code, (given, self._updated(given)), self._rest())
+        return Made(made, code, Layout(captured, self.captured))
+
+    def _printed(self, made: Program, rolled: Rolled, extents: Extents) -> Any:
+        assert self.program is not None
+        if self.session.backend == "python":
+            from milligrad.compiler.python import in_order as python
+
+            return python.build(made, rolled, self.program.steps, 1, self.session.exact, extents)
+        from milligrad.compiler.llvm import in_order as native
+
+        if not self._code:
+            self._code = native.build(made, rolled, self.program.steps, 1, self.session.dtype, extents)
+            return self._code
+        return native.of_length(self._code, made, rolled, 1, extents)
+
+    def _updated(self, given: Array) -> Array:
+        """The array of loss, what is right and the gradient, as the update knows it, which is compiled once."""
+        if self._update is None:
+            session, trace = self.session, Trace()
+            taken, numbers = Array("terms", given.size, "input"), trace.input("terms", given.size)
+            results, update = session.trained(self.result, self.step)
+            task = session.task(trace, numbers, [(taken, numbers)], results, update)
+            program, code, _ = made(task, Clock())
+            self._update = taken, alone(program, code, False)
+        return self._update[0]  # type: ignore[no-any-return]
+
+    def _rest(self) -> Staged:
+        """The code of the update, to be bound to other memory."""
+        _, staged = self._update
+        return Staged(staged.stages, [code.instance() for code in staged.codes])
 
 
 class Predict:

@@ -257,17 +257,23 @@ def _run(task: Task, clock: Clock) -> None:
                 each.run(task)
 
 
-def found_or_made(key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, task: Callable[[], Task]) -> Made:
-    """What was kept of an earlier process under the key, or what comes of the task now, which is kept then."""
+def found_or_made(
+    key: str, given: Sequence[Array], seen: kept.Seen, clock: Clock, task: Callable[[], Task],
+    shared: Callable[[], Made | None] = lambda: None,
+) -> Made:  # fmt: skip
+    """What was kept of an earlier process under the key, or what is made now, which is kept then.
+
+    That is what comes of the task, unless other code can be `shared`.
+    """
     if not key:  # there is no cache, or an op that is not known
         clock.times.pop("cache", None)
-        return made(task(), clock)
+        return shared() or made(task(), clock)
     with clock("cache"):
         known = kept.recall(key, given)
     if known:
         program, code, array, places = known
         return Made(program, code, Layout(array, seen.values_at(places)))
-    result = made(task(), clock)
+    result = shared() or made(task(), clock)
     program, code, (array, values) = result
     told(program, clock, code)
     with clock("cache"):

@@ -19,6 +19,7 @@ from milligrad.compiler.passes.registers import (
     CONSTANTS,
     COUNT,
     OUTPUTS,
+    PAIRS,
     VALUES,
     Assign,
     Cell,
@@ -50,13 +51,13 @@ def is_flat(x: Step) -> bool:
 
 def is_told(x: Linear) -> bool:
     """Whether it is a number, or one that the count alone tells."""
-    return not {name for name, _ in x.terms} - {COUNT}
+    return not {name for name, _ in x.terms} - {COUNT, PAIRS}
 
 
 class Layout:
     """Where the arrays stand in the table of pointers: those of the program, the values, the constants, the table.
 
-    A program with a count has it as its table, which it has none of.
+    That of a program with a count begins with the count.
     """
 
     def __init__(self, program: Program, rolled: Rolled, capacity: int, extents: Extents | None = None) -> None:
@@ -66,7 +67,7 @@ class Layout:
         arrays = [*program.arrays, self.values, self.constants]
         self.slots: dict[Array, int] = {a: i for i, a in enumerate(arrays)}
         self.tables_slot = len(arrays)
-        self.tables = [extents.variable] if extents else rolled.table
+        self.tables = [extents.variable, *rolled.table] if extents else rolled.table
         self.capacity = capacity
 
 
@@ -125,13 +126,17 @@ class _Printer:
         self.leaves = program.arrays
         self.outputs = layout.slots[program.arrays[-1]]
         self.names: dict[str, Num] = {}  # of numbers, indices and counters
+        self.table_begins = 0
         self.last: dict[str, Linear] = {}  # of indices, where it is known, or depends on the count alone
         self.side_by_side = "", 1  # the index of the loop whose iterations fill vectors, and how many do
 
     def count(self) -> None:
-        """Load the count, which stands in the table's place."""
+        """Load the count, with which the table begins, and the number of pairs."""
         number = self.code.emit("load i32, ptr {}, align 4", (self.array(self.layout.tables_slot),), "i32")
-        self.names[COUNT] = self.code.emit("sext i32 {} to i64", (number,), "i64")
+        n = self.names[COUNT] = self.code.emit("sext i32 {} to i64", (number,), "i64")
+        product = self.code.emit("mul i64 {}, {}", (n, self.code.emit("sub i64 {}, 1", (n,), "i64")), "i64")
+        self.names[PAIRS] = self.code.emit("lshr i64 {}, 1", (product,), "i64")
+        self.table_begins = 1
 
     def steps(self, steps: list[Step]) -> None:
         for x in steps:
@@ -218,11 +223,12 @@ class _Printer:
         ahead = read.place.plus(first, -1)
         most = Linear(ahead.constant)  # as a form of the count
         for name, k in ahead.terms:
-            if name != COUNT and name not in self.last:
+            if name not in (COUNT, PAIRS) and name not in self.last:
                 return False
-            most = most.plus(variable(COUNT, k)) if name == COUNT else most.plus(self.last[name], max(k, 0))
+            most = most.plus(variable(name, k)) if name in (COUNT, PAIRS) else most.plus(self.last[name], max(k, 0))
         by = most.step(COUNT)
-        return not isinstance(read, Entry) and by <= 0 and most.constant + by < 0  # for 1, and so for all counts
+        falls = by <= 0 and most.step(PAIRS) <= 0
+        return not isinstance(read, Entry) and falls and most.constant + by < 0  # for 1, and so for all counts
 
     def store(self, z: Num, slot: int, place: Linear) -> None:
         """Write the number to memory; those of several iterations each to its place."""
@@ -286,6 +292,7 @@ class _Printer:
             return self.code.gathered(each)
         place = x.place
         if isinstance(x, Entry):
+            place = place.plus(Linear(self.table_begins))
             where = self.pointer(self.layout.tables_slot, place, more, "i32")
             entry = self.code.emit("load i32, ptr {}, align 4", (where,), "i32")
             place, more = Linear(), self.code.emit("sext i32 {} to i64", (entry,), "i64")

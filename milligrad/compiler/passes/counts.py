@@ -29,6 +29,7 @@ from milligrad.compiler.passes.compact import _counters, _forms, _replace, _uses
 from milligrad.compiler.passes.registers import (
     CONSTANTS,
     COUNT,
+    PAIRS,
     VALUES,
     Assign,
     Cell,
@@ -46,6 +47,7 @@ from milligrad.compiler.passes.registers import (
     all_steps,
     in_registers,
     variable,
+    variables_for,
 )
 from milligrad.compiler.passes.roll import roll_evenly
 from milligrad.compiler.passes.short import LONG, NEAR, REPEATED, LongScan, Short, Unprovable
@@ -124,7 +126,7 @@ class Traced:
         leaves = {name: xs for name, xs in leaves.items() if xs}
         rolled = roll_evenly(graph, {x: (k, i) for k, xs in enumerate(leaves.values()) for i, x in enumerate(xs)})
         steps = in_registers(rolled)
-        _forget_repetitions(steps, rolled)
+        forget_repetitions(steps, rolled)
         nodes = len(trace.tape), len(graph) - len(graph.source)
         sizes = {name: len(xs) for name, xs in leaves.items()}
         return Made(self.short, self.traced[3], learning, self.captured, nodes, steps, rolled, sizes)
@@ -141,14 +143,14 @@ class Traced:
 def squeezed(made: Made, arrays: Sequence[str]) -> Made:
     """The same program, in which these arrays hold only what is used."""
     rolled = replace(made.rolled)
-    return replace(made, rolled=rolled, steps=compact(_copied(made.steps), rolled, QUICKLY, arrays))
+    return replace(made, rolled=rolled, steps=compact(copied(made.steps), rolled, QUICKLY, arrays))
 
 
-def _copied(steps: list[Step]) -> list[Step]:
-    return _Rewritten(lambda x: x, lambda x: x, lambda x: None).steps(steps)
+def copied(steps: list[Step]) -> list[Step]:
+    return Rewritten(lambda x: x, lambda x: x, lambda x: None).steps(steps)
 
 
-def _forget_repetitions(steps: list[Step], rolled: Rolled) -> None:
+def forget_repetitions(steps: list[Step], rolled: Rolled) -> None:
     """Constants that are the same in all iterations of a loop around them stand there once."""
     known: dict[Any, Any] = {}
     differ = set()
@@ -194,7 +196,7 @@ def reading_of(made: Made, arrays: bool = True) -> Reading:
         floats.append(x)
         return x
 
-    _Rewritten(linear, constant, note).steps(made.steps)
+    Rewritten(linear, constant, note).steps(made.steps)
     if arrays:
         rest.extend([("constants", len(made.rolled.constants)), ("arrays", *made.sizes)])
         floats.extend(made.rolled.constants)
@@ -202,7 +204,7 @@ def reading_of(made: Made, arrays: bool = True) -> Reading:
     return reading
 
 
-class _Rewritten:
+class Rewritten:
     """Steps with other addresses and constants, each put in by a function; `note` is told of all the rest."""
 
     def __init__(
@@ -256,18 +258,19 @@ class _Rewritten:
 
 
 class Form(NamedTuple):
-    """An integer as a function of the variable, or a constant as one of n: at + by·n, or by/n."""
+    """An integer as a function of the variable, or a constant as one of n: at + by·n + pairs·n(n - 1)/2, or by/n."""
 
     at: float
     by: float
     over: bool = False
+    pairs: float = 0
 
     def of(self, n: int) -> Any:
-        return self.by / n if self.over else self.at + self.by * n
+        return self.by / n if self.over else self.at + self.by * n + self.pairs * (n * (n - 1) // 2)
 
     def linear(self) -> Linear:
-        """An integer as a form of the variable `count`."""
-        return Linear(int(self.at)).plus(variable(COUNT, int(self.by)))
+        """An integer as a form of the variables `count` and `pairs`."""
+        return Linear(int(self.at)).plus(variable(COUNT, int(self.by))).plus(variable(PAIRS, int(self.pairs)))
 
 
 @dataclass
@@ -400,7 +403,7 @@ def _with_terms(made: Made, singly: Singly) -> Made:
     """The program with these runs written term by term."""
     if not singly:
         return made
-    steps = _copied(made.steps)
+    steps = copied(made.steps)
     for i, x in enumerate(_statements(steps)):
         parts = [_singly(terms) if (i, k) in singly else [terms] for k, terms in enumerate(x.terms)]
         x.terms = tuple([part for some in parts for part in some])
@@ -446,34 +449,16 @@ def _form(counts: Sequence[int], numbers: Sequence[float]) -> Form | None:
     raise Unprovable("a constant that is not the same in all steps", more=True)
 
 
-class _Writer(_Rewritten):
-    """Writes the steps of the first program with a count.
+class WithCount(Rewritten):
+    """Writes steps with a count: each integer of theirs is the next of these forms.
 
     A step along an index that depends on n is told by a counter of its own, which goes up by n in each iteration.
     """
 
-    def __init__(
-        self, integers: list[Form], readings: list[Reading], counts: list[int], lying: Reading | None, constants: int
-    ) -> None:
-        super().__init__(self._linear, self._constant, lambda x: None)
-        self.integers, self.counts = integers, counts
-        self.columns = list(zip(*[r.floats for r in readings], strict=True))
-        self.lying, self.mixed = lying, False
-        self.at = self.float = 0
-        kept = len(self.columns) - constants
-        self.forms: list[Form | None] = []
-        self.where: list[int] = []
-        for k in range(kept, len(self.columns)):
-            self._keep(k)
+    def __init__(self, integers: Sequence[Form], constant: Callable[[float], Source]) -> None:
+        super().__init__(self._linear, constant, lambda x: None)
+        self.integers, self.at = integers, 0
         self.products: set[str] = set()
-
-    def _keep(self, k: int) -> int:
-        """A place among the constants in memory."""
-        form = _form(self.counts, self.columns[k])
-        self.mixed |= form is not None and self._is_told(k)
-        self.forms.append(form)
-        self.where.append(k)
-        return len(self.where) - 1
 
     def _linear(self, x: Linear) -> Linear:
         at = self.at
@@ -481,21 +466,13 @@ class _Writer(_Rewritten):
         constant, *steps = self.integers[at : self.at]
         z = constant.linear()
         for (name, _), step in zip(x.terms, steps):
+            if step.pairs:
+                raise Unprovable("steps that grow with the square of the count")
             z = z.plus(variable(name, int(step.at)))
             if step.by:
                 self.products.add(name)
                 z = z.plus(variable(f"{name}_{COUNT}", int(step.by)))
         return z
-
-    def _constant(self, x: float) -> Source:
-        k = self.float
-        self.float += 1
-        depends = self._is_told(k) or len({*map(repr, self.columns[k])}) > 1
-        return Cell(CONSTANTS, Linear(self._keep(k))) if depends else x
-
-    def _is_told(self, k: int) -> bool:
-        """Whether a constant was another one when another length was told."""
-        return self.lying is not None and repr(self.lying.floats[k]) != repr(self.columns[k][0])
 
     def steps(self, steps: list[Step]) -> list[Step]:
         written: list[Step] = []
@@ -507,6 +484,42 @@ class _Writer(_Rewritten):
                 z.body.append(Set(product, variable(product).plus(variable(COUNT))))
             written.append(z)
         return written
+
+
+class _Writer(WithCount):
+    """Writes the steps of the first program with a count."""
+
+    def __init__(
+        self, integers: list[Form], readings: list[Reading], counts: list[int], lying: Reading | None, constants: int
+    ) -> None:
+        super().__init__(integers, self._constant)
+        self.counts = counts
+        self.columns = list(zip(*[r.floats for r in readings], strict=True))
+        self.lying, self.mixed = lying, False
+        self.float = 0
+        kept = len(self.columns) - constants
+        self.forms: list[Form | None] = []
+        self.where: list[int] = []
+        for k in range(kept, len(self.columns)):
+            self._keep(k)
+
+    def _keep(self, k: int) -> int:
+        """A place among the constants in memory."""
+        form = _form(self.counts, self.columns[k])
+        self.mixed |= form is not None and self._is_told(k)
+        self.forms.append(form)
+        self.where.append(k)
+        return len(self.where) - 1
+
+    def _constant(self, x: float) -> Source:
+        k = self.float
+        self.float += 1
+        depends = self._is_told(k) or len({*map(repr, self.columns[k])}) > 1
+        return Cell(CONSTANTS, Linear(self._keep(k))) if depends else x
+
+    def _is_told(self, k: int) -> bool:
+        """Whether a constant was another one when another length was told."""
+        return self.lying is not None and repr(self.lying.floats[k]) != repr(self.columns[k][0])
 
 
 def _returned(structures: Sequence[Structure], counts: Sequence[int]) -> Callable[[int], Structure]:
@@ -620,8 +633,8 @@ def describe(steps: list[Step], length: int) -> list[str]:
     for x in steps:
         if isinstance(x, For):
             told()
-            known = not {name for name, _ in x.count.terms} - {COUNT}
-            times = f"{x.count.number({COUNT: length}):,} times" if known else "some times"
+            known = {name for name, _ in x.count.terms} <= {COUNT, PAIRS}
+            times = f"{x.count.number(variables_for(length)):,} times" if known else "some times"
             inner = describe(x.body, length)
             lines += [f"{times}: {inner[0]}"] if len(inner) == 1 else [f"{times}:", *[f"  {line}" for line in inner]]
         elif isinstance(x, Assign):
@@ -681,7 +694,7 @@ class Found(NamedTuple):
         def told(x: Linear) -> Linear:
             return x.plus(variable(COUNT), -x.step(COUNT)).plus(Linear(self.variable * x.step(COUNT)))
 
-        steps = _Rewritten(told, lambda x: x, lambda x: None).steps(self.program.steps)
+        steps = Rewritten(told, lambda x: x, lambda x: None).steps(self.program.steps)
         return steps, self._rolled(), [*self.program.sizes]
 
     def _rolled(self) -> Rolled:

@@ -26,7 +26,8 @@ from milligrad.engine import Op
 
 VALUES, CONSTANTS, TABLE, OUTPUTS = "values", "constants", "table", "outputs"
 COUNTERS = (VALUES, CONSTANTS, TABLE, OUTPUTS)
-COUNT = "count"  # a variable of programs with a count, see counts.py: how many steps there are
+COUNT = "count"  # a variable of programs with a count, see counts.py and lengths.py: how many steps, or samples
+PAIRS = "pairs"  # and how many pairs of them
 
 
 class Linear(NamedTuple):
@@ -62,6 +63,11 @@ class Extents(NamedTuple):
     variable: int | None
     values: Linear
     sizes: Mapping[Any, Linear]
+
+
+def variables_for(n: int) -> dict[str, int]:
+    """The variables of a program with a count."""
+    return {COUNT: n, PAIRS: n * (n - 1) // 2}
 
 
 class Name(NamedTuple):

@@ -79,6 +79,20 @@ def roll_within(graph: Graph, leaves: Mapping[Any, tuple[int, int]], most: float
     return best and best[1].program()
 
 
+def roll_alike(several: Sequence[tuple[Graph, Mapping[Any, tuple[int, int]]]]) -> list[Rolled]:
+    """The programs of graphs that were made of more and more samples, with as many statements in each, if possible.
+
+    What is written more often where there are more samples follows no steps: it is told by a table.
+    """
+    tables: frozenset[Any] = frozenset()
+    while True:
+        readers = [_Reader(graph, leaves, tables, math.inf) for graph, leaves in several]
+        more = growing(readers)
+        if more <= tables:
+            return [reader.program() for reader in readers]
+        tables |= more
+
+
 class _Stack:
     """The instructions so far, with the loops found in them.
 
@@ -434,6 +448,20 @@ def irregular(reader: _Reader) -> frozenset[Any]:
         if len(places) >= OFTEN and written[signature] > FEW and written[signature] * 16 >= len(places):
             for j, kind in enumerate(signature[1]):
                 if kind != "c" and len({y[j] - x[j] for x, y in pairwise(places)}) > FEW:
+                    found.add((signature, j))
+    return frozenset(found)
+
+
+def growing(readers: Sequence[_Reader]) -> frozenset[Any]:
+    """The operands of signatures that not all of the programs have equally often, but for those in equal steps."""
+    counts = [Counter([x for k in r.statements_of() for x in signatures(r.stack.key_of[k])]) for r in readers]
+    found = set()
+    for signature in set().union(*counts):
+        if len({count[signature] for count in counts}) > 1:
+            places = [reader.seen.get(signature, ()) for reader in readers]
+            for j, kind in enumerate(signature[1]):
+                steps = [{y[j] - x[j] for x, y in pairwise(own)} for own in places]
+                if kind != "c" and (not all(places) or max(map(len, steps)) > 1):
                     found.add((signature, j))
     return frozenset(found)
 

@@ -7,6 +7,7 @@ import math
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import chain, count, product, repeat
 from time import perf_counter
 from typing import Any
@@ -52,6 +53,10 @@ class Code:
     def made_of(self) -> tuple[Any, ...]:
         """What `restored` makes the same of, in another process: see `kept.py`."""
         return self._arrays, self._capacity, self._sums_samples, self.source, self._names
+
+    def instance(self) -> Code:
+        """Another one of the same code, still to be bound."""
+        return copy(self)
 
     def bind(self, memory: Mapping[Array, list[float]]) -> None:
         """Take the lists to run on: one for each array of the role input, leaf, state or output.

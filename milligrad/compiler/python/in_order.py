@@ -17,7 +17,6 @@ from typing import Any
 from milligrad import ops
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.registers import (
-    COUNT,
     Assign,
     Cell,
     Entry,
@@ -34,6 +33,7 @@ from milligrad.compiler.passes.registers import (
     Terms,
     sources_of,
     variable,
+    variables_for,
 )
 from milligrad.compiler.passes.simplify import REFUSING
 from milligrad.compiler.program import Program
@@ -61,7 +61,7 @@ class _Text:
         self.leaves, self.ieee = program.arrays, ieee
         extents = extents or Extents(None, Linear(rolled.values), {})
         self.globals: dict[str, Any] = {
-            "constants": rolled.constants, "table": rolled.table, COUNT: extents.variable, **HELPERS,
+            "constants": rolled.constants, "table": rolled.table, **HELPERS, **variables_for(extents.variable or 0),
         }  # fmt: skip
         self.lines: list[str] = []
         self.header: list[str] = []
