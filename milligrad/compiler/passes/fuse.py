@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, pairwise
+from typing import NamedTuple
 
 from milligrad.compiler.program import (
     SHORT,
@@ -34,9 +35,10 @@ LARGEST = 400  # steps in one loop: a native compiler takes more than twice as l
 
 def fuse(program: Program) -> Program:
     """The program with fewer loops."""
-    loops: list[Loop] = []
+    seen: list[Seen] = []
     for loop in sunk(_with_own_arrays(program)):
-        _merge_into(loops, loop)
+        _merge_into(seen, seen_of(loop))
+    loops = [x.loop for x in seen]
     _drop_stores(loops)
     for loop in loops:
         loop.steps = [x if isinstance(x, Apply) else Reduce(x.op, lined_up(x.segments, SHORT)) for x in loop.steps]
@@ -108,75 +110,86 @@ def writes(loop: Loop) -> set[Array]:
     return {place.array for _, place in loop.stores}
 
 
+class Seen(NamedTuple):
+    """A loop, with the arrays that it reads and writes: many others ask for them, and it may be long."""
+
+    loop: Loop
+    reads: set[Array]
+    writes: set[Array]
+
+
+def seen_of(loop: Loop) -> Seen:
+    return Seen(loop, reads(loop), writes(loop))
+
+
 def sunk(loops: Sequence[Loop]) -> list[Loop]:
     """The loops in an order in which each comes as late as it can: just before the first that must follow it."""
-    order: list[Loop] = []
-    reading: list[set[Array]] = []
-    writing: list[set[Array]] = []
+    order: list[Seen] = []
     for loop in reversed(loops):
-        r, w = reads(loop), writes(loop)
-        at = next((i for i in range(len(order)) if w & reading[i] or r & writing[i]), len(order))
-        order.insert(at, loop)
-        reading.insert(at, r)
-        writing.insert(at, w)
-    return order
+        x = seen_of(loop)
+        at = next((i for i, y in enumerate(order) if x.writes & y.reads or x.reads & y.writes), len(order))
+        order.insert(at, x)
+    return [x.loop for x in order]
 
 
-def _merge_into(loops: list[Loop], loop: Loop) -> None:
+def _merge_into(seen: list[Seen], new: Seen) -> None:
     """Merge the loop into the nearest one before it that fits; else it becomes the last.
 
     It moves up to the other one if nothing in between must stay before it; or else the other one down to it.
     """
-    r, w = reads(loop), writes(loop)
-    free = True  # the loop may move up to loops[i]
+    loop, r, w = new
+    free = True  # the loop may move up to seen[i]
     passed_reads: set[Array] = set()
     passed_writes: set[Array] = set()
-    for i in range(len(loops) - 1, max(len(loops) - 1 - FARTHEST, -1), -1):
-        other = loops[i]
-        reads_other, writes_other = reads(other), writes(other)
+    for i in range(len(seen) - 1, max(len(seen) - 1 - FARTHEST, -1), -1):
+        other, reads_other, writes_other = seen[i]
         related = bool(r & writes_other) or (free and not loop.dims and not other.dims)
         sinks = not (writes_other & passed_reads or reads_other & passed_writes)
         if related and (free or sinks):
-            merged = _merged(other, loop)
+            merged = _merged(seen[i], new)
             if merged and free:
-                loops[i] = merged
+                seen[i] = merged
                 return
             if merged:
-                del loops[i]
-                loops.append(merged)
+                del seen[i]
+                seen.append(merged)
                 return
         free = free and not (r & writes_other or w & reads_other)
         passed_reads |= reads_other
         passed_writes |= writes_other
-    loops.append(loop)
+    seen.append(new)
 
 
-def _merged(a: Loop, b: Loop) -> Loop | None:
-    """a and b, which comes after it, as one loop; None if they don't fit or have nothing to do with each other."""
+def _merged(first: Seen, second: Seen) -> Seen | None:
+    """Both as one loop; None if they don't fit or have nothing to do with each other."""
+    a, b = first.loop, second.loop
     if a.per_sample is not b.per_sample or len(a.steps) + len(b.steps) > LARGEST:
         return None
-    shared = writes(a) & reads(b)
+    shared = first.writes & second.reads
     if not shared and (a.dims or b.dims):
         return None
-    if writes(b) & reads(a) and not _in_place(a, b):
+    if second.writes & first.reads and not _in_place(a, b):
         return None
     dims = common(a.dims, b.dims)
     if dims is None:
         return None
     a, b = refined(a, dims), refined(b, dims)
-    known = {place: step for step, place in a.stores}
+    known = {place: step for step, place in a.stores if place.array in shared}
     for x, around in accesses_within(b):
         if x.array in shared and (x not in known or around != dims) and _overlaps(x, around, a):
             return None
-    first = len(a.steps)
+    n = len(a.steps)
 
     def renamed(x: Operand, around: Dims) -> Operand:
         if isinstance(x, Ref):
-            return Ref(x.step + first)
+            return Ref(x.step + n)
         return Ref(known[x]) if isinstance(x, Access) and x in known and around == dims else x
 
-    steps = [*a.steps, *(mapped(step, renamed, dims) for step in b.steps)]
-    return Loop(dims, steps, [*a.stores, *((k + first, place) for k, place in b.stores)], a.per_sample)
+    steps = [mapped(step, renamed, dims) for step in b.steps]
+    stores = [*a.stores, *((k + n, place) for k, place in b.stores)]
+    more = reads(Loop(dims, steps, [], b.per_sample))
+    both = Loop(dims, [*a.steps, *steps], stores, a.per_sample)
+    return Seen(both, first.reads | more, first.writes | second.writes)
 
 
 def _overlaps(x: Access, around: Dims, a: Loop) -> bool:

@@ -4,6 +4,7 @@ A loop is made here by `loop(dims, op, inputs, place)`. Programs are compared by
 """
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -556,3 +557,18 @@ def updating_programs(draw):
 @given(updating_programs())
 def test_programs_that_change_numbers_in_place_do_the_same_fused(program):
     assert same_results(program, fuse(program))
+
+
+def test_a_loop_that_grows_is_not_read_anew(monkeypatch):
+    """Twice as many statements one after the other take twice as many steps to read, not four times."""
+    read = []
+    monkeypatch.setattr(fusing, "accesses", lambda loop: read.append(len(loop.steps)) or accesses(loop))
+
+    def steps_read(n):
+        read.clear()
+        arrays = [Array("x", 1, "input"), *[Array(f"v{k}", 1, "value") for k in range(n)], Array("z", 1, "output")]
+        chain = [loop((), ops.sin, [Access(x, 0, ())], Access(z, 0, ())) for x, z in pairwise(arrays)]
+        assert len(fuse(Program(arrays, chain)).loops) == 1
+        return sum(read)
+
+    assert steps_read(200) < 2.1 * steps_read(100)
