@@ -1,6 +1,7 @@
 """Rolled programs as LLVM code: any function against the eager engine, in both dtypes."""
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -155,3 +156,20 @@ def test_an_op_of_ones_own_is_refused(in_order):  # noqa: F811
     with pytest.raises(NotImplementedError, match="third"):
         compile(f, backend="llvm")(1.0)
     assert compile(f, backend="python")(1.0) == pytest.approx(math.sin(1.0) / 3, rel=1e-14)
+
+
+def test_no_index_is_followed_by_the_code_generator(in_order):  # noqa: F811
+    """It would keep a pointer for each array and distance: slow to find, and more than there are registers."""
+
+    def f(x):
+        for _ in range(100):
+            x = [ops.sin(b) for b in x]
+        return x
+
+    g = compile(value_and_grad(lambda x: sum(f(x))), backend="llvm")
+    g([0.1, 0.2])
+    text = g.explain(full=True)
+    loops = re.findall(r"(%il\d+) = phi", text.split("@run")[0])
+    uses = [len(re.findall(rf"{name}\b", text)) for name in loops]
+    assert loops
+    assert set(uses) == {3}  # where it is made, where it goes up, and where it is hidden
