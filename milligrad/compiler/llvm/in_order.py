@@ -7,7 +7,6 @@ numbers that lie side by side are taken in vectors.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -171,26 +170,15 @@ class _Printer:
             return
         whole, count = self.split(x.count, lanes)
         sure = not x.count.terms
-        index, _ = self.open(0, whole, lanes, sure)
+        index, _ = self.code.open(0, whole, lanes, sure)
         self.names[x.index], self.side_by_side = index, (x.index, lanes)
         self.steps(x.body)
         self.side_by_side = "", 1
         self.code.close()
         if whole != count:
-            self.names[x.index], _ = self.open(whole, count, 1, sure)
+            self.names[x.index], _ = self.code.open(whole, count, 1, sure)
             self.steps(x.body)
             self.code.close()
-
-    def open(
-        self, start: int | str, stop: str, step: int, sure: bool, sums: Sequence[Num] = ()
-    ) -> tuple[Num, list[Num]]:
-        """Open a loop, see `Code.open`.
-
-        Of its index LLVM is not told that it goes up: it would look for the best pointers to go up beside it, one for
-        each array and each distance, which takes half of a compilation, and they spill: attention ran half as fast.
-        """
-        index, carried = self.code.open(start, stop, step, sure, sums)
-        return self.code.hidden(index), carried
 
     def split(self, count: Linear, lanes: int) -> tuple[str, str]:
         """(how many of so many iterations fill vectors, how many there are)."""
@@ -202,7 +190,7 @@ class _Printer:
     def one_by_one(self, x: For) -> None:
         counters = [y.name for y in x.body if isinstance(y, Set)]
         firsts = [self.source(first) for first, _ in x.carried.values()] + [self.names[name] for name in counters]
-        index, carried = self.open(0, self.index(x.count).name, 1, True, firsts)
+        index, carried = self.code.open(0, self.index(x.count).name, 1, True, firsts)
         self.names[x.index] = index
         self.names.update(zip(chain(x.carried, counters), carried))
         self.steps(x.body)
@@ -356,7 +344,8 @@ class _Printer:
         if self.is_vector(x):
             lanes, sure = code.width, not x.length.terms
             start, _ = self.split(x.length, lanes)
-            index, carried = code.open(0, start, lanes, sure, [code.spread(code.num(f.identity), lanes) for f in folds])
+            zeros = [code.spread(code.num(f.identity), lanes) for f in folds]
+            index, carried = code.open(0, start, lanes, sure, zeros, told=True)
             factors = self.factors(x, index, lanes)
             last = code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])
             totals = [self.joined(f, z) for f, z in zip(folds, last)]
@@ -364,7 +353,7 @@ class _Printer:
             if sure and x.length.constant - int(start) <= SHORT:
                 return self.unrolled(x, folds, sums, range(int(start), x.length.constant))
         firsts = [code.num(f.identity) if z is None else z for f, z in zip(folds, sums)]
-        index, carried = code.open(start, self.index(x.length).name, 1, sure, firsts)
+        index, carried = code.open(start, self.index(x.length).name, 1, sure, firsts, told=True)
         factors = self.factors(x, index)
         return [*code.close([self.taken(f, z, factors) for f, z in zip(folds, carried)])]
 

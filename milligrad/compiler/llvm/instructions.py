@@ -247,21 +247,22 @@ class Code:
     # Loops.
 
     def open(
-        self, start: int | str, stop: int | str, step: int, sure: bool, sums: Sequence[Num] = ()
+        self, start: int | str, stop: int | str, step: int, sure: bool, sums: Sequence[Num] = (), told: bool = False
     ) -> tuple[Num, list[Num]]:
         """Open the loop `for i in range(start, stop, step)`; `sure` says that it has an iteration in any case.
 
         It gives i, and names for numbers that each iteration hands to the next one; at first they are `sums`.
+
+        That i goes up is hidden from LLVM, unless it is to be `told`. It would look for the best pointers to go up
+        beside it, one for each array and distance: half of a compilation, to find more of them than there are
+        registers (attention ran half as fast). A sum of many products in a loop of its own gains a tenth by it.
         """
         scope = Scope(f"l{next(self.fresh)}", (str(start), str(stop), step, sure))
         self.scopes.append(scope)
         carried = [Num(self, f"%v{next(self.fresh)}", self.depth, x.lanes, x.of) for x in sums]
         scope.sums = list(zip(carried, sums))
-        return Num(self, f"%i{scope.label}", self.depth, 1, "i64"), carried
-
-    def hidden(self, x: Num) -> Num:
-        """The same integer, of which LLVM is not told where it comes from."""
-        return self.emit('call i64 asm "", "=r,0"(i64 {})', (x,), "i64")
+        index = Num(self, f"%i{scope.label}", self.depth, 1, "i64")
+        return index if told else self.emit('call i64 asm "", "=r,0"(i64 {})', (index,), "i64"), carried
 
     def close(self, sums: Sequence[Num] = ()) -> list[Num]:
         """Close the loop; `sums` are what an iteration hands on. It gives them as they are after the last one.
