@@ -12,8 +12,10 @@ constant 1.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from milligrad import ops
@@ -343,6 +345,7 @@ def uses(graph: Graph) -> list[int]:
     return count
 
 
+OFTEN, FEW = 12, 4  # so many terms, in more than so many different steps, follow none
 SUMS = (ops.add, ops.dot)  # what becomes part of a sum that it is a term of
 
 
@@ -385,15 +388,46 @@ def _pairs(graph: Graph, i: int) -> tuple[Inputs, Inputs]:
 def _absorbed(graph: Graph, count: list[int]) -> bytearray:
     """The sums and products that are used once, as a term of a sum."""
     absorbed = bytearray(len(graph))
-    for i, op in enumerate(graph.op):
-        if count[i] and (op in SUMS or op is total):
+    others: dict[Any, int] = defaultdict(int)  # terms of additions that are used more than once
+    op = graph.op
+    for i in range(len(graph)):
+        if count[i] and (op[i] in SUMS or op[i] is total):
             for x, y in zip(*_pairs(graph, i)):
-                if y == ONE:
-                    if count[x] == 1 and (graph.op[x] in SUMS or graph.op[x] is ops.mul):
-                        absorbed[x] = 1
-                elif x == ONE and count[y] == 1 and (graph.op[y] in SUMS or graph.op[y] is ops.mul):
-                    absorbed[y] = 1
+                term = x if y == ONE else y if x == ONE else ONE
+                if op[term] in SUMS or op[term] is ops.mul:
+                    if count[term] == 1:
+                        absorbed[term] = 1
+                    elif op[i] is ops.add:
+                        others[_likeness(graph, i, term)] += 1
+    if any([n >= OFTEN for n in others.values()]):
+        _stay(graph, count, absorbed, {likeness for likeness, n in others.items() if n >= OFTEN})
     return absorbed
+
+
+def _stay(graph: Graph, count: list[int], absorbed: bytearray, mixed: set[Any]) -> None:
+    """Let all terms that are alike stay what they are where those that have to follow no steps.
+
+    The likelihood of labels uses the scores of the true ones once more: sums of other lengths in every iteration would
+    be no loop.
+    """
+    alike: dict[Any, list[int]] = {likeness: [] for likeness in mixed}
+    for i, op in enumerate(graph.op):
+        if op is ops.add and count[i]:
+            for x in graph.inputs[i]:
+                likeness = _likeness(graph, i, x)
+                if likeness in mixed:
+                    alike[likeness].append(x)
+    for terms in alike.values():
+        stay = [k for k, x in enumerate(terms) if not absorbed[x]]
+        if len({b - a for a, b in pairwise(stay)}) > FEW:
+            for x in terms:
+                absorbed[x] = 0
+
+
+def _likeness(graph: Graph, i: int, x: int) -> Any:
+    """What is equal for terms x of additions i that are alike: the ops of both, and of what goes into them."""
+    op, inputs = graph.op, graph.inputs
+    return op[x], len(inputs[x]), *[op[z] for z in inputs[x][:2]], *[op[z] for z in inputs[i]]
 
 
 def _rank(graph: Graph, x: int, absorbed: bytearray) -> int:

@@ -1,6 +1,7 @@
 """Pass 2 on hand-made graphs: the nodes that remain are written out, as text."""
 
 import math
+import random
 
 import pytest
 
@@ -96,6 +97,30 @@ def test_a_product_used_twice_in_one_sum_is_not_absorbed():
         return p + p + c
 
     assert simplified(f, *"abc") == (["(mul(a, b) + mul(a, b) + c)"], 2)
+
+
+def terms_beside_others(used_again, n=40):
+    """exp(a + b·x) for n x, where some of the b·x are used again: how many are products of their own."""
+
+    def f(a, b, *xs):
+        products = [b * x for x in xs]
+        return [*[ops.exp(a + p) for p in products], *[p for k, p in enumerate(products) if used_again(k)]]
+
+    outputs, _ = simplified(f, "a", "b", *[f"x{k}" for k in range(n)])
+    return sum(["mul(" in z for z in outputs[:n]])
+
+
+@pytest.mark.parametrize("labels", [3, 5, 8])
+def test_what_stays_in_some_iterations_without_an_order_stays_in_all(labels):
+    rng = random.Random(labels)
+    chosen = {t * labels + rng.randrange(labels) for t in range(40)}
+    assert terms_beside_others(lambda k: k in chosen, 40 * labels) == 40 * labels
+
+
+def test_what_stays_in_equal_steps_or_seldom_stays_alone():
+    assert terms_beside_others(lambda k: k % 3 == 0) == 14
+    assert terms_beside_others(lambda k: k in (3, 4, 9, 11, 20, 24)) == 6
+    assert terms_beside_others(lambda k: k == 39) == 1
 
 
 def test_an_output_is_a_use():
