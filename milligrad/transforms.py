@@ -107,6 +107,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     """(f(*primals), its derivative in the direction `tangents`): the jacobian times a vector.
 
     `tangents` are nested like `primals`. It takes one walk forwards through the graph, whatever the number of outputs.
+    A tangent of 0 stays 0, so that √(x - x) has a derivative here; backwards that is inf - inf, an error.
     """
     _check_alike(primals, tangents)
     directions = [operand(v) for v in flatten(list(tangents))]

@@ -102,6 +102,18 @@ def test_jvp_is_the_derivative_in_one_direction():
     assert jvp(lambda x: x, [2.0], [7.0]) == (2.0, 7.0)
 
 
+@pytest.mark.parametrize("f", [mg.sqrt, lambda x: x**0.5, lambda x: mg.maximum(0.0, mg.sqrt(x))])
+def test_what_does_not_move_has_a_tangent_of_0_though_no_derivative_is_finite(f):
+    """Backwards, x gets inf - inf, of which nobody can say that it is 0."""
+
+    def constant(x):
+        return f(x - x) + 3 * x
+
+    assert jvp(constant, (1.3,), (1.0,))[1] == 3.0
+    with pytest.raises(ArithmeticError, match="no finite derivative"):
+        grad(constant)(1.3)
+
+
 def test_hvp_is_the_hessian_times_a_vector():
     x, v = [3.0, 2.0], [0.5, -1.5]
     expected = [mg.dot(row, v) for row in hessian(quadratic)(x)]

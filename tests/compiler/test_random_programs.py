@@ -10,6 +10,7 @@ import pytest
 from milligrad import ops
 from milligrad.compiler.backends import has_llvmlite
 from tests.compiler import random_programs
+from tests.compiler.in_c import HAS_CC
 from tests.compiler.random_programs import Example, failure
 
 COUNT = int(os.environ.get("MILLIGRAD_RANDOM_PROGRAMS", "80"))
@@ -18,14 +19,24 @@ BLOCKS = 10
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_all_ways_to_compute_a_random_program_agree(block):
-    """Of ten examples one goes to llvm, which takes ten times as long to compile."""
+    """Of ten examples one goes to llvm, which takes ten times as long to compile, and another one to C."""
     verdicts = []
     for seed in range(block, COUNT, BLOCKS):
-        backends = ["python", "llvm"] if has_llvmlite() and seed % 10 == seed // 10 % 10 else ["python"]
+        backends = ["python"]
+        if has_llvmlite() and seed % 10 == seed // 10 % 10:
+            backends.append("llvm")
+        if HAS_CC and seed % 10 == (seed // 10 + 5) % 10:
+            backends.append("c")
         verdict = failure(Example(seed), backends)
         assert not verdict.startswith("FAILED"), f"{verdict}\n{Example(seed)}"
         verdicts.append(verdict)
     assert verdicts.count("") > len(verdicts) / 3
+
+
+@pytest.mark.parametrize("backend", ["python", pytest.param("c", marks=pytest.mark.skipif(not HAS_CC, reason="no cc"))])
+def test_what_cancels_before_a_root_of_0_has_a_derivative_forwards_alone(backend):
+    """Seed 152 has √(x - x): its tangent is 0 times one that is not finite, and backwards that is ∞ - ∞."""
+    assert failure(Example(152), [backend]) == ""
 
 
 def test_an_example_is_the_same_each_time():

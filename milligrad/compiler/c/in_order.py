@@ -235,20 +235,19 @@ def _array(declaration: str, texts: Iterable[str]) -> list[str]:
 
 
 def helpers(lines: Iterable[str], language: Language) -> list[str]:
-    """The functions that the lines call."""
-    found: list[str] = []
-    names = [*HELPERS, *composed()]
-    todo = [*lines]
-    called: set[str] = set()
-    while todo:
-        new = [name for name in names if name not in called and re.search(rf"\b{name}\(", "\n".join(todo))]
-        todo = []
-        for name in new:
-            called.add(name)
-            text = language.helper(name)
-            todo += text
-            found = [*text, "", *found]
-    return found
+    """The functions that the lines call, each after those that it calls itself."""
+    names = {*HELPERS, *composed()}
+    found: dict[str, list[str]] = {}
+
+    def visit(lines: Iterable[str]) -> None:
+        for name in re.findall(r"\b(\w+)\(", "\n".join(lines)):
+            if name in names and name not in found:
+                head, *body = language.helper(name)
+                visit(body)
+                found[name] = [head, *body, ""]
+
+    visit(lines)
+    return [line for text in found.values() for line in text]
 
 
 def statements(rolled: Rolled, steps: list[Step], leaves: Sequence[str], language: Language, prefix: str) -> list[str]:

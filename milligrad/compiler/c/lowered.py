@@ -319,19 +319,22 @@ class _Writer:
 
     def _body(self, program: Graph | Found, prefix: str) -> list[str]:
         leaves: Sequence[str] = ("arguments", "parameters")
+        known: list[float] = []
         if isinstance(program, Graph):
             rolled = roll(program, {x: x for x in program.source.values() if type(x) is tuple})
             steps = compact(in_registers(rolled), rolled)
         else:
             steps, rolled, arrays = program.of_length()
             leaves = [{"captured": "parameters", "known": f"{prefix}known"}.get(name, name) for name in arrays]
-            if "known" in arrays:
-                self.arrays += [*self.code.array(f"{prefix}known", program.known()), ""]
+            known = program.known() if "known" in arrays else known
         lines = statements(rolled, steps, leaves, self.code, prefix)
         self.work = max(self.work, rolled.values)
-        if rolled.constants:
+        told = {name for name in ("known", "constants", "table") if any([f"{prefix}{name}[" in x for x in lines])}
+        if "known" in told:
+            self.arrays += [*self.code.array(f"{prefix}known", known), ""]
+        if "constants" in told:
             self.arrays += [*self.code.array(f"{prefix}constants", rolled.constants), ""]
-        if rolled.table:
+        if "table" in told:
             self.arrays += [*table(f"{prefix}table", rolled.table), ""]
         return lines
 

@@ -12,6 +12,7 @@ from itertools import product
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 import milligrad as mg
 from milligrad import Value, compile, nn, ops, value_and_grad
@@ -19,35 +20,13 @@ from milligrad.compiler.c.lowered import TAKEN, identifier
 from milligrad.compiler.spelling import SPELLINGS
 from milligrad.compiler.structure import flat
 from milligrad.engine import Op
+from tests.compiler.graphs import assert_close, functions
+from tests.compiler.graphs import eager as of_values
+from tests.compiler.in_c import CC, HAS_CC, TYPES, compiled_by, loaded, sizes
 from tests.compiler.random_programs import Example
 
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-CC = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1"]
-TYPES = {"float64": ctypes.c_double, "float32": ctypes.c_float}
+needs_cc = pytest.mark.skipif(not HAS_CC, reason="there is no C compiler")
 EPSILON = {"float64": 1e-12, "float32": 2e-5}
-
-
-def sizes(header):
-    return {what: int(n) for what, n in re.findall(r"^#define \w+_([A-Z]+) (\d+)$", header, re.MULTILINE)}
-
-
-def loaded(lowered, folder, name="f", dtype="float64", parameters="constants"):
-    """The compiled C function, from lists of numbers to the list of results."""
-    source, header = lowered.c(name, dtype=dtype, parameters=parameters)
-    (folder / f"{name}.c").write_text(source)
-    library = folder / f"{name}_{dtype}_{parameters}.so"
-    subprocess.run([*CC, "-shared", "-fPIC", "-o", library, folder / f"{name}.c", "-lm"], check=True)
-    function = getattr(ctypes.CDLL(str(library)), identifier(name))
-    size, of = sizes(header), TYPES[dtype]
-    work, results = (of * size["WORK"])(), (of * max(size["RESULTS"], 1))()
-
-    def call(*inputs):
-        assert len(inputs[0]) == size["ARGUMENTS"] and (len(inputs) == 1 or len(inputs[1]) == size["PARAMETERS"])
-        work[:] = [math.nan] * len(work)  # what it holds does not matter
-        function(*[(of * max(len(x), 1))(*x) for x in inputs], results, work)
-        return list(results)[: size["RESULTS"]]
-
-    return call
 
 
 def close(x, y, tolerance):
@@ -356,6 +335,21 @@ def test_random_programs(tmp_path):
             agree(list(results), want, 1e-9 * max(1.0, largest))
 
 
+@needs_cc
+@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@given(functions())
+def test_any_function(f):
+    assert_close(compiled_by("c", f.values)(*f.point), of_values(f.values, f.point))
+
+
+@needs_cc
+@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@given(functions(most_steps=4))
+def test_any_gradient(f):
+    found = compiled_by("c", value_and_grad(f.total, argnums=tuple(range(len(f.point)))))(*f.point)
+    assert_close(found, of_values(f.derivatives, f.point)[: 1 + sum(map(len, f.point))])
+
+
 # ── What is captured, and what is told ───────────────────────────────────────────────────────────────────────────
 
 
@@ -461,6 +455,30 @@ def test_every_name_that_is_taken_makes_another_one_that_compiles(tmp_path):
     lowered = compile(lambda x: mg.exp(x) + mg.sigmoid(x)).lower(1.0)
     for name in ("exp", "sigmoid", "main", "double", "work", "constants", "abs"):
         agree(loaded(lowered, tmp_path, name)([0.5]), [math.exp(0.5) + 1 / (1 + math.exp(-0.5))])
+
+
+@needs_cc
+@pytest.mark.parametrize("dtype", TYPES)
+def test_functions_stand_after_those_that_they_call(dtype, tmp_path):
+    """In whichever order a program calls them."""
+    some = [mg.softplus, mg.sigmoid, mg.log_sigmoid, lambda x: mg.maximum(x, 0.1), lambda x: mg.minimum(x, 0.2)]
+    for k, chosen in enumerate([some, some[::-1]]):
+        call = loaded(compile(lambda x: [f(x) for f in chosen]).lower(1.0), tmp_path, f"f{k}", dtype)  # noqa: B023
+        agree(call([0.3]), [f(0.3) for f in chosen], EPSILON[dtype])
+
+
+@needs_cc
+def test_numbers_that_a_program_with_a_count_does_not_read_are_no_array(tmp_path):
+    """What a scan starts from may be known, and never be read."""
+    xs = [0.01 * k for k in range(100)]
+
+    def f(xs):
+        return mg.scan(lambda c, x: ((mg.sqrt(1.0 + x * x), 1.0), None), (0.3, 0.7), xs)[0][0]
+
+    for of in (f, value_and_grad(f)):
+        lowered = compile(of, backend="python").lower(xs)
+        assert not lowered.c_source.count("known")
+        agree(loaded(lowered, tmp_path)(xs), flat(of(xs)))
 
 
 @needs_cc
