@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -22,12 +22,12 @@ from milligrad.compiler.batch import Prediction, Separated, leaves_of
 from milligrad.compiler.executable import Executable, drawn
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.counts import describe
-from milligrad.compiler.passes.lengths import MOST, TRIED, AnyLength, OfLength, for_any_length
+from milligrad.compiler.passes.lengths import MOST, OWN, TRIED, AnyLength, OfLength, Product, for_any_length, products
 from milligrad.compiler.passes.registers import Extents
 from milligrad.compiler.passes.reroll import Layout
 from milligrad.compiler.passes.separate import NotSeparable, gradients
 from milligrad.compiler.passes.short import Unprovable
-from milligrad.compiler.passes.simplify import simplify
+from milligrad.compiler.passes.simplify import Graph, simplify
 from milligrad.compiler.passes.split import Staged, after, alone
 from milligrad.compiler.passes.update import Parameters, Update, arrangement, learning
 from milligrad.compiler.pipeline import Clock, Made, Task, collector_paused, found_or_made, made
@@ -546,7 +546,7 @@ class WholeBatch:
 class Whole:
     """A program for batches of one shape: loss and what is right, and a step of training; or a prediction.
 
-    From the second length of a batch on it may be the program of all `lengths`.
+    From the third length of a batch on it may be the program of all `lengths`.
     """
 
     def __init__(
@@ -598,26 +598,28 @@ class Whole:
 class Lengths:
     """Batches of samples of one structure, of any length: the program that they share, if they do.
 
-    The first length has a program of its own, in which all that stands side by side fills vectors; most sessions have
-    no other one. With the second length the program for all others is looked for, see `passes/lengths.py`.
+    The first two lengths have programs of their own, in which all that stands side by side fills vectors; most sessions
+    have no other ones. With the third length the program for all others is looked for, see `passes/lengths.py`.
     """
 
     def __init__(self, session: CompiledSession, samples: Sequence[Any], train: bool) -> None:
         self.session, self.samples, self.train = session, samples, train
         self.step, self.result = Array("step", 1, "input"), Array("results", 2, "output")
-        self.is_first = True
+        self.met = 0
         self.program: AnyLength | None = None
         self.captured: list[Value] = []
         self._code: Any = None
         self._update: Any = None
+        self._tried: list[tuple[int, WholeBatch]] = []
+        self._loss: AnyLength | None = None
+        self._products: list[Product] = []
 
     def made(
         self, n: int, batch: WholeBatch, inputs: Sequence[tuple[Array, Any]], result: Array, clock: Clock
     ) -> Made | None:
         """The code for n samples; None if they have to have a program of their own."""
-        if self.is_first:
-            self.is_first = False
-            self.program = None
+        self.met += 1
+        if self.met <= OWN:
             return None
         try:
             with collector_paused(), clock("lengths"):
@@ -625,7 +627,7 @@ class Lengths:
                     self._find()
                 if self.program is None:
                     return None
-                rolled = self.program.of(self._of_length(n, batch))
+                rolled = self._by_loss(n, batch) or self._followed(n, batch)
             return self._built(n, batch, inputs, result, rolled)
         except Unprovable:
             return None
@@ -635,11 +637,39 @@ class Lengths:
         self._code = ()
         for counts in TRIED:
             try:
-                self.program = for_any_length([self._of_length(n, self._traced(n)) for n in counts])
+                self._tried = [(n, self._traced(n)) for n in counts]
+                self.program = for_any_length([self._of_length(n, batch) for n, batch in self._tried])
                 return
             except Unprovable as reason:
                 if not reason.more:
                     return
+
+    def _followed(self, n: int, batch: WholeBatch) -> Rolled:
+        """What the program runs on, by its graph; the first time, what tells the gradient from the loss is found."""
+        assert self.program is not None
+        rolled = self.program.of(self._of_length(n, batch))
+        tried, self._tried = self._tried, []
+        if self.train and tried and self.program.has_fixed_constants():
+            with suppress(Unprovable):
+                losses = [self._loss_of_length(*each) for each in (*tried, (n, batch))]
+                loss = for_any_length(losses[:-1])
+                if loss.has_fixed_constants():
+                    own = [self.program.of(self._of_length(*each)).constants for each in tried]
+                    self._products = products([*own, rolled.constants], [loss.of(x).constants for x in losses])
+                    self._loss = loss
+        return rolled
+
+    def _by_loss(self, n: int, batch: WholeBatch) -> Rolled | None:
+        """The same, by the graph of the loss alone: the chain rule makes its gradient as it did for other lengths."""
+        if self._loss is None or self.program is None or n < TRIED[0][0] or not self.program.runs_for(n):
+            return None
+        with suppress(Unprovable):
+            constants = self._loss.of(self._loss_of_length(n, batch)).constants
+            return self.program.with_constants(n, [x.of(constants) for x in self._products])
+        return None
+
+    def _loss_of_length(self, n: int, batch: WholeBatch) -> OfLength:
+        return self._in_arrays(n, batch, simplify(batch.trace.tape, batch.outputs, self.session.exact))
 
     def _traced(self, n: int) -> WholeBatch:
         """A batch of n samples that never came."""
@@ -656,13 +686,16 @@ class Lengths:
     def _of_length(self, n: int, batch: WholeBatch) -> OfLength:
         """The graph of a batch of n samples."""
         graph = simplify(batch.trace.tape, batch.results(self.train), self.session.exact)
-        lasting: dict[str, Sequence[Any]] = {p.array.name: p.values for p in self.session.parameters}
-        known = {v for values in lasting.values() for v in values}
+        known = {v for p in self.session.parameters for v in p.values}
         if self.program is None:
             captured = [v for v in graph.captured() if v not in known]
             if self.captured and [*map(id, captured)] != [*map(id, self.captured)]:
                 raise Unprovable("a Value for each sample")
             self.captured = captured
+        return self._in_arrays(n, batch, graph)
+
+    def _in_arrays(self, n: int, batch: WholeBatch, graph: Graph) -> OfLength:
+        lasting: dict[str, Sequence[Any]] = {p.array.name: p.values for p in self.session.parameters}
         leaves = {"x": batch.x, "y": batch.y, "random": batch.trace.random, **lasting, "captured": self.captured}
         return OfLength(n, graph, {name: xs for name, xs in leaves.items() if xs})
 

@@ -565,8 +565,8 @@ def _check(program: Counted, short: Short) -> None:
 
     def walk(steps: list[Step], last: dict[str, Linear | None], growing: frozenset[str]) -> None:
         for x in steps:
-            for place, of in _addresses(x):
-                ends = _ends(place, last, length)
+            for place, of in addresses_of(x):
+                ends = ends_of(place, last, length)
                 if ends and of in limits and not 0 <= ends[0] <= ends[1] < limits[of]:
                     raise Unprovable("an address that would lie outside of its array")
             lengths = [x.count] if isinstance(x, For) else [t.length for t in x.terms] if isinstance(x, Assign) else []
@@ -574,7 +574,7 @@ def _check(program: Counted, short: Short) -> None:
                 raise Unprovable("a loop that grows from step to step", more=True)
             if isinstance(x, For):
                 names = {name for name, _ in x.count.terms}
-                ends = _ends(x.count, last, length)
+                ends = ends_of(x.count, last, length)
                 if ends is not None and ends[0] < 1:
                     raise Unprovable("a loop that would not run")
                 grows = any([name == COUNT for name in names])
@@ -586,7 +586,7 @@ def _check(program: Counted, short: Short) -> None:
     walk(program.steps, {}, frozenset())
 
 
-def _addresses(x: Step) -> Iterator[tuple[Linear, Any]]:
+def addresses_of(x: Step) -> Iterator[tuple[Linear, Any]]:
     sources: list[Any] = []
     if isinstance(x, (Load, Give)):
         sources = [x.source]
@@ -604,19 +604,20 @@ def _addresses(x: Step) -> Iterator[tuple[Linear, Any]]:
     yield from [(y.place, y.array) for y in sources if isinstance(y, Cell)]
 
 
-def _ends(place: Linear, last: dict[str, Linear | None], n: int) -> tuple[int, int] | None:
+def ends_of(place: Linear, last: dict[str, Linear | None], n: int) -> tuple[int, int] | None:
     """The smallest and the largest number that the form takes; None if that is not known."""
     low = high = place.constant
     steps: Counter[str] = Counter()
+    fixed = variables_for(n)
     for name, k in place.terms:
         steps[name.removesuffix(f"_{COUNT}")] += k * n if name.endswith(f"_{COUNT}") else k
     for name, k in steps.items():
-        final = Linear(n) if name == COUNT else last.get(name)
+        final = Linear(fixed[name]) if name in fixed else last.get(name)
         if final is None:
             return None
-        most = k * final.number({COUNT: n})
-        low += most if name == COUNT else min(0, most)
-        high += most if name == COUNT else max(0, most)
+        most = k * final.number(fixed)
+        low += most if name in fixed else min(0, most)
+        high += most if name in fixed else max(0, most)
     return low, high
 
 

@@ -11,18 +11,32 @@ the graph of this trace, statement by statement: see `Follower`. What differs is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.compact import compact
-from milligrad.compiler.passes.counts import QUICKLY, Form, Rewritten, WithCount, copied, forget_repetitions
+from milligrad.compiler.passes.counts import (
+    QUICKLY,
+    Form,
+    Rewritten,
+    WithCount,
+    addresses_of,
+    copied,
+    ends_of,
+    forget_repetitions,
+)
 from milligrad.compiler.passes.registers import (
     CONSTANTS,
+    COUNT,
+    PAIRS,
     VALUES,
     Assign,
     Cell,
+    Entry,
     For,
     Give,
     Let,
@@ -43,6 +57,7 @@ from milligrad.compiler.passes.simplify import ONE, Graph
 from milligrad.compiler.program import SHORT
 from milligrad.engine import Reduction
 
+OWN = 2  # lengths that have programs of their own: most trainings meet a size, and that of the last batch of an epoch
 TRIED = ((10, 11, 12), (16, 17, 18))  # samples: sums of up to eight terms are other statements
 MOST = 100_000  # nodes of three traces, from which on the program for one length is the better one
 
@@ -77,6 +92,39 @@ class AnyLength:
     def loops(self) -> int:
         """How many loops are written."""
         return len([x for x in all_steps(self.steps) if isinstance(x, For)])
+
+    def has_fixed_constants(self) -> bool:
+        """Whether there are equally many for each length, and no table."""
+        return self.table == Form(0, 0) and not self.constants.by and not self.constants.pairs
+
+    def runs_for(self, n: int) -> bool:
+        """Whether it is sure that every loop runs for n samples, and all addresses are within their arrays."""
+        limits: dict[Any, int] = {k: int(form.of(n)) for k, form in enumerate(self.sizes.values())}
+        limits |= {VALUES: int(self.values.of(n)), CONSTANTS: int(self.constants.of(n))}
+
+        def within(place: Linear, last: dict[str, Linear | None], least: int, most: float) -> bool:
+            ends = ends_of(place, last, n)
+            return ends is not None and least <= ends[0] <= ends[1] < most
+
+        def walk(steps: list[Step], last: dict[str, Linear | None]) -> bool:
+            for x in steps:
+                if not all([within(place, last, 0, limits[of]) for place, of in addresses_of(x)]):
+                    return False
+                if isinstance(x, Give) and not within(x.place, last, 0, self.outputs.of(n)):
+                    return False
+                if isinstance(x, Assign) and not all([within(t.length, last, 1, math.inf) for t in x.terms]):
+                    return False
+                if isinstance(x, For):
+                    inner = {**last, x.index: x.count.plus(Linear(-1))}
+                    if not (is_told(x.count) and within(x.count, last, 1, math.inf) and walk(x.body, inner)):
+                        return False
+            return True
+
+        return walk(self.steps, {})
+
+    def with_constants(self, n: int, constants: Sequence[float]) -> Rolled:
+        """What it runs on for n samples, if that is known."""
+        return Rolled([], [*constants], [], int(self.values.of(n)), int(self.outputs.of(n)))
 
     def of(self, batch: OfLength) -> Rolled:
         """What it runs on for that batch. Raises Unprovable if it is not the program of its graph."""
@@ -163,6 +211,38 @@ def _quadratic(counts: Sequence[int], numbers: Sequence[int]) -> Form:
     return Form(x - by * n - pairs * (n * (n - 1) // 2), by, pairs=pairs)
 
 
+def is_told(x: Linear) -> bool:
+    """Whether it is a number that n alone tells."""
+    return {name for name, _ in x.terms} <= {COUNT, PAIRS}
+
+
+class Product(NamedTuple):
+    """A constant: a factor times powers of others, which are (which, exponent)."""
+
+    factor: float
+    powers: tuple[tuple[int, int], ...]
+
+    def of(self, others: Sequence[float]) -> float:
+        return self.factor * math.prod([others[k] ** e for k, e in self.powers])
+
+
+def products(constants: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> list[Product]:
+    """The constants of a gradient by those of its loss, both given for a few lengths. Raises Unprovable for others."""
+    singles = [((k, e),) for k in range(len(others[0])) for e in (1, -1)]
+    powers = [(), *singles, *[(*a, *b) for a, b in combinations_with_replacement(singles, 2)]]
+    return [_product(column, powers, others) for column in zip(*constants, strict=True)]
+
+
+def _product(numbers: Sequence[float], powers: Sequence[Any], others: Sequence[Sequence[float]]) -> Product:
+    for each in powers:
+        if all([row[k] for row in others for k, _ in each]):
+            found = Product(1.0, each)
+            factor = numbers[0] / found.of(others[0])
+            if all([abs(factor * found.of(row) - x) <= 1e-15 * abs(x) for x, row in zip(numbers, others)]):
+                return Product(factor, each)
+    raise Unprovable("a constant that those of the loss do not tell")
+
+
 class Hole(NamedTuple):
     """A number that only the graph tells: a constant, or the entry of the table for an array."""
 
@@ -202,6 +282,7 @@ class Follower:
         self.given: list[Any] = [None] * outputs
         self.nodes = [i for i, op in enumerate(graph.op) if op is not None]
         self.at = self.part = 0  # the next node, and how many of its terms are added up already
+        self.terms: dict[int, list[tuple[int, ...]]] = {}
         self.names: dict[str, Any] = {}
         self.variables = variables_for(batch.n)
 
@@ -219,7 +300,10 @@ class Follower:
             raise Unprovable("the program of other lengths computes something else")
 
     def _number(self, x: Linear) -> int:
-        return x.number(self.variables) if x.terms else x.constant
+        n, variables = x.constant, self.variables
+        for name, k in x.terms:
+            n += k * variables[name]
+        return n
 
     def _steps(self, steps: list[Step]) -> None:
         for x in steps:
@@ -247,23 +331,36 @@ class Follower:
             self._steps(x.body)
             self.names.update([(name, self.names[after]) for name, (_, after) in x.carried.items()])
 
-    def _read(self, x: Source, more: int = 0) -> Any:
+    def _read(self, x: Source) -> Any:
         """What the program finds there: a node, a Part, a Hole, or a float."""
-        if isinstance(x, float):
-            return x
-        if isinstance(x, Name):
+        if type(x) is Name:
             return self.names[x.name]
-        at = self._number(x.place) + more
-        if not isinstance(x, Cell):
-            self._demand(0 <= at < len(self.table))
-            return Hole(x.array, at)
-        array: Any = self.memory if x.array == VALUES else self.constants if x.array == CONSTANTS else None
-        array = self.arrays[x.array] if array is None else array  # type: ignore[index]
-        self._demand(0 <= at < len(array))
-        if x.array == CONSTANTS:
-            return Hole(CONSTANTS, at)
-        self._demand(array[at] is not None)
-        return array[at]
+        return self._run(x, 1, 0)[0]
+
+    def _run(self, x: Source, n: int, step: int) -> Sequence[Any]:
+        """What it finds in a run of n numbers, in steps."""
+        if type(x) is float:
+            return [x] * n
+        if type(x) is Name:
+            return [self.names[x.name]] * n
+        assert isinstance(x, (Cell, Entry))
+        at = self._number(x.place)
+        places = range(at, at + n * step, step) if step else [at] * n
+        array = self.array_of(x)
+        self._demand(min(at, places[-1]) >= 0 and max(at, places[-1]) < len(array))
+        if type(x) is Entry or x.array == CONSTANTS:
+            return [Hole(x.array, k) for k in places]
+        found = [array[k] for k in places]
+        self._demand(None not in found)
+        return found
+
+    def array_of(self, x: Cell | Entry) -> list[Any]:
+        """What a cell or an entry is looked up in."""
+        if type(x) is Entry:
+            return self.table
+        if type(x.array) is int:
+            return self.arrays[x.array]
+        return self.memory if x.array == VALUES else self.constants
 
     def _loaded(self, x: Source) -> Any:
         """The same, for later: what the table tells of numbers computed is told of those computed by now."""
@@ -302,11 +399,9 @@ class Follower:
         self._demand(op is x.op)
         result: Any = node
         if isinstance(op, Reduction):
-            result = self._reduced(x, node)
+            result = self._reduced(x, op, node)
         else:
-            self._demand(len(inputs) == len(x.inputs))
-            for y, i in zip(x.inputs, inputs):
-                self._same(self._read(y), i)
+            self._are(tuple(map(self._read, x.inputs)), inputs)
         self.at += not self.part
         self.names[x.name] = result
         if x.store is not None:
@@ -316,23 +411,28 @@ class Follower:
             if type(result) is int:
                 self.place[result] = VALUES, at
 
-    def _reduced(self, x: Assign, node: int) -> Any:
+    def _are(self, found: tuple[Any, ...], nodes: tuple[int, ...]) -> None:
+        """Demand that what was found are those nodes."""
+        if found != nodes or float in map(type, found):
+            self._demand(len(found) == len(nodes))
+            for x, node in zip(found, nodes):
+                self._same(x, node)
+
+    def _reduced(self, x: Assign, op: Reduction, node: int) -> Any:
         """All terms of a node, or some of those that are left."""
-        op = self.graph.op[node]
-        assert isinstance(op, Reduction)
-        terms, found = self._terms(op, self.graph.inputs[node]), self._found(x.terms)
+        terms = self.terms.get(node) or self.terms.setdefault(node, self._terms(op, self.graph.inputs[node]))
+        found = self._found(x.terms)
         if self.part:
             self._demand(found[:1] == [(Part(node, self.part),)])
             found = found[1:]
         start, self.part = self.part, self.part + len(found)
         self._demand(self.part <= len(terms) and found)
         own = terms[start : self.part]
-        if op.symmetric and len(terms) > SHORT and [*map(self._kinds, own)] != [*map(self._kinds, found)]:
-            own = sorted(own, key=self._kinds)  # which is how `roll` reads what it puts into tables
-        for mine, its in zip(found, own):
-            self._demand(len(mine) == len(its))
-            for y, i in zip(mine, its):
-                self._same(y, i)
+        if own != found:
+            if op.symmetric and len(terms) > SHORT and [*map(self._kinds, own)] != [*map(self._kinds, found)]:
+                own = sorted(own, key=self._kinds)  # which is how `roll` reads what it puts into tables
+            for mine, its in zip(found, own):
+                self._are(mine, its)
         if self.part < len(terms):
             self._demand(op in SUMS)
             return Part(node, self.part)
@@ -365,8 +465,7 @@ class Follower:
         for t in terms:
             n = self._number(t.length)
             self._demand(n >= 1)
-            columns = [[self._read(y, k * step) for k in range(n)] for y, step in zip(t.factors, t.steps)]
-            found += zip(*columns)
+            found += zip(*[self._run(y, n, step) for y, step in zip(t.factors, t.steps)])
         return found
 
 
