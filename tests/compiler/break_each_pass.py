@@ -28,7 +28,12 @@ BY_LEVEL = (
 )  # the passes, and their tests
 IN_ORDER = ("passes/roll", "passes/registers", "python/in_order", "llvm/in_order", "in_order")
 CACHE = ("cache", "kept")
-OWN = {"passes/short": ("passes/counts",), "passes/counts": ("passes/counts",), "passes/apart": ("passes/apart",)}
+OWN = {
+    "passes/short": ("passes/counts",),
+    "passes/counts": ("passes/counts",),
+    "passes/apart": ("passes/apart",),
+    "passes/lengths": ("passes/lengths", "lengths"),
+}
 QUICK = """\
 from hypothesis import Phase, settings
 
@@ -278,7 +283,7 @@ FAULTS = {
         "the terms before a vector are forgotten": ("[total if z is None else f.join(z, total) for f, z, total in", "[total for f, z, total in"),
         "runs that go down are vectors that go up": ("found.append(code.shuffled(z, z, range(lanes - 1, -1, -1)) if backwards else z)", "found.append(z)"),
         "vectors that go down start at their first number": ("last = Num(code, str(lanes - 1), 0, 1, \"i64\")", "last = Num(code, \"0\", 0, 1, \"i64\")"),
-        "iterations that wait are side by side": ("by <= 0 and most.constant + by < 0", "True"),
+        "iterations that wait are side by side": ("falls and most.constant + by < 0", "True"),
         "the first iteration alone tells whether others wait": ("most.plus(self.last[name], max(k, 0))", "most"),
         "iterations that read by a table do not wait": ("most = Linear(ahead.constant)", "if isinstance(read, Entry):\n            return True\n        most = Linear(ahead.constant)"),
         "iterations of an unknown number run once too often": ("self.code.open(whole, count, 1, sure)", "self.code.open(whole, count, 1, True)"),
@@ -371,7 +376,28 @@ FAULTS = {
         "values that learn are plain numbers": ("return isinstance(x, Value) and (x.symbolic or x.requires_grad)", "return isinstance(x, Value) and x.symbolic"),
         "cut one entry too few": ("return self.count + length - self.length", "return self.count + length - self.length - (length != self.length)"),
     },
+    "passes/lengths": {
+        "any node will do": ("self._demand(found == node)", "pass"),
+        "any op will do": ("self._demand(op is x.op)", "pass"),
+        "the inputs are not looked at": ("            for x, node in zip(found, nodes):\n                self._same(x, node)", "            pass"),
+        "a constant is what it was last": ("self._demand(repr(numbers[hole.place]) == repr(x))", "numbers[hole.place] = x"),
+        "any constant in the text will do": ("self._demand(repr(self.graph.constant(node)) == repr(found))", "pass"),
+        "the rest of the graph is left out": ("self._demand(self.at == len(self.nodes) and not self.part and None not in self.given)", "pass"),
+        "half a sum is a sum": ("        if self.part < len(terms):\n            self._demand(op in SUMS)\n            return Part(node, self.part)\n", ""),
+        "loops need not run": ("self._demand(count >= 1)", "pass"),
+        "a number may be read before it is there": ("self._demand(None not in found)", "pass"),
+        "a number may be stored twice": ("self._demand(0 <= at < len(self.memory) and self.memory[at] is None)", "pass"),
+        "addresses are straight lines": ("pairs = z - 2 * y + x", "pairs = 0"),
+        "programs need not be alike": ("if any([own != rest for own, _, _ in readings]):", "if False:"),
+        "another leaf is as good": ("if source not in places:", "if False:"),
+        "terms in the order of the graph": ("own = sorted(own, key=self._kinds)", "pass"),
+        "a factor for the first length": ("if all([abs(factor * found.of(row) - x) <= 1e-15 * abs(x) for x, row in zip(numbers, others)]):", "if True:"),
+        "all loops run": ("within(x.count, last, 1, math.inf) and ", ""),
+        "all addresses fit": ("if not all([within(place, last, 0, limits[of]) for place, of in addresses_of(x)]):", "if False:"),
+        "no constants of their own": ("constants._replace(at=constants.at + varying)", "constants"),
+    },
     "passes/counts": {
+        "a constant in memory goes on in steps": ("[0 if type(y) is float else step for", "[step for"),
         "any integers": ("if more or any([form.of(n) != x for n, x in zip(counts, numbers)]):", "if more:"),
         "a constant over n is one": ("return self.by / n if self.over else self.at + self.by * n", "return self.by if self.over else self.at + self.by * n"),
         "told constants are those of the first length": ("numbers = [reading.floats[k] for k in self.where]", "numbers = [self.reading.floats[k] for k in self.where]"),

@@ -245,7 +245,9 @@ class Rewritten:
 
     def _terms(self, x: Terms) -> Terms:
         self.note(("terms", x.steps))
-        return Terms(self.linear(x.length), tuple([self._source(y) for y in x.factors]), x.steps)
+        length, factors = self.linear(x.length), tuple([self._source(y) for y in x.factors])
+        steps = [0 if type(y) is float else step for y, step in zip(x.factors, x.steps)]  # be it in memory from now on
+        return Terms(length, factors, tuple(steps))
 
     def _source(self, x: Source) -> Source:
         if isinstance(x, float):

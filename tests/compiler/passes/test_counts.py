@@ -771,3 +771,19 @@ def test_random_functions_with_scans(backend):
         assert wrong is None, Example(seed).text
         counted += has_count
     assert counted > seed / 2 or backend == "c"  # of C nobody tells
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_constant_of_the_length_that_all_terms_of_a_sum_have(backend):
+    """The mean of what the steps give: each derivative is multiplied by 1 / length."""
+
+    def f(g, xs):
+        _, ys = scan(lambda c, x: (c, g * sin(x)), 0.0, xs)
+        return sum(ys) * (1 / len(xs))
+
+    fast = compile(value_and_grad(f), backend=backend)
+    for n in (100, 150):
+        value, slope = fast(2.0, data(n))
+        assert slope == pytest.approx(sum(map(math.sin, data(n))) / n, rel=1e-12)
+        assert value == pytest.approx(2 * slope, rel=1e-12)
+    assert "count" in fast.source
