@@ -4,8 +4,8 @@
     python tests/compiler/break_each_pass.py [WORD]
 
 Each fault is a piece of text of one file and what to put in its place; with a WORD only those whose name contains it
-(a word with a colon, as "roll:", is how it starts). For every fault this runs the tests of the passes and prints which
-test failed first. It exits with 1 if any fault survived, or if its text is no longer in the file exactly once.
+(a word with a colon, as "roll:", is how it starts). For every fault this runs the tests of the file's part (`TESTS`) and prints
+which test failed first. It exits with 1 if any fault survived, or if its text is no longer in the file exactly once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,30 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BY_LEVEL = (
-    "program",
-    "passes/simplify",
-    "passes/reroll",
-    "passes/separate",
-    "passes/fuse",
-)  # the passes, and their tests
+BY_LEVEL = ("program", "passes/simplify", "passes/reroll", "passes/separate", "passes/fuse")
 IN_ORDER = ("passes/roll", "passes/registers", "python/in_order", "llvm/in_order", "in_order")
 CACHE = ("cache", "kept")
-OWN = {
-    "passes/short": ("passes/counts",),
-    "passes/counts": ("passes/counts",),
+PYTHON = ("python/comprehensions", "fit")
+LLVM = ("llvm/vectors", "llvm/nests", "llvm/tiling", "llvm/native", "fit")
+C = ("c/in_order",)
+TESTS = {
+    **dict.fromkeys(BY_LEVEL, BY_LEVEL),
+    **dict.fromkeys(["passes/roll", "passes/registers", "python/in_order", "llvm/in_order"], IN_ORDER),
+    **dict.fromkeys(CACHE, CACHE),
+    **dict.fromkeys(["passes/short", "passes/counts"], ("passes/counts",)),
     "passes/apart": ("passes/apart",),
     "passes/lengths": ("passes/lengths", "lengths"),
+    "passes/compact": ("passes/compact", *C),
+    "passes/split": ("passes/split", "fit"),
+    **dict.fromkeys(["passes/update", "batch"], ("fit", "passes/separate", "random_losses")),
+    **{f"python/{name}": PYTHON for name in ("comprehensions", "simpler", "homes", "code")},
+    "python/ieee": ("nonfinite", *IN_ORDER, *PYTHON),
+    **{f"llvm/{name}": LLVM for name in ("vectors", "nests", "tiling", "around", "native")},
+    "llvm/instructions": (*LLVM, "llvm/in_order"),
+    **{f"c/{name}": C for name in ("in_order", "lowered", "step")},
 }
+"""For each file the tests that have to notice."""
+
 QUICK = """\
 from hypothesis import Phase, settings
 
@@ -267,6 +276,10 @@ FAULTS = {
         "exact functions refuse": ("value = unrefusing(op) if self.ieee and op in REFUSING else op.value", "value = op.value"),
         "ops of one name are one": ("while self.globals.setdefault(f\"{name}_\", value) is not value and self.globals[f\"{name}_\"] != value:\n            name += \"_\"", "self.globals.setdefault(f\"{name}_\", value)"),
         "coefficients are 1": ("name if k == 1 else f\"{k} * {name}\"", "name"),
+        "carried one after the other": ("self.line(f\"{', '.join(x.carried)} = {', '.join([z for _, z in x.carried.values()])}\")", "self.line(\"; \".join([f\"{c} = {z}\" for c, (_, z) in x.carried.items()]))"),
+        "carried one iteration too late": ("self.line(f\"{', '.join(x.carried)} = {', '.join([z for _, z in x.carried.values()])}\")", "[self.line(f\"{c}, {c}_late = {c}_late if {x.index} else {c}, {z}\") for c, (_, z) in x.carried.items()]"),
+        "read one iteration too early": ("return Expr(f\"{self.array(x.array)}[{place(x.place)}]\")", "return Expr(f\"{self.array(x.array)}[{place(x.place.plus(Linear(sum([k for _, k in x.place.terms]) * (x.array == 'values'))))}]\")"),
+        "read one iteration too late": ("return Expr(f\"{self.array(x.array)}[{place(x.place)}]\")", "return Expr(f\"{self.array(x.array)}[{place(x.place.plus(Linear(sum([k for _, k in x.place.terms]) * (x.array == 'values')), -1))}]\")"),
     },
     "llvm/in_order": {
         "one iteration too many": ("index, carried = self.code.open(0, self.index(x.count).name, 1, True, firsts)", "index, carried = self.code.open(0, self.index(x.count.plus(Linear(1))).name, 1, True, firsts)"),
@@ -304,6 +317,9 @@ FAULTS = {
         "all rows are the first": ("%o{k} = mul i64 %i, {size}", "%o{k} = mul i64 0, {size}"),
         "numbers are not stored": ("if x.store is not None:\n            self.store", "if False:\n            self.store"),
         "constants are the values": ("self.layout.values if array == VALUES else self.layout.constants", "self.layout.values"),
+        "read one iteration too early": ("place = x.place\n        if isinstance(x, Entry):", "place = x.place.plus(Linear(sum([k for _, k in x.place.terms]) * (x.array == VALUES)))\n        if isinstance(x, Entry):"),
+        "read one iteration too late": ("place = x.place\n        if isinstance(x, Entry):", "place = x.place.plus(Linear(sum([k for _, k in x.place.terms]) * (x.array == VALUES)), -1)\n        if isinstance(x, Entry):"),
+        "carried from the iteration after the first": ("firsts = [self.source(first) for first, _ in x.carried.values()] +", "firsts = [self.source(first) * 0.5 for first, _ in x.carried.values()] +"),
     },
     "cache": {
         "no digest": ("if whole[:start] == _MAGIC + _digest(key, whole[start:]):", "if whole[: len(_MAGIC)] == _MAGIC:"),
@@ -411,6 +427,192 @@ FAULTS = {
         "every twelfth is every one": ("n += (length - n) % every", "n += 0"),
         "numbers of Values are read once": ("return [x for chunk in short.chunks for x in chunk]", "return [float(getattr(x, 'data', x)) for chunk in short.chunks for x in chunk]"),
     },
+    "passes/compact": {
+        "new places one further": ("new = before[at] - sum(", "new = before[at] + 1 - sum("),
+        "inputs are not used": ("(array == VALUES and slot != (\"store\",)):", "(array == VALUES and slot != (\"store\",)) or slot[0] == \"input\":"),
+        "runs use their first number": ("for k in range(length):\n            used", "for k in range(1):\n            used"),
+        "entries stay as they are": ("_move_entries(steps, program, before)\n", "pass\n"),
+        "any form fits": ("elif new != want:\n            return False", "pass"),
+        "any step of a run fits": ("return old.length is None or self._run_holds(", "return True or self._run_holds("),
+        "steps of runs stay as they are": ("forms[\"term\", t, j][1] if (\"term\", t, j) in forms else step for", "step for"),
+        "nothing is left out": ("used = bytearray(n)", "used = bytearray(b\"\\1\" * n)"),
+        "indices have moved since 0": ("for (_, k), i in zip(terms, self.first, strict=True)])", "for (_, k), i in zip(terms, [0] * len(terms), strict=True)])"),
+    },
+    "passes/split": {
+        "all is done once": ("time += time % 2 != in_parts", "time += time % 2"),
+        "what is read may be written later": ("before = [written.get(a, 0) for a in reads(part)] +", "before = [0 for a in reads(part)] +"),
+        "what is overwritten may be read later": (" + [max(used.get(a, {0})) for a in writes(part)]", ""),
+        "the share of the first thread is all": ("for a in shares[share]]))", "for a in shares[share][:1]]))"),
+        "a part without samples keeps its share": ("buffer[:] = self._zeros(len(buffer))", "pass"),
+        "nobody waits for the others": ("other.result()", "pass"),
+        "a sample belongs to two parts": ("* t // self.n for t in", "* t // self.n - (t == 1) for t in"),
+        "a thread takes too few": ("return -(-capacity // threads)", "return capacity // threads"),
+    },
+    "passes/update": {
+        "all of a group have made as many steps": ("known.setdefault((group, slot.step), len(known))", "known.setdefault(group, len(known))"),
+        "the rate of the first group": ("(rates[p.group], float(p.slot.step))", "(rates[0], float(p.slot.step))"),
+        "steps made before do not count": ("self.optimizer.rule(before + t,", "self.optimizer.rule(t,"),
+        "the norm is its square": ("else ops.sqrt(squared[0])", "else squared[0]"),
+        "no clipping by value": ("if self.value is not None:", "if False:"),
+        "the first part of a gradient is all": ("g = sum(gs[1:], gs[0])", "g = gs[0]"),
+        "what is frozen learns": ("positions = [k for k, v in enumerate(slot.values) if v.requires_grad]", "positions = [*range(len(slot.values))]"),
+        "hyperparameters of the first": ("[Access(self.hyper, 2 * kind), Access(self.hyper, 2 * kind + 1),", "[Access(self.hyper, 0), Access(self.hyper, 1),"),
+        "the norm of the first gradient": ("for g in grads])\n    program", "for g in grads[:1]])\n    program"),
+    },
+    "batch": {
+        "a batch is what two and three are": ("self.formula.check(samples.traced(whole))", "pass"),
+        "the loss alone is what it is of two": ("self.formula.check(samples.traced(n, two))", "pass"),
+        "any formula holds": ("if form_of(self._found(many)[0]) != form_of(self.found[0]):", "if False:"),
+        "predictions are those of two": ("if [*map(many.batch.form_of, numbers)] != [*map(self.two.batch.form_of, self.numbers)]:", "if False:"),
+        "random numbers in any order": ("if batch.draws != _drawing_order(_blocks(batch.draws), n):", "if False:"),
+        "what is right may depend on others": ("if two.right and many.batch.form_of(", "if False and many.batch.form_of("),
+        "the sum is the mean": ("outputs = [loss * n,", "outputs = [loss,"),
+        "predictions may draw": ("if self.trace.random:", "if False:"),
+        "all that is proved is proved for ever": ("self.proved = {0, 2} if alone", "self.proved = {*range(100)} if alone"),
+    },
+    "python/comprehensions": {
+        "slices one too short": ("{_affine(high + 1, terms)}{step}]", "{_affine(high, terms)}{step}]"),
+        "what goes down goes up": ("return text if stride > 0 else f\"{text}[::-1]\"", "return text"),
+        "the inner loop is the outer one": ("if m and x.strides[m - 1]:\n            return 2", "if m and x.strides[m - 1]:\n            return 1"),
+        "stores that go down go up": ("numbers = f\"{_grouped(numbers)}[::-1]\"", "pass"),
+        "the first of what is stored in one place": ("{_grouped(numbers)}[-1]\"", "{_grouped(numbers)}[0]\""),
+        "two arrays are one list": ("copied = \"[:]\" if len(self.stored[k]) > 1 else \"\"", "copied = \"\""),
+        "sums over samples are of one": ("over = segment.over_samples and self.text.samples", "over = False"),
+        "stored before it is read": ("if place is None or self._is_read_after(place.array, k):", "if place is None:"),
+        "what was added up before is forgotten": ("text = f\"sum({runs})\" if total is None else f\"sum({runs}, {total.text})\"", "text = f\"sum({runs})\""),
+        "columns are turned once": ("self.turned.difference_update(written)", "pass"),
+        "the first factor": ("return runs[0] if len(runs) == 1 else f\"map(mul", "return runs[0] if runs else f\"map(mul"),
+        "any name means the same later": ("named = not (inline or self._is_at_rest(k, expr) if atomic", "named = not (inline or True if atomic"),
+        "one table for all outer iterations": ("if len(set(tables)) == 1:", "if True:"),
+        "exact code refuses": ("form = None if self.text.ieee and op in REFUSING else python_form(op)", "form = python_form(op)"),
+        "rows are kept when they are not whole": ("return is_whole(stored[0].access, stored[0].dims, home)", "return True"),
+    },
+    "python/simpler": {
+        "tables in the old order": ("table = tuple(x.table[sum(place)] for place in places)", "pass"),
+        "any two loops are one": ("if all(x.strides[outer + d] == x.strides[outer + d + 1] * dims[d + 1] for x in affine):", "if True:"),
+        "unrolled terms are the first": ("return Access(x.array, x.base + shift,", "return Access(x.array, x.base,"),
+        "strides in the old order": ("tuple(x.strides[d] for d in order))", "tuple(x.strides[d] for d in sorted(order)))"),
+        "tables of one entry": ("if min(table) == max(table):", "if True:"),
+    },
+    "python/homes": {
+        "any number is a variable": ("not any(use.access.strides) and not", "not"),
+        "any store is of all": ("return (place.base, place.strides, size(dims)) == (0, natural, home.size)", "return True"),
+        "rows of any length": ("next((p for p in good if all(_suits(use, p) for use in uses)), 0)", "next(iter(good), 0)"),
+        "runs across rows": ("if first < 0 or last >= pitch:", "if False:"),
+        "columns of any width": ("== (1, pitch, 0, 1)", "!= ()"),
+    },
+    "python/code": {
+        "the last block is as long as all": ("n = min(block, count - at)\n", "n = block\n"),
+        "totals are of the last batch": ("total[:] = map(operator.add, total, output)", "total[:] = output"),
+        "steps stand still": ("xs[0] = first_step + k", "xs[0] = first_step"),
+        "rows in the order of the data": ("[[table[i] for i in picked] for table in tables]", "[[*table[: len(picked)]] for table in tables]"),
+        "as many samples as you like": ("if not 1 <= n <= self._capacity:", "if False:"),
+        "batches of one length": ("picked = order[at : min(at + batch, stop)]", "picked = order[at : at + batch]"),
+    },
+    "python/ieee": {
+        "what is too large is above 0": ("return -math.inf if _is_negative(op, xs) else math.inf\n        except", "return math.inf\n        except"),
+        "0 / 0 is infinite": ("return math.nan if x == 0 or x != x else math.copysign", "return math.copysign"),
+        "0 is positive": ("* math.copysign(1.0, y)", ""),
+        "0 times log 0 is NaN": ("math.copysign(math.inf, -xs[0]) if xs[1] == 0 else math.nan", "math.nan"),
+        "even powers are negative": ("and abs(xs[1]) % 2 == 1", ""),
+    },
+    "llvm/vectors": {
+        "what fills no tile is left out": ("if left:\n", "if False:\n"),
+        "samples that fill no tile are left out": (", (end, \"%n\", 1, False, [(0, 1)])]", "]"),
+        "samples are sure to fill a tile": ("(0, end, step, False, whole)", "(0, end, step, True, whole)"),
+        "what goes down starts at its first number": ("self.read(place, moved(at, lane, lanes - 1), lanes)", "self.read(place, at, lanes)"),
+        "what lies apart is all the first": ("self.read(place, moved(at, lane, i), 1)", "self.read(place, at, 1)"),
+        "stores that lie apart are on top of each other": ("self.pointer(place, moved(copy.at, lane, i)))", "self.pointer(place, copy.at))"),
+        "tables are not read": ("if not any(place.table_strides):\n            return None", "if True:\n            return None"),
+        "the parts before a vector are forgotten": ("[joined(*z) for z in zip(folds, mine, new)]", "[z[2] for z in zip(folds, mine, new)]"),
+        "what fills no vector is not added": ("range(done, self.whole + bool(self.left))", "range(done, self.whole)"),
+        "vectors are filled up with 0": ("self.code.padded(x, self.width, fold.identity)", "self.code.padded(x, self.width, 0.0)"),
+        "one of the sums side by side": ("for z in sums[k::total] if z is not None", "for z in sums[k : k + 1] if z is not None"),
+        "half of a vector": ("high = [i + lanes for i in low]", "high = low"),
+        "copies that differ in a dim are alike": ("for d in sorted(step.dims)]), [])", "for d in sorted(step.dims)[:1]]), [])"),
+        "sums start at nothing": ("[f.take((c, None), z, factors) for f, z in zip(folds, sums[c * n", "[f.take((c, None), None, factors) for f, z in zip(folds, sums[c * n"),
+        "the offsets of a tile are those of its first": ("fixed = place.base + sum([stride * offset for", "fixed = place.base + sum([0 * offset for"),
+    },
+    "llvm/nests": {
+        "any two dims are one": ("x.strides[outer] == extent * x.strides[inner] and", ""),
+        "any two dims of tables are one": (" and x.table_strides[outer] == extent * x.table_strides[inner]", ""),
+        "all samples have one row": ("row = x.array.size if x.array.per_sample else 0", "row = 0"),
+        "steps depend on nothing before": ("depends |= earlier[x.step].dims", "pass"),
+        "0 and -0 are one constant": ("Constant(float(x).hex())", "Constant((float(x) + 0.0).hex())"),
+        "all begin at the least base": ("base=x.base - base", "base=0"),
+        "every table grows alike": ("if row != [x + i * step for x in heads]:", "if False:"),
+        "tables on top of each other": ("self._starts[entries] = len(self.tables)", "self._starts[entries] = 0"),
+        "every dim of one iteration counts": ("if extent == 1:\n            continue", "if extent == 2:\n            continue"),
+    },
+    "llvm/tiling": {
+        "no vectors": ("sorted([None, *range(len(alone))],", "sorted([None],"),
+        "nothing is taken together": ("if not any(self.work(p) >= HEAVY", "if True or not any(self.work(p) >= HEAVY"),
+        "the worst plan": ("return min(plans,", "return max(plans,"),
+        "never along": ("if other < best:", "if False:"),
+        "samples first": ("return (*[d for d in dims if d not in last], *last)", "return (*last, *[d for d in dims if d not in last])"),
+    },
+    "llvm/instructions": {
+        "subtraction commutes": ("def __rsub__(y, x: Operand) -> Num:     return y.code.binary(\"fsub contract\", x, y)", "def __rsub__(y, x: Operand) -> Num:     return y.code.binary(\"fsub contract\", y, x)"),
+        "NaN differs from nothing": ("fcmp une", "fcmp one"),
+        "literals are rounded": ("struct.pack('<d', x)", "struct.pack('<d', round(x, 6))"),
+        "vectors are filled up with their first number": ("[min(i, x.lanes) for i in range(lanes)]", "[0 for i in range(lanes)]"),
+        "lanes backwards": ("i64 {i}\", (z, x), x.of)", "i64 {len(xs) - 1 - i}\", (z, x), x.of)"),
+        "loops that may be skipped hand on what was not computed": ("[ {first.name}, %{skipped} ], [ {x.name}", "[ undef, %{skipped} ], [ {x.name}"),
+        "carried from the first iteration on as it was": ("edges = f\"[ {first.name}, %{before} ], [ {x.name},", "edges = f\"[ {first.name}, %{before} ], [ {carried.name},"),
+        "steps of 1": ("add nuw nsw i64 %i{label}, {step}", "add nuw nsw i64 %i{label}, 1"),
+    },
+    "llvm/around": {
+        "rows stand still": ("%bytes = mul i64 %row, %n", "%bytes = mul i64 %row, 0"),
+        "the last batch is as long as the others": ("%n = call i64 @llvm.umin.i64(i64 %left, i64 %batch)", "%n = add i64 %batch, 0"),
+        "steps are counted from 0": ("%sf = fadd double %bf, %first", "%sf = fadd double %bf, 0.0"),
+        "rows in the order of the data": ("%k = load i64, ptr %op", "%k = add i64 %o, 0"),
+        "totals are of the last batch": ("%zv = fadd double %yv, %xd", "%zv = fadd double 0.0, %xd"),
+        "a single row is the first": ("%k0 = load i64, ptr %o0", "%k0 = add i64 0, 0"),
+    },
+    "llvm/native": {
+        "the last numbers may be infinite": ("%left = icmp slt i64 %whole, %n", "%left = icmp slt i64 %n, 0"),
+        "vectors may be infinite": ("%any = icmp sgt i64 %whole, 0", "%any = icmp slt i64 %whole, 0"),
+        "the last row is the largest": ("%more = call i64 @llvm.umax.i64(i64 %most, i64 %k)", "%more = add i64 %k, 0"),
+        "read-only buffers are written to": ("if view.readonly and not read:", "if False:"),
+        "buffers of any length": ("if numbers != exactly >= 0 or numbers < least:", "if False:"),
+        "instances share their memory": ("return Native(self._code)\n\n    def laid_out", "return self\n\n    def laid_out"),
+        "as many samples as you like": ("if self._unbound or not 0 < n <= self._capacity:", "if self._unbound:"),
+    },
+    "c/in_order": {
+        "carried one iteration too late": ("self.line(f\"{name} = {after};\")", "self.line(f\"static {self.code.type} {name}_late; {name} = {name}_late; {name}_late = {after};\")"),
+        "carried as it was": ("self.line(f\"{name} = {after};\")", "self.line(f\"(void){after};\")"),
+        "read one iteration too early": ("at = place(x.place if more is None else x.place.plus(more))", "at = place((x.place if more is None else x.place.plus(more)).plus(Linear(sum([k for _, k in x.place.terms]) * (x.array == VALUES))))"),
+        "read one iteration too late": ("at = place(x.place if more is None else x.place.plus(more))", "at = place((x.place if more is None else x.place.plus(more)).plus(Linear(sum([k for _, k in x.place.terms]) * (x.array == VALUES)), -1))"),
+        "one iteration too few": ("{index} < {place(count)};", "{index} + 1 < {place(count)};"),
+        "all operators bind alike": ("text if part.binds >= level or", "text if True or"),
+        "subtraction commutes": ("if reflected:\n            x, y = y, x", "if False:\n            x, y = y, x"),
+        "folds start at 0": ("self.code.literal(fold.identity)", "self.code.literal(0.0)"),
+        "runs stand still": ("Linear(0, ((index, s),)) if index and s else None for", "None for"),
+        "0 times inf is NaN": ("x == 0.0 || y == 0.0 ? 0.0 : x * y", "x * y"),
+        "entries are places": ("at = f\"{self.arrays[TABLE]}[{at}]\"", "pass"),
+        "counters that stand still": ("self.line(f\"{x.name} = {place(x.to)};\")", "pass"),
+        "constants are rounded": ("return repr(x)\n", "return f\"{x:.6e}\"\n"),
+        "what is subtracted is added": ("f\" {'-' if k < 0 else '+'} {text}\"", "f\" + {text}\""),
+        "functions stand before those that they call": ("for text in found.values() for", "for text in [*found.values()][::-1] for"),
+        "NaN is smaller": ("return x > y || x != x ? x : y;", "return x > y ? x : y;"),
+    },
+    "c/lowered": {
+        "nothing is doubtful": ("if lowered._exact is None:", "if True:"),
+        "too little scratch memory": ("self.work = max(self.work, rolled.values)", "self.work = 1"),
+        "parameters backwards": ("numbers = [x.data for _, xs in lowered._parameters for x in xs]", "numbers = [x.data for _, xs in lowered._parameters for x in xs][::-1]"),
+        "one result less": ("\"RESULTS\": lowered._width", "\"RESULTS\": lowered._width - 1"),
+        "names that are taken": ("return f\"{z}_\" if z in TAKEN else z", "return z"),
+        "comments end in a name": (".replace(\"*/\", \"* /\")", ""),
+        "the exact code has the constants of the plain one": ("lines = statements(rolled, steps, leaves, self.code, prefix)", "lines = statements(rolled, steps, leaves, self.code, \"\")"),
+    },
+    "c/step": {
+        "the rate of the first group": ("\"lr\": lr[p.group]", "\"lr\": lr[0]"),
+        "no clipping by value": ("return gradients if value is None else [", "return gradients if True else ["),
+        "no clipping by norm": ("if norm is not None:", "if False:"),
+        "the norm is its square": ("ops.sqrt(ops.sum([g * g for g in gradients]))", "ops.sum([g * g for g in gradients])"),
+        "each step is the first": ("rule = optimizer.rule(t,", "rule = optimizer.rule(1.0,"),
+        "what is remembered stays": ("kept[name].append(z)", "kept[name].append(0.0 * z)"),
+    },
 }  # fmt: skip
 
 
@@ -440,8 +642,7 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as name:
         if not broken_copy(Path(name), file, old, new):
             return "STALE", f"not once in {file}.py: {old!r}"
-        passes = OWN.get(file) or next((tests for tests in (IN_ORDER, CACHE) if file in tests), BY_LEVEL)
-        names = sorted(passes, key=lambda name: name != file)  # those of the pass itself first
+        names = sorted(TESTS[file], key=lambda name: name != file)  # those of the file itself first
         process = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),

@@ -329,12 +329,12 @@ class _Writer:
             known = program.known() if "known" in arrays else known
         lines = statements(rolled, steps, leaves, self.code, prefix)
         self.work = max(self.work, rolled.values)
-        told = {name for name in ("known", "constants", "table") if any([f"{prefix}{name}[" in x for x in lines])}
-        if "known" in told:
+        used = {name for name in ("known", "constants", "table") if any([f"{prefix}{name}[" in x for x in lines])}
+        if "known" in used:
             self.arrays += [*self.code.array(f"{prefix}known", known), ""]
-        if "constants" in told:
+        if "constants" in used:
             self.arrays += [*self.code.array(f"{prefix}constants", rolled.constants), ""]
-        if "table" in told:
+        if "table" in used:
             self.arrays += [*table(f"{prefix}table", rolled.table), ""]
         return lines
 
