@@ -20,7 +20,7 @@ from typing import Any
 
 from milligrad import ops
 from milligrad.compiler.trace import Symbol, Trace, inputs_of, total
-from milligrad.engine import Value, adjoints, partials_as_values, sum_of_products
+from milligrad.engine import MANY, Value, adjoints, partials_as_values, sum_of_products
 
 PAIRED = (ops.dot, ops.chain)  # sums of products, whose inputs are all x, then all y
 ADDITIVE = (ops.add, ops.sum, *PAIRED)
@@ -65,7 +65,11 @@ class Batch:
                 s, _ = self._inputs.get(z, (NONE, None))
                 owner.append(s)
             else:
-                owner.append(NONE if z.op is total else _joined([owner[y.number] for y in _symbols(z)]))
+                found = NONE
+                for y in z.x if z.y is MANY else (z.x, z.y):
+                    if type(y) is Symbol and (s := owner[y.number]) != found and s != NONE:
+                        found = s if found == NONE else SEVERAL
+                owner.append(NONE if z.op is total else found)
         return owner[x.number] if type(x) is Symbol else NONE
 
     def varies(self, x: Any) -> bool:
