@@ -146,7 +146,7 @@ def number(x: object, name: str = "x") -> float:
     if isinstance(x, Value):
         return x.data
     known = kind is int or kind is bool
-    if not known and (not hasattr(kind, "__float__") or hasattr(kind, "__len__") or _is_complex(x)):
+    if not known and (not hasattr(kind, "__float__") or _has_length(x) or _is_complex(x)):
         raise TypeError(f"{name}: expected a real number or a Value, got {kind.__name__} {x!r:.60}")
     try:
         return float(x)  # type: ignore[arg-type]
@@ -156,8 +156,15 @@ def number(x: object, name: str = "x") -> float:
         ) from None
 
 
+def _has_length(x: object) -> bool:
+    """NumPy's arrays have a `__float__`, too. One without dimensions is a number."""
+    return hasattr(type(x), "__len__") and getattr(x, "shape", None) != ()
+
+
 def _is_complex(x: object) -> bool:
     """NumPy's complex numbers have a `__float__`, too, which drops the imaginary part."""
+    if getattr(getattr(x, "dtype", None), "kind", "") == "c":
+        return True
     from numbers import Complex, Real  # here, since few need it and it takes a millisecond
 
     return isinstance(x, Complex) and not isinstance(x, Real)

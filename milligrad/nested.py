@@ -17,11 +17,14 @@ NUMBERS = frozenset("bBhHiIlLqQnNefd")  # the formats of buffers of numbers
 
 
 def is_list(x: object) -> bool:
-    """Whether `x` holds further elements (list, tuple, range, array …) rather than being one number."""
+    """Whether `x` holds further elements (list, tuple, range, array …) rather than being one number.
+
+    An array without dimensions, such as `numpy.array(2.0)`, is one number.
+    """
     kind = type(x)
     if kind is list or kind is tuple:
         return True
-    return _is_list_type(kind)  # type: ignore[arg-type]
+    return _is_list_type(kind) and getattr(x, "shape", None) != ()  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)

@@ -433,9 +433,9 @@ class _Out:
         except TypeError:
             raise TypeError(f"out: expected a buffer of numbers, got {type(buffer).__name__}") from None
         if view.format != typecode or view.readonly or not view.c_contiguous:
-            flaws = "read-only " * view.readonly + "not contiguous " * (not view.c_contiguous)
+            flaws = ", read-only" * view.readonly + ", not contiguous" * (not view.c_contiguous)
             raise ValueError(
-                f"out: expected a contiguous buffer of {typecode!r} to write to, got a {flaws}one of {view.format!r}"
+                f"out: expected a contiguous buffer of {typecode!r} to write to, got one of {view.format!r}{flaws}"
             )
         self.buffer = buffer
         self.view = view if view.ndim == 1 else view.cast("B").cast(typecode)  # type: ignore[call-overload]

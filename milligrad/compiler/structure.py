@@ -1,7 +1,8 @@
 """Arguments and results as flat numbers and the structure that they were nested in.
 
-A structure is a list, a tuple or a dict of structures, a number, or something else, which is kept as it is. Lists of
-other kinds (arrays, ranges) count as lists.
+A structure is a list, a tuple, a dict or a record of structures, a number, or something else, which is kept as it is.
+Lists of other kinds (arrays, ranges) count as lists. Records are named tuples and dataclasses; a frozen dataclass among
+the arguments is a setting, and kept as it is.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from milligrad.nested import is_list, listed
 
 
 class Structure(NamedTuple):
-    """kind: "number", "numbers" (a list of n numbers), "list", "tuple", "dict" or "fixed" (anything else).
+    """kind: "number", "numbers" (a list of n numbers), "list", "tuple", "dict", "record" or "fixed" (anything else).
 
-    parts:  the structures within it; of "dict" with the keys in `keys`; of "numbers" n, of "fixed" the thing itself
-    key:    equal for equal structures, and hashable
+    parts:  the structures within it; of "dict" with the keys in `keys`; of "record" a single one, the tuple or dict of
+            its fields; of "numbers" n, of "fixed" the thing itself
+    key:    equal for equal structures, and hashable; that of a "record" ends with its class
     """
 
     kind: str
@@ -30,6 +32,7 @@ class Structure(NamedTuple):
 
 
 NUMBER = Structure("number", None, "n")
+SEQUENCES = ("list", "tuple", "record")  # the kinds whose parts are a list of structures
 _QUICK = {float, int}
 FLOAT, LIST = frozenset([float]), frozenset([list])
 
@@ -43,6 +46,10 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
     if isinstance(x, dict):
         parts = [structure(part, numbers, outputs, bools) for part in x.values()]
         return Structure("dict", (list(x), parts), ("dict", tuple(x), tuple([p.key for p in parts])))
+    fields = None if kind is list or kind is tuple else _fields(x, outputs)
+    if fields is not None:
+        inner = structure(fields, numbers, outputs, bools)
+        return Structure("record", [inner], ("record", (inner.key,), kind))
     if is_list(x):
         x = listed(x)
         if type(x) is list and x and set(map(type, x)) <= _QUICK:
@@ -56,7 +63,40 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
     if ((bools or kind is not bool) and hasattr(kind, "__float__")) or kind is complex:
         numbers.append(number(x, "output" if outputs else "argument"))
         return NUMBER
+    if hasattr(kind, "__next__") or (outputs and _holds_values(x)):
+        what, instead = "result" if outputs else "argument", ": write list(…) of it" * hasattr(kind, "__iter__")
+        raise TypeError(
+            f"{what}: expected numbers, or lists, tuples, dicts and dataclasses of them, got {kind.__name__}{instead}"
+        )
     return Structure("fixed", x, ("fixed", _hashable(x)))
+
+
+def _fields(x: Any, outputs: bool) -> tuple[Any, ...] | dict[str, Any] | None:
+    """What a record holds; None if x is none."""
+    kind = type(x)
+    if hasattr(kind, "_make") and isinstance(x, tuple):
+        return tuple(x)
+    if not hasattr(kind, "__dataclass_fields__") or callable(x) or (kind.__dataclass_params__.frozen and not outputs):
+        return None
+    return {name: getattr(x, name) for name in kind.__dataclass_fields__ if hasattr(x, name)}
+
+
+def record(kind: Any, fields: Any) -> Any:
+    """The record of that class with these fields, as they are: no code of the class runs."""
+    if hasattr(kind, "_make"):
+        return kind._make(fields)
+    x = object.__new__(kind)
+    for name, part in fields.items():
+        object.__setattr__(x, name, part)
+    return x
+
+
+def _holds_values(x: Any) -> bool:
+    """Whether there are Values in an object that is not taken apart: they would outlive their trace."""
+    if isinstance(x, (str, bytes)) or callable(x):
+        return False
+    inside = x if hasattr(type(x), "__iter__") else getattr(x, "__dict__", {}).values()
+    return any([isinstance(part, Value) for part in inside])
 
 
 def _hashable(x: Any) -> Any:
@@ -65,6 +105,8 @@ def _hashable(x: Any) -> Any:
         reference = weakref.ref(x)
     except TypeError:
         reference = None  # a string, None, a tuple …
+    if type(x) is set:
+        return set, frozenset(x)  # as it is now: it may change
     try:
         hash(x)
     except TypeError:
@@ -98,6 +140,8 @@ def nested(s: Structure, numbers: Iterator[Any]) -> Any:
     if s.kind == "dict":
         keys, parts = s.parts
         return {key: nested(part, numbers) for key, part in zip(keys, parts)}
+    if s.kind == "record":
+        return record(s.key[-1], nested(s.parts[0], numbers))
     return s.parts
 
 
@@ -181,7 +225,7 @@ def _put_buffer(at: int, shape: tuple[int, ...], typecode: str, x: Any, buffer: 
 
 def size(s: Structure) -> int:
     """How many numbers it has."""
-    if s.kind in ("list", "tuple"):
+    if s.kind in SEQUENCES:
         return sum(map(size, s.parts))
     if s.kind == "dict":
         return sum(map(size, s.parts[1]))
@@ -214,7 +258,7 @@ def of_key(key: Any) -> Structure:
         of, x = rest[0]
         if of is type(None):
             return Structure(kind, None, key)
-        what, x = of.__name__, x() if isinstance(x, weakref.ref) else x
+        what, x = of.__name__, x() if isinstance(x, weakref.ref) else set(x) if of is set else x
     if x is None:
         raise ReferenceError(f"a {what} among the arguments does not live any more")
     return Structure(kind, x, key)

@@ -306,6 +306,8 @@ def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = N
         try:
             x = operand(x)
         except TypeError:
+            if isinstance(x, (str, bytes)):  # or Python would repeat it, and ask y how often
+                raise
             return NotImplemented
         return y.record(op_for_x if type(x) is float else op, (x, y))
 

@@ -6,10 +6,13 @@ import importlib.util
 import math
 import pickle
 import random
+import re
 import sys
 import threading
 import weakref
 from array import array
+from collections import namedtuple
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
 
@@ -955,9 +958,9 @@ def test_a_buffer_takes_the_results(backend):
     ("out", "error", "words"),
     [
         ([0.0] * 2, TypeError, "out: expected a buffer of numbers, got list"),
-        (array("f", [0.0] * 2), ValueError, "buffer of 'd' to write to, got a one of 'f'"),
-        (bytes(16), ValueError, "got a read-only one of 'B'"),
-        (memoryview(array("d", [0.0] * 4))[::2], ValueError, "got a not contiguous one of 'd'"),
+        (array("f", [0.0] * 2), ValueError, "buffer of 'd' to write to, got one of 'f'"),
+        (bytes(16), ValueError, "got one of 'B', read-only"),
+        (memoryview(array("d", [0.0] * 4))[::2], ValueError, "got one of 'd', not contiguous"),
         (array("d", [0.0] * 3), ValueError, "out: expected a buffer of 2 numbers, got one of 3"),
     ],
 )
@@ -1050,3 +1053,48 @@ def test_a_module_of_modules_is_an_argument_like_any_module(make, use, backend):
     model = make()
     f = compile(lambda x, m: use(m, x), backend=backend)
     assert f(2.0, model) == pytest.approx(use(model, 2.0).data, rel=1e-12)
+
+
+@dataclass
+class Pendulum:
+    angle: float
+    speed: float
+
+
+def test_a_dataclass_is_numbers_with_names_which_may_change(backend):
+    def step(p, dt):
+        return Pendulum(p.angle + dt * p.speed, p.speed - dt * mg.sin(p.angle))
+
+    f, p = compile(step, backend=backend), Pendulum(0.5, 0.25)
+    assert f(p, 0.5) == Pendulum(0.625, 0.25 - 0.5 * math.sin(0.5))
+    p.angle = 1.0
+    assert f(p, 0.5) == Pendulum(1.125, 0.25 - 0.5 * math.sin(1.0))
+    assert re.search(r"arguments\[1\] +p\.speed", f.lower(p, 0.5).header)
+
+
+def test_a_long_scan_runs_over_the_lists_of_a_named_tuple():
+    Drive = namedtuple("Drive", "force rest")
+
+    def f(drive):
+        last, ys = mg.scan(lambda c, x: (0.5 * c + x, c), drive.rest, drive.force)
+        return Drive(ys, last)
+
+    for n in (3, 70, 90):
+        drive = Drive([0.1 * i for i in range(n)], 1.0)
+        got = compile(f, backend="python")(drive)
+        assert type(got) is Drive and [*got.force, got.rest] == about([*f(drive).force, f(drive).rest])
+
+
+def test_a_string_among_numbers_is_told_as_what_it_is():
+    f = compile(lambda xs: [x * xs[0] for x in xs], backend="python")
+    with pytest.raises(TypeError, match=r"expected a real number or a Value, got str 'a'"):
+        f([1.0, 2.0, "a"])
+
+
+def test_an_array_without_dimensions_is_a_number(backend):
+    np = pytest.importorskip("numpy")
+    f = compile(lambda x, ys: x * ys[0], backend=backend)
+    assert f(np.array(2.0), [np.array(3)]) == 6.0 == f(np.float32(2.0), np.array([3]))
+    assert (Value(2.0) * np.array(3.0)).data == 6.0
+    with pytest.raises(TypeError, match="expected a real number or a Value, got ndarray"):
+        f(np.array(1j), [1.0])

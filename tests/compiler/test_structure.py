@@ -1,6 +1,8 @@
 """Arguments taken apart into numbers and a structure, and put together again."""
 
 from array import array
+from collections import namedtuple
+from dataclasses import dataclass
 
 import pytest
 
@@ -28,9 +30,36 @@ class Half:
         return 0.5
 
 
+Point = namedtuple("Point", "x y")
+
+
+@dataclass
+class Body:
+    at: Point
+    mass: float
+
+    def __post_init__(self):
+        self.mass *= 2
+
+
+@dataclass(slots=True)
+class Slotted:
+    x: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    steps: int
+
+
 @pytest.mark.parametrize(
     "x",
     [
+        Point(1.0, [2.0]),
+        Body(Point(1.0, 2.0), 3.0),
+        [Slotted(1.0), {"a": Slotted(2.0)}],
+        Setting(3),
+        {1, 2},
         1.5,
         [1.0, 2.0],
         [],
@@ -45,6 +74,44 @@ class Half:
 )
 def test_what_was_taken_apart_is_put_together_again(x):
     assert there_and_back(x) == x
+
+
+def test_the_class_of_a_record_is_part_of_its_structure():
+    other = namedtuple("Other", "x y")
+    assert len({key((1.0, 2.0)), key(Point(1.0, 2.0)), key(other(1.0, 2.0)), key([1.0, 2.0])}) == 4
+    assert (
+        key(Body(Point(1.0, 2.0), 3.0))
+        == key(Body(Point(4.0, 5.0), 6.0))
+        == of_key(key(Body(Point(0.0, 0.0), 0.0))).key
+    )
+    assert flat(Body(Point(1.0, 2.0), 3.0)) == [1.0, 2.0, 6.0] and flat(Setting(3)) == []
+    assert key(Setting(3)) == key(Setting(3)) != key(Setting(4))
+
+
+def test_a_set_is_kept_as_it_was():
+    x = {1, 2}
+    before = key(x)
+    x.add(3)
+    assert key(x) != before and key({1, 2}) == before and of_key(before).parts == {1, 2}
+
+
+@pytest.mark.parametrize("x", [(i for i in range(3)), iter([1.0]), map(float, "1"), zip([1.0])])
+def test_what_can_be_read_once_only_is_refused(x):
+    with pytest.raises(TypeError, match=r"argument: expected numbers, or lists, .* got \w+: write list\(…\) of it"):
+        key([x])
+    with pytest.raises(TypeError, match=r"result: expected numbers, or lists, "):
+        structure(x, [], outputs=True)
+
+
+def test_an_object_that_holds_a_value_is_no_result():
+    class Holder:
+        def __init__(self, x):
+            self.x = x
+
+    for x in (Holder(Value(1.0)), {1: Value(1.0)}.values()):
+        with pytest.raises(TypeError, match=r"result: expected numbers, or lists, tuples, dicts and dataclasses"):
+            structure([x], [], outputs=True)
+    assert structure(Holder(1.0), [], outputs=True).kind == "fixed"
 
 
 def test_numbers_stand_in_order_and_whatever_is_one_becomes_one():

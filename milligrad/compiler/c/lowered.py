@@ -32,16 +32,30 @@ WORDS = """
     alignas alignof and and_eq bitand bitor bool catch char16_t char32_t class compl constexpr const_cast decltype
     delete dynamic_cast explicit export false friend mutable namespace new noexcept not not_eq nullptr operator or or_eq
     private protected public reinterpret_cast static_assert static_cast template this thread_local throw true try
-    typeid typename using virtual wchar_t xor xor_eq
+    typeid typename using virtual wchar_t xor xor_eq linux unix
 
-    abs acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh div erf erfc exp exp2 expm1 fabs fdim floor
-    fma fmax fmin fmod frexp gamma hypot ilogb isfinite isinf isnan isnormal j0 j1 jn labs ldexp lgamma llabs log log10
-    log1p log2 logb lrint lround main modf nan nearbyint nextafter pow remainder remquo rint round scalbn signbit sin
-    sinh sqrt tan tanh tgamma trunc y0 y1 yn
+    abort abs calloc div double_t exit float_t fprintf fputc fputs free fscanf fwrite imaxabs isalnum isalpha isblank
+    iscntrl isdigit isgraph islower isprint ispunct isspace isupper isxdigit labs llabs main malloc memchr memcmp memcpy
+    memmove memset printf putc putchar puts realloc scanf signgam snprintf sprintf sscanf strcat strchr strcmp strcpy
+    strcspn strlen strncat strncmp strncpy strpbrk strrchr strspn strstr tolower toupper vfprintf vfscanf vprintf
+    vscanf vsnprintf vsprintf vsscanf
+
+    FP_INFINITE FP_NAN FP_NORMAL FP_SUBNORMAL FP_ZERO HUGE_VAL HUGE_VALF HUGE_VALL INFINITY MATH_ERREXCEPT MATH_ERRNO
+    NAN fpclassify isfinite isgreater isgreaterequal isinf isless islessequal islessgreater isnan isnormal
+    isunordered math_errhandling signbit
 
     arguments constants exact exact_constants exact_known exact_table known parameters plain results table work
 """
-TAKEN = frozenset([*WORDS.split(), *HELPERS, *composed()])
+MATH = """
+    acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor fma
+    fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint llround log log10 log1p log2 logb lrint
+    lround modf nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan
+    tanh tgamma trunc y0 y1 yn cabs cacos cacosh carg casin casinh catan catanh ccos ccosh cexp cimag clog conj cpow
+    cproj creal csin csinh csqrt ctan ctanh
+"""  # each for float, double and long double
+TAKEN = frozenset([
+    *WORDS.split(), *HELPERS, *composed(), *[f"{word}{of}" for word in MATH.split() for of in ("", "f", "l")],
+])  # fmt: skip
 """By C, C++, their libraries and the file itself: no names for a function."""
 
 
@@ -232,6 +246,11 @@ def layout(name: str, s: Structure) -> Iterator[tuple[str, int]]:
         yield f"{name}{_brackets(dims)}", size(s)
     elif s.kind == "fixed":
         yield f"{name} = {s.parts!r:.60}, which is fixed", 0
+    elif s.kind == "record":
+        fields = s.parts[0]
+        named = zip(*fields.parts, strict=True) if fields.kind == "dict" else zip(s.key[-1]._fields, fields.parts)
+        for field, part in named:
+            yield from layout(f"{name}.{field}", part)
     else:
         keys, parts = s.parts if s.kind == "dict" else (range(len(s.parts)), s.parts)
         for key, part in zip(keys, parts, strict=True):

@@ -53,7 +53,7 @@ from milligrad.compiler.passes.roll import roll_evenly
 from milligrad.compiler.passes.short import LONG, NEAR, REPEATED, LongScan, Short, Unprovable
 from milligrad.compiler.passes.simplify import simplify
 from milligrad.compiler.program import Array, Program
-from milligrad.compiler.structure import Structure
+from milligrad.compiler.structure import SEQUENCES, Structure
 from milligrad.compiler.trace import captured, needed
 from milligrad.engine import Op, number
 
@@ -537,7 +537,7 @@ def _returned(structures: Sequence[Structure], counts: Sequence[int]) -> Callabl
             return Structure("numbers", length, length)
 
         return numbers
-    if len({s.kind for s in structures}) > 1 or first.kind not in ("list", "tuple", "dict"):
+    if len({s.kind for s in structures}) > 1 or first.kind not in (*SEQUENCES, "dict"):
         raise Unprovable("results that are nested differently")
     columns = [s.parts[1] if first.kind == "dict" else s.parts for s in structures]
     length = _affine(counts, [*map(len, columns)])
@@ -553,7 +553,7 @@ def _returned(structures: Sequence[Structure], counts: Sequence[int]) -> Callabl
         key = tuple([part.key for part in own])
         if first.kind == "dict":
             return Structure("dict", (first.parts[0], own), ("dict", tuple(first.parts[0]), key))
-        return Structure(first.kind, own, (first.kind, key))
+        return Structure(first.kind, own, (first.kind, key, *first.key[2:]))
 
     return parts
 
@@ -750,7 +750,7 @@ def longest(s: Structure) -> int:
     """The length of the longest list among the arguments."""
     if s.kind == "numbers":
         return int(s.parts)
-    parts = s.parts[1] if s.kind == "dict" else s.parts if s.kind in ("list", "tuple") else ()
+    parts = s.parts[1] if s.kind == "dict" else s.parts if s.kind in SEQUENCES else ()
     first = parts[:1] if s.kind == "list" and len(parts) > LONG else parts
     return max([len(parts) if s.kind == "list" else 0, *map(longest, first)])
 

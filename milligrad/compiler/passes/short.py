@@ -22,7 +22,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from milligrad import ops, places
-from milligrad.compiler.structure import Structure, nested, size, structure
+from milligrad.compiler.structure import SEQUENCES, Structure, nested, record, size, structure
 from milligrad.compiler.trace import Symbol, Trace
 from milligrad.engine import Value
 from milligrad.scan import columns, form, numbers_of, rows, stacked, steps, with_columns, with_numbers
@@ -177,7 +177,7 @@ class Short:
         if s.kind == "dict":
             parts = [self.shortened(part) for part in s.parts[1]]
             return Structure("dict", (s.parts[0], parts), ("dict", tuple(s.parts[0]), tuple([p.key for p in parts])))
-        if s.kind not in ("list", "tuple"):
+        if s.kind not in SEQUENCES:
             return s
         some = s.parts
         if s.kind == "list" and self.is_near(len(some)):
@@ -185,7 +185,7 @@ class Short:
                 raise Unprovable("the entries of a list that a scan may run over are nested differently")
             some = some[: self.cut(len(some))]
         parts = [self.shortened(part) for part in some]
-        return Structure(s.kind, parts, (s.kind, tuple([p.key for p in parts])))
+        return Structure(s.kind, parts, (s.kind, tuple([p.key for p in parts]), *s.key[2:]))
 
     def first(self, s: Structure, given: Sequence[Any], at: int = 0) -> list[Any]:
         """The numbers that stand for all."""
@@ -194,7 +194,7 @@ class Short:
         if s.kind == "list" and self.is_near(len(s.parts)):
             width = size(s.parts[0])
             self._some(given[at : at + width * len(s.parts)], len(s.parts), width)
-        parts = s.parts[1] if s.kind == "dict" else s.parts if s.kind in ("list", "tuple") else ()
+        parts = s.parts[1] if s.kind == "dict" else s.parts if s.kind in SEQUENCES else ()
         if s.kind == "list" and self.is_near(len(parts)):
             parts = parts[: self.cut(len(parts))]
         if s.kind == "number":
@@ -226,6 +226,8 @@ class Short:
             return tuple([self.nested(part, symbols) for part in s.parts])
         if s.kind == "dict":
             return {key: self.nested(part, symbols) for key, part in zip(*s.parts)}
+        if s.kind == "record":
+            return record(s.key[-1], self.nested(s.parts[0], symbols))
         return nested(s, symbols)
 
     # Of scans.

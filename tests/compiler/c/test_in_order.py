@@ -453,7 +453,7 @@ def test_names():
 @needs_cc
 def test_every_name_that_is_taken_makes_another_one_that_compiles(tmp_path):
     lowered = compile(lambda x: mg.exp(x) + mg.sigmoid(x)).lower(1.0)
-    for name in ("exp", "sigmoid", "main", "double", "work", "constants", "abs"):
+    for name in ("exp", "sigmoid", "main", "double", "work", "constants", "abs", "NAN", "expl", "printf", "memset"):
         agree(loaded(lowered, tmp_path, name)([0.5]), [math.exp(0.5) + 1 / (1 + math.exp(-0.5))])
 
 
@@ -479,6 +479,23 @@ def test_numbers_that_a_program_with_a_count_does_not_read_are_no_array(tmp_path
         lowered = compile(of, backend="python").lower(xs)
         assert not lowered.c_source.count("known")
         agree(loaded(lowered, tmp_path)(xs), flat(of(xs)))
+
+
+@needs_cc
+def test_no_name_is_one_that_the_language_or_its_library_knows(tmp_path):
+    names = sorted({identifier(word) for word in TAKEN})
+    lines = ["#include <math.h>", "#include <stdint.h>", *[f"void {name}(const double *arguments);" for name in names]]
+    (tmp_path / "f.c").write_text("\n".join([*lines, ""]))
+    subprocess.run([*CC, "-fsyntax-only", tmp_path / "f.c"], check=True)
+
+
+@needs_cc
+def test_numbers_that_a_long_scan_starts_from_and_never_reads_are_not_in_the_file(tmp_path):
+    def f(x):
+        (a, b), _ = mg.scan(lambda c, _: ((c[1], x[0] * 0.5), None), (x[1], 1.0), length=70)
+        return a + b
+
+    agree(loaded(compile(f).lower([0.3, 2.0]), tmp_path)([0.3, 2.0]), [0.3])
 
 
 @needs_cc
