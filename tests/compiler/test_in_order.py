@@ -150,6 +150,20 @@ def growing(x):
     return [ops.dot(z[: i + 1], WEIGHTS[: i + 1]) + ops.max(x[i:]) + ops.logsumexp(z[: i + 1][::-1]) for i in range(12)]
 
 
+def between_triangles(x):
+    """What a growing loop computes last is read after it, as far back as the loop has grown by: that is not carried."""
+    a = x[0]
+    for i in range(9):
+        for j in range(i + 1):
+            b = a * x[j]
+            a = ops.cos(ops.sin(b))
+        c, d = ops.exp(a), ops.tanh(b)
+        for j in range(i + 1):
+            c = ops.sin(c * x[j])
+        a = ops.sin(c + d)
+    return [a, b, c, d]
+
+
 def network(x):
     w = [[math.sin(3 * i + j) for j in range(12)] for i in range(6)]
     for _ in range(3):
@@ -166,7 +180,7 @@ def results(x):
 
 KINDS = [
     pendulum, rk4, heat, cholesky, gaussian_process, substitution, hidden_markov, permuted, scattered, vectors,
-    anchored, running, triangle, growing, network, results,
+    anchored, running, triangle, growing, between_triangles, network, results,
 ]  # fmt: skip
 POINTS = [[math.sin(1 + 2 * k + 5 * n) + 0.01 * k for k in range(12)] for n in range(4)]
 

@@ -104,6 +104,7 @@ SIDE_BY_SIDE = {  # functions of 40 numbers, whose loops run several iterations 
     "one after the other": lambda x: run_on(x, 1),
     "each two later": lambda x: run_on(x, 2),
     "each nine later": lambda x: run_on(x, 9),
+    "by a table of those before": lambda x: looked_up(x),
     "none, and one": lambda x: [*[ops.sin(a) for a in x[:5]], *[ops.cos(a) for a in x[:4]]],
 }
 
@@ -112,6 +113,13 @@ def run_on(x, lag):
     z = list(x[:lag])
     for a in x:
         z.append(ops.sin(z[-lag]) + a)
+    return z
+
+
+def looked_up(x):
+    z = [ops.exp(-a * a) for a in x[:8]]
+    for k, a in enumerate(x[8:]):
+        z.append(ops.sin(z[(5 * k * k + 1) % len(z)] * a))
     return z
 
 
