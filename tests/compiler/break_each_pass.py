@@ -49,6 +49,7 @@ from hypothesis import Phase, settings
 settings.register_profile("quick", phases=[Phase.explicit, Phase.generate], derandomize=True)
 settings.load_profile("quick")
 """  # an example that fails need not be the smallest
+LONGEST = 1_800  # seconds for the tests of one fault: with some of them a loop has no end
 TESTS_FAILED = 1  # pytest's exit code; others mean that the tests did not run
 
 FAULTS = {
@@ -643,18 +644,15 @@ def verdict(file: str, old: str, new: str) -> tuple[str, str]:
         if not broken_copy(Path(name), file, old, new):
             return "STALE", f"not once in {file}.py: {old!r}"
         names = sorted(TESTS[file], key=lambda name: name != file)  # those of the file itself first
-        process = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),
-                "-p",
-                "no:cacheprovider",
-                *[tests_of(name) for name in names],
-            ],
-            cwd=name,
-            env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-        )
+        command = [*(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider")]
+        command += [tests_of(name) for name in names]
+        surroundings = {**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            process = subprocess.run(
+                command, cwd=name, env=surroundings, capture_output=True, text=True, timeout=LONGEST
+            )
+        except subprocess.TimeoutExpired:
+            return "caught", f"no end after {LONGEST} s"
     lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
     failed = [line.partition(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
     crashed = process.returncode < 0  # native code that writes anywhere
