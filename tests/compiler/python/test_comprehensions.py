@@ -378,6 +378,14 @@ def test_two_arrays_with_one_result_change_apart(dims):
     check(Program([x, w, z], [first, second]))
 
 
+@pytest.mark.parametrize("dims", [(12,), (3, 12)])
+def test_of_what_is_stored_in_one_place_the_last_stays(dims):
+    x, z = Array("x", 36, "input"), Array("z", 3, "output")
+    at = tuple(size(dims[d + 1 :]) for d in range(len(dims)))
+    place = Access(z, 1 if len(dims) == 1 else 0, (*[1] * (len(dims) - 1), 0))
+    check(Program([x, z], [Loop(dims, [Apply(ops.neg, (Access(x, 0, at),))], [(0, place)])]))
+
+
 def test_lists_are_as_they_were_if_python_raises():
     w, x = Array("w", 12, "leaf"), Array("x", 12, "input")
     steps = [Apply(ops.div, (Access(w, 0, (1,)), Access(x, 0, (1,))))]
