@@ -54,7 +54,6 @@ from milligrad.compiler.passes.registers import (
 from milligrad.compiler.passes.roll import PRODUCTS, SUMS, roll_alike
 from milligrad.compiler.passes.short import Unprovable
 from milligrad.compiler.passes.simplify import ONE, Graph
-from milligrad.compiler.program import SHORT
 from milligrad.engine import Reduction
 
 OWN = 2  # lengths that have programs of their own: most trainings meet a size, and that of the last batch of an epoch
@@ -267,15 +266,12 @@ class Follower:
         places = batch.places()
         self.arrays: list[list[Any]] = [[None] * len(xs) for xs in batch.leaves.values()]
         self.place: dict[int, tuple[str | int, int]] = {}  # of a node, where it stands
-        self.kind: dict[int, Any] = {}  # of a leaf, as `roll` tells it, by which the terms of a sum are in order
         for node, source in graph.source.items():
-            if type(source) is float:
-                self.kind[node] = "c"
-            else:
+            if type(source) is not float:
                 if source not in places:
                     raise Unprovable("a leaf that other lengths do not have")
                 k, i = self.place[node] = places[source]
-                self.arrays[k][i], self.kind[node] = node, (k,)
+                self.arrays[k][i] = node
         self.memory: list[Any] = [None] * values
         self.constants: list[Any] = [None] * constants
         self.table: list[Any] = [None] * table
@@ -350,9 +346,7 @@ class Follower:
         self._demand(min(at, places[-1]) >= 0 and max(at, places[-1]) < len(array))
         if type(x) is Entry or x.array == CONSTANTS:
             return [Hole(x.array, k) for k in places]
-        found = [array[k] for k in places]
-        self._demand(None not in found)
-        return found
+        return [array[k] for k in places]
 
     def array_of(self, x: Cell | Entry) -> list[Any]:
         """What a cell or an entry is looked up in."""
@@ -429,8 +423,6 @@ class Follower:
         self._demand(self.part <= len(terms) and found)
         own = terms[start : self.part]
         if own != found:
-            if op.symmetric and len(terms) > SHORT and [*map(self._kinds, own)] != [*map(self._kinds, found)]:
-                own = sorted(own, key=self._kinds)  # which is how `roll` reads what it puts into tables
             for mine, its in zip(found, own):
                 self._are(mine, its)
         if self.part < len(terms):
@@ -438,17 +430,6 @@ class Follower:
             return Part(node, self.part)
         self.part = 0
         return node
-
-    def _kinds(self, term: Sequence[Any]) -> str:
-        """Of each factor the array where it stands, as `roll` tells it."""
-        return str(tuple([self._kind(x) for x in term]))
-
-    def _kind(self, x: Any) -> Any:
-        if type(x) is int:
-            return self.kind.get(x, "v")
-        if type(x) is Hole and x.array != CONSTANTS:
-            return "v" if x.array == VALUES else (x.array,)
-        return "c"
 
     @staticmethod
     def _terms(op: Reduction, inputs: Sequence[int]) -> list[tuple[int, ...]]:

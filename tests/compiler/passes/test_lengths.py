@@ -176,6 +176,36 @@ def test_another_leaf_is_refused():
         program(loss_fn).of(batch(loss_fn, 13))
 
 
+CHANGED = {  # what it is for more than twelve samples
+    "op": lambda w, xs, f: sum([(ops.sin if f else ops.cos)(w[0] * x) * w[1] for x in xs]),
+    "constant": lambda w, xs, f: sum([ops.sin(w[0] * x) * w[1] for x in xs]) * (2.5 if f else 3.5),
+    "input": lambda w, xs, f: sum([ops.sin(w[0] * x) * w[1] for x in xs]) * w[f],
+}
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
+def test_what_changes_with_the_length_is_noticed(change):
+    made = program(lambda w, xs: change(w, xs, len(xs) <= 12))
+    same = made.of(batch(lambda w, xs: change(w, xs, True), 14))
+    assert same.values
+    with pytest.raises(Unprovable):
+        made.of(batch(lambda w, xs: change(w, xs, len(xs) <= 12), 14))
+
+
+def test_what_is_another_function_of_twelve_samples_is_no_program():
+    with pytest.raises(Unprovable):
+        program(lambda w, xs: CHANGED["op"](w, xs, len(xs) <= 11))
+
+
+def test_nothing_of_the_graph_is_left_out():
+    made = program(centred)
+    n, graph, leaves = batch(centred, 14)
+    more = graph.node(ops.sin, (graph.outputs[0],))
+    with pytest.raises(Unprovable):
+        made.of(OfLength(n, graph, leaves))
+    assert more == len(graph) - 1
+
+
 def test_it_runs_where_all_loops_run_and_all_addresses_fit():
     made = program(centred)
     assert made.runs_for(10) and made.runs_for(1000) and not made.runs_for(0)
