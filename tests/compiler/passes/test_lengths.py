@@ -197,6 +197,20 @@ def test_what_is_another_function_of_twelve_samples_is_no_program():
         program(lambda w, xs: CHANGED["op"](w, xs, len(xs) <= 11))
 
 
+def test_another_op_of_the_same_numbers_is_noticed():
+    def alone(op, n):
+        trace = Trace()
+        xs = trace.input("x", n)
+        with trace.running():
+            loss = sum([op(W[0] * x) for x in xs])
+        return OfLength(n, simplify(trace.tape, [loss]), {"x": xs, "w": W[:1]})
+
+    made = for_any_length([alone(ops.sin, n) for n in (10, 11, 12)])
+    assert made.of(alone(ops.sin, 14))
+    with pytest.raises(Unprovable):
+        made.of(alone(ops.cos, 14))
+
+
 def test_nothing_of_the_graph_is_left_out():
     made = program(centred)
     n, graph, leaves = batch(centred, 14)
