@@ -281,6 +281,15 @@ def _users_line() -> str:
     return f"{path}, line {number}{f': `{text}`' * bool(text)}\n"
 
 
+def _no_operand(op: Op, x: Any) -> Any:
+    """What an operator answers to what is no number. Of a string Python would make a repetition, and ask how often."""
+    if op is ops.mul and isinstance(x, (str, bytes)):
+        raise TypeError(
+            f"unsupported operand for *: expected a real number or a Value, got {type(x).__name__} {x!r:.60}"
+        )
+    return NotImplemented
+
+
 def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = None) -> tuple[Any, Any]:
     """The methods behind an operator, as `engine.infix`, for Symbols. They are `record`, written out for two inputs."""
     op_for_y, op_for_x = of_constant_y or op, of_constant_x or op
@@ -290,7 +299,7 @@ def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = N
             try:
                 y = operand(y)
             except TypeError:
-                return NotImplemented
+                return _no_operand(op, y)
         constant = type(y) is float
         z = _new(Symbol)
         z.op = op_for_y if constant else op
@@ -306,9 +315,7 @@ def _infix(op: Op, of_constant_y: Op | None = None, of_constant_x: Op | None = N
         try:
             x = operand(x)
         except TypeError:
-            if isinstance(x, (str, bytes)):  # or Python would repeat it, and ask y how often
-                raise
-            return NotImplemented
+            return _no_operand(op, x)
         return y.record(op_for_x if type(x) is float else op, (x, y))
 
     return forward, reflected

@@ -729,7 +729,10 @@ def test_a_symbol_is_not_copied(f):
         f(Trace().input("x", 1)[0])
 
 
-@pytest.mark.parametrize("f", [lambda v: v + "a", lambda v: "a" - v, lambda v: v * None, lambda v: v**1j])
+@pytest.mark.parametrize(
+    "f",
+    [lambda v: v + "a", lambda v: "a" - v, lambda v: v * None, lambda v: v**1j, lambda v: "a" * v, lambda v: v * b"a"],
+)
 def test_what_is_no_number_is_no_operand(f):
     with pytest.raises(TypeError, match="unsupported operand"):
         f(Trace().input("x", 1)[0])
