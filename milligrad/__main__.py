@@ -13,6 +13,7 @@ import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from ast import literal_eval
 from collections.abc import Sequence
+from inspect import signature
 from math import isfinite, isnan, isqrt
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ from milligrad import (
     ReLU,
     Sequential,
     Tanh,
+    TraceError,
     Trainer,
     __version__,
     compile,
@@ -322,7 +324,7 @@ def export(options: Namespace) -> None:
         lowered.save_c(options.c, dtype=options.dtype, parameters=options.parameters)
     except OSError as error:
         options.error(f"argument model.c: {error}")
-    except (NotImplementedError, ValueError) as error:
+    except (NotImplementedError, TraceError, ValueError) as error:
         options.error(f"argument model: {error}")
     print(f"Saved to {options.c} and {options.c.with_suffix('.h')}, which tells how it is called")
 
@@ -344,7 +346,7 @@ def _function_of_file(options: Namespace) -> tuple[Any, list[Any]]:
     """What FILE.py:NAME names, and the example of its arguments."""
     file, _, name = f"{options.model}".rpartition(":")
     try:
-        f = run_path(file).get(name)
+        f: Any = run_path(file).get(name)
     except OSError as error:
         options.error(f"argument model: {error}")
     if not callable(f):
@@ -355,6 +357,10 @@ def _function_of_file(options: Namespace) -> tuple[Any, list[Any]]:
             example.append(literal_eval(text))
         except (ValueError, SyntaxError):
             options.error(f"argument --example: expected numbers and lists of them, as Python has them, got {text!r}")
+    try:
+        signature(f).bind(*example)
+    except TypeError as error:
+        options.error(f"argument --example: expected the arguments of {name}{signature(f)}: {error}")
     return f, example
 
 

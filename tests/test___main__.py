@@ -610,7 +610,9 @@ def test_export_of_a_function_in_a_file(capsys, tmp_path):
 
 def test_export_says_what_is_wrong(capsys, tmp_path):
     file, code = tmp_path / "model.json", tmp_path / "code.py"
-    code.write_text("from milligrad import nn\ndef f(x):\n    return nn.Dropout()(x)\n")
+    code.write_text(
+        "from milligrad import nn\ndef f(x):\n    return nn.Dropout()(x)\ndef h(x):\n    return 1 if x > 0 else 0\n"
+    )
     main(["xor", "--epochs", "1", "--save", str(file), "--backend", "eager"])
     for arguments, complaint in (
         ([], "the following arguments are required: model, model.c"),
@@ -631,6 +633,9 @@ def test_export_says_what_is_wrong(capsys, tmp_path):
             "argument --example: expected numbers and lists of",
         ),
         ([f"{code}:f", "model.c", "--example", "[1, 2]"], "argument model: f: draws random numbers"),
+        ([f"{code}:f", "model.c"], "argument --example: expected the arguments of f(x): missing a required argument"),
+        ([f"{code}:f", "model.c", "--example", "1", "2"], "expected the arguments of f(x): too many"),
+        ([f"{code}:h", "model.c", "--example", "1"], "Write where(condition, a, b)"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["export", *arguments])
