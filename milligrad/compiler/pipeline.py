@@ -34,6 +34,7 @@ DEEP = 50  # groups of nodes side by side (of one level and op), from which on t
 WIDE = 64  # nodes in such a group on the average, from which on groups are the better program: they fill vectors
 MANY = 1_000  # groups that take too long to translate one by one
 SHARE = 1 / 4  # statements for a number computed, at most: with more it is no loops
+WIDTH = 120  # characters of a screen, in which `explain` tells of a loop
 MOST = 1_500  # statements of such a program: what takes LLVM's optimisers some seconds
 
 
@@ -300,7 +301,7 @@ def _described(program: Program) -> tuple[str, list[str]]:
 
 
 def explained(what: str, program: Program, clock: Clock, code: Any, most: int = 0) -> list[str]:
-    """Lines that tell of a program: nodes, the time of each pass, and at most so many loops; 0 means all.
+    """Lines that tell of a program: nodes, the time of each pass, and at most so many loops, a screen wide; 0: all.
 
     The times are those of this process, and those of the one that the code was kept of.
     """
@@ -311,5 +312,7 @@ def explained(what: str, program: Program, clock: Clock, code: Any, most: int = 
     shown = [", ".join([f"{name}: {1000 * t:.1f} ms" for name, t in each.items()]) for each in lists if each]
     if most and len(lines) > most:
         lines = [*lines[: most - 1], f"… and {len(lines) - most + 1:,} more"]
+    if most:
+        lines = [line if len(line) <= WIDTH else f"{line[: WIDTH - 2]} …" for line in lines]
     nodes = f"{info['traced']:,} nodes traced, {info['nodes']:,} after simplify, {info['shape']}"
     return [what + nodes, "; taken from the cache, made in ".join(shown), *lines]

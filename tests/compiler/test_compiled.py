@@ -218,6 +218,21 @@ def test_explain_and_source_show_what_was_made_of_the_code(backend):
     assert g.source not in text and g.explain(full=True) == f"{text}\n\n{g.source}"
 
 
+def test_explain_fits_a_screen(backend):
+    def f(x):
+        y = list(x)
+        for _ in range(10):
+            for i in range(1, len(y) - 1):
+                y[i] = 0.5 * y[i] + 0.25 * (y[i - 1] + y[i + 1])
+            y[0], y[-1] = y[-1], y[0]
+        return ops.sum([i * z for i, z in enumerate(y)])
+
+    g = compile(transforms.value_and_grad(f), backend=backend)
+    g([1.0, 2.0, 3.0, 4.0, 5.0])
+    short, full = g.explain().splitlines(), g.explain(full=True).splitlines()
+    assert len(short) <= 33 and max(map(len, short)) <= 122 < max(map(len, full))
+
+
 def test_a_python_program_can_be_stepped_into():
     import linecache
 
