@@ -157,8 +157,8 @@ def number(x: object, name: str = "x") -> float:
 
 
 def _has_length(x: object) -> bool:
-    """NumPy's arrays have a `__float__`, too. One without dimensions is a number."""
-    return hasattr(type(x), "__len__") and getattr(x, "shape", None) != ()
+    """NumPy's arrays and strings have a `__float__`, too. An array without dimensions is a number."""
+    return hasattr(x, "__len__") and (isinstance(x, (str, bytes)) or getattr(x, "shape", None) != ())
 
 
 def _is_complex(x: object) -> bool:

@@ -29,8 +29,9 @@ def is_list(x: object) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_list_type(kind: type) -> bool:
-    holds = hasattr(kind, "__len__") and hasattr(kind, "__getitem__") and not issubclass(kind, (str, bytes, dict))
-    return holds and not any(["__call__" in vars(base) for base in kind.__mro__])  # which a Module with layers has
+    names = {name for base in kind.__mro__ for name in vars(base)}  # of its own: the class of an Enum has a length, too
+    holds = {"__len__", "__getitem__"} <= names and not issubclass(kind, (str, bytes, dict))
+    return holds and "__call__" not in names  # which a Module with layers has
 
 
 def listed(x: Any) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from decimal import Decimal
+from enum import IntEnum
 from fractions import Fraction
 
 import pytest
@@ -58,11 +59,22 @@ def test_a_computed_value_knows_its_operation_and_inputs():
     assert z.name is None and z.grad == 0.0
 
 
-@pytest.mark.parametrize("x", [3, 3.0, True, Fraction(1, 3), Decimal("0.1"), 2**70, -0.0, math.inf, Value(3).detach()])
+REAL_NUMBERS = [3, 3.0, True, Fraction(1, 3), Decimal("0.1"), 2**70, -0.0, math.inf, IntEnum("Level", "LOW").LOW]
+
+
+@pytest.mark.parametrize("x", [*REAL_NUMBERS, Value(3).detach()])
 def test_any_real_number_enters_as_a_float(x):
     v = Value(x)
     assert type(v.data) is float and v.data == number(x)
     assert type(mg.exp(0.0 if x == math.inf else min(number(x), 5.0))) is float
+
+
+def test_an_array_of_numpy_is_a_number_if_it_has_no_dimensions_and_its_string_is_none():
+    np = pytest.importorskip("numpy")
+    assert Value(np.array(3)).data == 3.0 == (Value(1.5) * np.array(2.0)).data
+    for bad in (np.str_("3"), np.array([3.0]), np.array(1j)):
+        with pytest.raises(TypeError, match="expected a real number or a Value, got"):
+            Value(bad)
 
 
 def test_a_value_of_a_value_is_a_leaf_of_the_same_number_and_says_that_no_gradient_passes():

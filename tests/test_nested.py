@@ -1,4 +1,5 @@
 import array
+from enum import Enum, IntEnum
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,10 @@ def test_whatever_holds_elements_in_order_is_a_list(x):
 @pytest.mark.parametrize("x", [1, 2.5, True, None, "abc", b"abc", {}, {"a": 1}, {1, 2}, 1j, object(), iter([1])])
 def test_numbers_strings_dictionaries_and_sets_are_no_lists(x):
     assert not is_list(x)
+
+
+def test_a_member_of_an_enum_is_no_list_though_its_class_has_a_length():
+    assert not is_list(Enum("Color", "RED").RED) and not is_list(IntEnum("Level", "LOW").LOW)
 
 
 @pytest.mark.parametrize(

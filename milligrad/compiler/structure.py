@@ -60,7 +60,8 @@ def structure(x: Any, numbers: list[Any], outputs: bool = False, bools: bool = F
             return Structure("numbers", len(parts), len(parts))
         name = "tuple" if isinstance(x, tuple) else "list"
         return Structure(name, parts, (name, tuple([p.key for p in parts])))
-    if ((bools or kind is not bool) and hasattr(kind, "__float__")) or kind is complex:
+    is_number = hasattr(kind, "__float__") and not isinstance(x, str)  # as NumPy's strings have one
+    if ((bools or kind is not bool) and is_number) or kind is complex:
         numbers.append(number(x, "output" if outputs else "argument"))
         return NUMBER
     if hasattr(kind, "__next__") or (outputs and _holds_values(x)):
@@ -95,7 +96,7 @@ def _holds_values(x: Any) -> bool:
     """Whether there are Values in an object that is not taken apart: they would outlive their trace."""
     if isinstance(x, (str, bytes)) or callable(x):
         return False
-    inside = x if hasattr(type(x), "__iter__") else getattr(x, "__dict__", {}).values()
+    inside = x if hasattr(x, "__iter__") else getattr(x, "__dict__", {}).values()
     return any([isinstance(part, Value) for part in inside])
 
 

@@ -3,6 +3,7 @@
 from array import array
 from collections import namedtuple
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 
 import pytest
 
@@ -86,6 +87,18 @@ def test_the_class_of_a_record_is_part_of_its_structure():
     )
     assert flat(Body(Point(1.0, 2.0), 3.0)) == [1.0, 2.0, 6.0] and flat(Setting(3)) == []
     assert key(Setting(3)) == key(Setting(3)) != key(Setting(4))
+
+
+def test_a_member_of_an_enum_is_what_its_class_says():
+    color, level = Enum("Color", "RED BLUE"), IntEnum("Level", "LOW HIGH")
+    assert flat([color.RED, level.HIGH]) == [2.0] and there_and_back(color.RED) is color.RED
+    assert structure(color.RED, [], outputs=True).kind == "fixed"
+    assert key(color.RED) == key(color.RED) != key(color.BLUE) and key(level.LOW) == key(level.HIGH)
+
+
+def test_a_string_of_numpy_is_a_string():
+    np = pytest.importorskip("numpy")
+    assert there_and_back([np.str_("1.5"), 2.0]) == ["1.5", 2.0] and flat(np.str_("1.5")) == []
 
 
 def test_a_set_is_kept_as_it_was():
