@@ -49,10 +49,15 @@ class Op:
     domain:    where it is defined: a condition on its inputs, which it calls x and y; "" for everywhere
     sentence:  what it is, in words; its docstring
 
+    pull:      None for every row; or (z, g) → (input, what the chain rule adds to its adjoint) for each input, of an op
+               of which several nodes have their derivatives together, see recompute.py
+
     A row is called like the function it is: of floats it gives a float, of Values a Value. Any real number is
     welcome in the place of a float; anything else raises TypeError. A number outside the domain raises what
     Python's own arithmetic raises: ValueError, ZeroDivisionError or OverflowError.
     """
+
+    pull: Callable[[Any, Any], Iterable[tuple[Any, Any]]] | None = None
 
     def __init__(
         self,
@@ -847,6 +852,12 @@ def _adjoints_as_values(
             continue
         g = total(*terms.pop(z.serial))
         adjoint[z.serial] = z, g
+        if z.op.pull is not None:  # type: ignore[union-attr]
+            for x, d in z.op.pull(z, g):  # type: ignore[union-attr]
+                _, gs, others = terms.setdefault(x.serial, (x, [], []))
+                gs.append(d)
+                others.append(1.0)
+            continue
         inputs = z.x if z.y is MANY else (z.x, z.y)
         try:
             ds = partials(z)

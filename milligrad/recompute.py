@@ -7,11 +7,15 @@ temporal and spatial complexity in reverse automatic differentiation", 1992; PyT
     part      a function of a list of numbers that returns a list of numbers
     fresh     the Values that stand for what went in while a part runs
     captured  the Values that a part uses besides; they were there before it ran
+
+In a trace of the compiler a run is part of the tape, and so is the second one, between the chain rule's steps before
+and after it. There all numbers that a part gives have their derivatives together, from one run. What holds the runs
+apart is `anew`: what was computed from one of its nodes is never taken for the same number of another run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from milligrad.engine import (
     Op,
@@ -23,8 +27,9 @@ from milligrad.engine import (
     number,
     partials_as_numbers,
     partials_as_values,
+    tracer,
 )
-from milligrad.random import generator
+from milligrad.random import drawn_by, generator
 from milligrad.typing import Any
 
 Part = Callable[[list[Any]], Sequence[Any]]
@@ -35,6 +40,8 @@ def recomputed(part: Part, inputs: Sequence[Any], recent: list[Any] | None = Non
 
     recent:  shared by several parts, of which that run last is kept, so that its outputs need one run together
     """
+    if tracer():
+        return _TracedRun(part, inputs).outputs()
     return _Run(part, inputs, [] if recent is None else recent).outputs()
 
 
@@ -111,6 +118,88 @@ class _Run:
         if as_numbers:
             self.recent[:] = self, inputs, ran
         return ran
+
+
+class _TracedRun:
+    """One use of a part in a trace.
+
+    Each number that it gives is a node `given` of what was computed and of one node `used`, of all that learns and went
+    in. The chain rule brings the adjoints of the first ones together there, and goes on with those of the inputs.
+    """
+
+    def __init__(self, part: Part, inputs: Sequence[Any]) -> None:
+        self.part, self.inputs, self.trace = part, inputs, tracer()
+        self.drawn: list[Any] = []
+        self.captured: list[Value] = []
+        self.adjoints: dict[int, Any] = {}  # of the numbers given, by which they are
+
+    def outputs(self) -> list[Any]:
+        before = len(self.trace.random)
+        fresh, start, results = self._run(self.inputs)
+        self.drawn = self.trace.random[before:]
+        own = {x.serial for x in fresh if isinstance(x, Value)}
+        read = [*results, *[x for z in _made_since(start, results) for x in z.inputs]]
+        learning = {x.serial: x for x in read if _learns(x) and x.serial < start}
+        self.captured = [x for serial, x in learning.items() if serial not in own]
+        record = self.trace.record
+        sources = [*filter(_learns, self.inputs), *self.captured]
+        joint = [self._known(record(used, tuple(sources)), -1)] if sources else []
+        self.joint = joint
+        return [
+            self._known(record(given, (z, *joint) if _learns(z) else (z,)), j) if isinstance(z, Value) else z
+            for j, z in enumerate(results)
+        ]
+
+    def _known(self, z: Any, j: int) -> Any:
+        self.trace.runs[z.serial] = self, j
+        return z
+
+    def _run(self, inputs: Sequence[Any]) -> tuple[list[Any], int, Sequence[Any]]:
+        """(what stands for the inputs, when it started, what the part makes of them)."""
+        with enable_grad():
+            fresh = [self.trace.record(anew, (x,)) if isinstance(x, Value) else x for x in inputs]
+            return fresh, next_serial(), self.part([*fresh])
+
+    def pull(self, j: int, g: Any) -> list[tuple[Any, Any]]:
+        """What the chain rule does where it comes to the number j, or to all of them, which is -1."""
+        if j >= 0:
+            self.adjoints[j] = g
+            return [(x, 1.0) for x in self.joint]
+        adjoints, self.adjoints = self.adjoints, {}
+        n, asked = len(self.inputs), [*filter(_learns, self.inputs), *self.captured]
+
+        def derivatives(xs: list[Any]) -> list[Any]:
+            return self._derivatives(xs[:n], dict(zip(adjoints, xs[n:])))
+
+        found = recomputed(derivatives, [*self.inputs, *adjoints.values()])
+        return [(x, d) for x, d in zip(asked, found) if not (type(d) is float and d == 0.0)]
+
+    def _derivatives(self, inputs: Sequence[Any], gs: Mapping[int, Any]) -> list[Any]:
+        """Those by all that learns, of another run on these inputs, with the same random numbers."""
+        if self.drawn:
+            with drawn_by(iter(self.drawn).__next__):
+                fresh, start, results = self._run(inputs)
+        else:
+            fresh, start, results = self._run(inputs)
+        asked = [x for x, own in zip(fresh, self.inputs) if _learns(own)] + self.captured
+        seeds: dict[int, tuple[Any, Any]] = {}
+        for j, g in gs.items():
+            z = results[j]
+            seeds[z.serial] = z, seeds[z.serial][1] + g if z.serial in seeds else g
+        adjoint = adjoints(seeds.values(), partials_as_values, wanted=asked, order=_made_since(start, results))
+        return [adjoint.get(x, 0.0) for x in asked]
+
+
+def _pull(z: Any, g: Any) -> list[tuple[Any, Any]]:
+    run, j = tracer().runs[z.serial]
+    return run.pull(j, g)  # type: ignore[no-any-return]
+
+
+anew = Op("anew", lambda x: x, lambda z, x: (1.0,), "{}", "x, from which nothing was computed before.")
+given = Op("given", lambda x, *_: x, lambda z, x, *more: (1.0, *[0.0 for _ in more]), "{}", "What a part came to.")
+used = Op("used", lambda *xs: 0.0, lambda z, *xs: (0.0,) * len(xs), "used({})", "All that a part depends on.")
+given.pull = used.pull = _pull
+PARTS = (anew, given, used)
 
 
 def _made_since(start: int, outputs: Sequence[Any]) -> list[Value]:

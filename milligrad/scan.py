@@ -43,8 +43,10 @@ def scan(
     checkpoint: of so many steps in a row only the first carry is remembered, and the steps are run again when a
              derivative goes through them. The graph of T steps then takes the memory of T / checkpoint + checkpoint
              steps, and a backward pass the time of one more run; but each y that learns takes a walk of its own back
-             through its part, so that losses are better added up in the carry. Code that is compiled remembers a few
-             numbers of each step, whatever is said here
+             through its part, so that losses are better added up in the carry. In a function that is compiled, all
+             have one walk together; a Trainer that compiles takes no notice of it, and forward derivatives (jvp) gain
+             nothing. A long scan is then traced for a few times k steps, so that a k of some hundreds compiles in
+             seconds
 
     f is called once for each step, in order; it should do the same in all of them: `compile` takes a long loop for what
     its first steps are. So a loop `for i in range(n)` that uses i is `scan(f, carry, range(n))`; one that ends at a
@@ -61,17 +63,25 @@ def scan(
         checkpoint = expected.size(checkpoint, "checkpoint")
     counts = getattr(tracer(), "counts", None)
     if counts is not None and counts.are_of(n, xs):
-        return counts.scan(f, carry, xs, n)  # type: ignore[no-any-return]  # a few steps, which stand for all
-    if checkpoint and is_grad_enabled() and not tracer():
-        return _in_parts(f, carry, [*rows(xs, n)], checkpoint)
+        some = checkpoint if forgets() else None
+        return counts.scan(f, carry, xs, n, some)  # type: ignore[no-any-return]  # a few steps, which stand for all
+    if checkpoint and forgets():
+        last, ys = in_parts(f, carry, [*rows(xs, n)], checkpoint)
+        return last, stacked(ys)
     last, ys = carry, []
     for last, y in steps(f, carry, rows(xs, n)):  # noqa: B007
         ys.append(y)
     return last, stacked(ys)
 
 
-def _in_parts(f: Step, carry: Any, xs: list[Any], size: int) -> tuple[Any, Any]:
-    """The scan in parts of so many steps, of which what goes in is remembered."""
+def forgets() -> bool:
+    """Whether there is a graph of which parts may be forgotten: derivatives may follow, and no batch is traced."""
+    trace = tracer()
+    return is_grad_enabled() and (not trace or trace.runs is not None)
+
+
+def in_parts(f: Step, carry: Any, xs: list[Any], size: int) -> tuple[Any, list[Any]]:
+    """The scan in parts of so many steps, of which what goes in is remembered: (the last carry, the y of each step)."""
     ys: list[Any] = []
     recent: list[Any] = []
     for at in range(0, len(xs), size):
@@ -81,7 +91,7 @@ def _in_parts(f: Step, carry: Any, xs: list[Any], size: int) -> tuple[Any, Any]:
         if ys and form(more[0], "y") != form(ys[0], "y"):
             raise _differs("y", "all nested as the first one", form(ys[0], "y"), form(more[0], "y"), at)
         ys += more
-    return carry, stacked(ys)
+    return carry, ys
 
 
 def _part(f: Step, carry: Any, xs: list[Any], at: int) -> tuple[Callable[[list[Any]], list[Any]], list[Any]]:

@@ -281,7 +281,7 @@ def test_with_checkpoints_random_numbers_are_drawn_once():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_compiled_checkpoints_change_nothing(backend):
+def test_compiled_checkpoints_change_no_number(backend):
     for n in (12, 90):
         xs = (XS * 9)[:n]
         g = compile(value_and_grad(lambda p, xs: in_parts(p, xs, 5)), backend=backend)

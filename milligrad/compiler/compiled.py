@@ -329,7 +329,7 @@ class Compiled:
     ) -> tuple[Trace, Reads, list[Any], Structure, list[Value]]:
         """Run f on symbols: (the trace, what f read, its outputs, what they are nested in, what learns)."""
         with collector_paused(), clock("trace"):
-            trace = Trace(scans)
+            trace = Trace(scans, recomputes=True)
             symbols = trace.input("arguments", len(given))
             for symbol, x in zip(symbols, given):
                 symbol.requires_grad = kind == "gradient" and isinstance(x, Value) and x.requires_grad

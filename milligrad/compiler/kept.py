@@ -36,6 +36,7 @@ from milligrad.compiler.program import Array, Program
 from milligrad.compiler.python.ieee import unrefusing
 from milligrad.compiler.trace import Symbol, Tape, total
 from milligrad.engine import MANY, TABLE, Op, Value, number
+from milligrad.recompute import PARTS
 
 COMPILES = ("compiler", "engine.py", "ops.py")  # the files, and the files of folders, that code depends on
 
@@ -71,7 +72,7 @@ def fingerprint(tape: Tape, outputs: Sequence[Any], seen: Seen, *inputs: Sequenc
     ops = [z.op for z in tape]
     kinds: dict[Op | None, int] = {}
     codes = [kinds.setdefault(op, len(kinds)) for op in ops]
-    if not all([op is None or op is total or TABLE.get(op.name) is op for op in kinds]):
+    if not all([op is None or op is total or TABLE.get(op.name) is op or op in PARTS for op in kinds]):
         return None
     inputs_of_each = [z.x if z.y is MANY else (z.x, z.y) for z in tape]
     lengths = [*map(len, inputs_of_each)]

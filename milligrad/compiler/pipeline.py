@@ -22,9 +22,10 @@ from milligrad.compiler import backends, ir, kept
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.apart import apart
 from milligrad.compiler.passes.fuse import fuse
+from milligrad.compiler.passes.overlay import overlay
 from milligrad.compiler.passes.registers import Step, in_registers
 from milligrad.compiler.passes.reroll import Layout, describe, reroll
-from milligrad.compiler.passes.roll import roll_within
+from milligrad.compiler.passes.roll import roll_evenly, roll_within
 from milligrad.compiler.passes.simplify import Graph, simplify
 from milligrad.compiler.passes.split import after, alone, most, staged
 from milligrad.compiler.program import Array, Program
@@ -101,7 +102,7 @@ def goes_in_order(task: Task) -> bool:
     if not is_plain(task):
         return False
     groups, wide = _groups(task.graph)
-    return groups >= DEEP and (groups >= MANY or not wide)
+    return groups >= DEEP and (groups >= MANY or not wide or task.graph.again)
 
 
 def is_plain(task: Task) -> bool:
@@ -140,7 +141,11 @@ def _apart(task: Task) -> None:
 def _roll(task: Task) -> None:
     graph, leaves = task.graph, task.leaves()
     places = {x: (k, i) for k, (_, xs) in enumerate(leaves) for i, x in enumerate(xs)}
-    task.rolled = rolled = roll_within(graph, places, min(MOST, len(graph) * SHARE))
+    if graph.again:
+        task.rolled = roll_evenly(graph, places)  # whose addresses stand in no tables, see overlay.py
+    else:
+        task.rolled = roll_within(graph, places, min(MOST, len(graph) * SHARE))
+    rolled = task.rolled
     if rolled is not None:
         statements = len(list(rolled.statements()))
         task.program = Program([*[x.array for x in leaves], task.results[0].array], [])
@@ -154,6 +159,8 @@ def _roll(task: Task) -> None:
 def _registers(task: Task) -> None:
     assert task.rolled is not None
     task.steps = in_registers(task.rolled)
+    if task.graph.again:
+        overlay(task.steps, task.rolled)
 
 
 def _reroll(task: Task) -> None:

@@ -335,11 +335,14 @@ class Trace:
     random:    the Symbols that stand for numbers drawn from milligrad's generator, in the order of drawing
     modules:   the modules that were called
     counts:    what a `scan` asks whether it is to be cut, see counts.py
+    runs:      of nodes that have their derivatives together: whose they are, see `recompute.py`. None where all numbers
+               are remembered
     """
 
-    def __init__(self, counts: Any = None) -> None:
+    def __init__(self, counts: Any = None, recomputes: bool = False) -> None:
         self.tape = Tape()
         self.counts = counts
+        self.runs: dict[int, Any] | None = {} if recomputes else None
         self.inputs: dict[str, list[Symbol]] = {}
         self.random: list[Symbol] = []
         self.modules: dict[Any, None] = {}

@@ -361,7 +361,7 @@ FAULTS = {
         "what learns is all one": ("given, [z.requires_grad for z in tape]", "given, []"),
         "no places of parameters": ("([places.get(v) for v in self], 2)", "(len(self), 2)"),
         "Values that learn are as others": ("- 2 + v.requires_grad", "- 2"),
-        "ops by their names": ("if not all([op is None or op is total or TABLE.get(op.name) is op for op in kinds]):", "if False:"),
+        "ops by their names": ("if not all([op is None or op is total or TABLE.get(op.name) is op or op in PARTS for op in kinds]):", "if False:"),
         "no options": ("repr((what, _surroundings(backend), parts))", "repr((what, _surroundings(backend), parts[:1]))"),
         "no surroundings": ("repr((what, _surroundings(backend), parts))", "repr((what, backend, parts))"),
         "no version": ("return __version__, _source(),", "return _source(),"),

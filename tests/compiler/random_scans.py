@@ -3,10 +3,10 @@
     python tests/compiler/random_scans.py [--minutes 10] [--seed 0] [--backends python,llvm,c]
 
 A function is Python code, written by chance: steps of a few numbers that are handed on, computed, shifted, reset or
-chosen; one or two scans, over arguments, captured numbers, parts of them, or what another scan gave; and a result made
-of what came out at the end, in the middle, or of all steps. `failure` compares two lengths with the eager engine, value
-and gradient. The run prints every function that fails, how many had a program with a count, and exits with 1 if any
-failed.
+chosen; one or two scans, over arguments, captured numbers, parts of them, or what another scan gave, some with
+checkpoints; and a result made of what came out at the end, in the middle, or of all steps. `failure` compares two
+lengths with the eager engine, value and gradient. The run prints every function that fails, how many had a program with
+a count, and exits with 1 if any failed.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ class Writer:
 
     def text(self):
         over = self.one("xs", "xs", "data", "xs[1:]", "xs[:-1]", "xs[::-1]", "data[::-1]", "range(T)")
-        lines = ["def f(p, xs):", *self.step("first"), f"    c, ys = scan(first, {self.start()}, {over})"]
+        k = self.one("", "", ", checkpoint=3", ", checkpoint=8")
+        lines = ["def f(p, xs):", *self.step("first"), f"    c, ys = scan(first, {self.start()}, {over}{k})"]
         if self.r.random() < 0.3:
             after = self.one("xs", "ys if ys is not None and type(ys) is not tuple else xs", "xs[:-1]")
-            lines += [*self.step("second"), f"    c, ys = scan(second, {self.one('c', self.start)}, {after})"]
+            lines += [*self.step("second"), f"    c, ys = scan(second, {self.one('c', self.start)}, {after}{k})"]
         return "\n".join([*lines, f"    return result(c, ys, {self.r.randrange(8)}, p)"])
 
 

@@ -17,8 +17,9 @@ from milligrad import files, ops
 from milligrad.compiler.c.in_order import HELPERS, Language, composed, helpers, statements, table
 from milligrad.compiler.passes.compact import compact
 from milligrad.compiler.passes.counts import Found
+from milligrad.compiler.passes.overlay import overlay
 from milligrad.compiler.passes.registers import in_registers
-from milligrad.compiler.passes.roll import roll
+from milligrad.compiler.passes.roll import roll, roll_evenly
 from milligrad.compiler.passes.simplify import REFUSING, Graph, simplify
 from milligrad.compiler.structure import Structure, size
 from milligrad.compiler.trace import Trace, captured, inputs_of, needed
@@ -280,7 +281,8 @@ def _in_comment(text: str) -> str:
 def _placed(graph: Graph, leaves: dict[Any, tuple[int, int]]) -> Graph:
     """The graph with places in the stead of Symbols and Values: plain data, which can be pickled."""
     placed = Graph()
-    placed.op, placed.inputs, placed.outputs, placed.exact = graph.op, graph.inputs, graph.outputs, graph.exact
+    placed.op, placed.inputs, placed.outputs = graph.op, graph.inputs, graph.outputs
+    placed.exact, placed.again = graph.exact, graph.again
     placed.source = {i: x if type(x) is float else leaves[x] for i, x in graph.source.items()}
     return placed
 
@@ -340,8 +342,13 @@ class _Writer:
         leaves: Sequence[str] = ("arguments", "parameters")
         known: list[float] = []
         if isinstance(program, Graph):
-            rolled = roll(program, {x: x for x in program.source.values() if type(x) is tuple})
-            steps = compact(in_registers(rolled), rolled)
+            rolled = (roll_evenly if program.again else roll)(
+                program, {x: x for x in program.source.values() if type(x) is tuple}
+            )
+            steps = in_registers(rolled)
+            if program.again:
+                overlay(steps, rolled)
+            steps = compact(steps, rolled)
         else:
             steps, rolled, arrays = program.of_length()
             leaves = [{"captured": "parameters", "known": f"{prefix}known"}.get(name, name) for name in arrays]

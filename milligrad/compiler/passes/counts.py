@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from milligrad.compiler import kept
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.compact import _counters, _forms, _replace, _uses, compact
+from milligrad.compiler.passes.overlay import overlay
 from milligrad.compiler.passes.registers import (
     CONSTANTS,
     COUNT,
@@ -58,6 +59,7 @@ from milligrad.compiler.trace import captured, needed
 from milligrad.engine import Op, number
 
 TRIED = ((12, 1), (12, 12), (24, 1), (24, 12), (48, 1), (48, 12), (96, 1))  # steps of the shortest trace, and `every`
+PARTS = (6, 9)  # of the shortest trace, where there are checkpoints
 MOST = 100_000  # nodes traced, from which on no more is tried
 QUICKLY = 8  # tries of `compact`
 KEPT = 16  # programs that are kept for other lengths
@@ -102,13 +104,14 @@ class Traced:
         trace, _, outputs, _, _ = traced
         with clock("count"):
             need = needed(trace.tape, outputs)
-            short.check(need)
+            if not short.parts:
+                short.check(need)
             self.captured = captured(trace.tape, need, outputs)  # which the exact program has, too
 
     @property
     def kind(self) -> Any:
         """What is the same for all lengths for which a program is made."""
-        return self.short.count, self.short.every, self.short.near, self.traced[3].key
+        return self.short.count, self.short.every, self.short.near, self.short.parts, self.traced[3].key
 
     @cached_property
     def made(self) -> Made:
@@ -126,6 +129,8 @@ class Traced:
         leaves = {name: xs for name, xs in leaves.items() if xs}
         rolled = roll_evenly(graph, {x: (k, i) for k, xs in enumerate(leaves.values()) for i, x in enumerate(xs)})
         steps = in_registers(rolled)
+        if graph.again:
+            overlay(steps, rolled)
         forget_repetitions(steps, rolled)
         nodes = len(trace.tape), len(graph) - len(graph.source)
         sizes = {name: len(xs) for name, xs in leaves.items()}
@@ -136,7 +141,7 @@ class Traced:
         trace, _, outputs, _, learning = self.traced
         inputs = trace.inputs["arguments"], trace.random, self.short.known
         mark = kept.fingerprint(trace.tape, outputs, seen, *inputs)
-        own = self.short.count, self.short.every, self.short.near
+        own = self.short.count, self.short.every, self.short.near, self.short.parts
         return mark and (mark, own, [seen[v] for v in learning], [seen[v] for v in self.captured])
 
 
@@ -766,6 +771,9 @@ def find(length: int, traced: Callable[[Short], Traced], known: list[Counted], n
         try:
             first = traced(Short(length, n, every, near))
             nodes += 5 * len(first.traced[0].tape)
+            found = _in_parts(first, traced, known) if first.short.checkpoints else None
+            if found:
+                return found
             return _found(first, traced, counts, known) if first.short.scans else None
         except LongScan as longer:
             return find(longer.length, traced, known, near)
@@ -776,6 +784,32 @@ def find(length: int, traced: Callable[[Short], Traced], known: list[Counted], n
                 return None
         except Exception:
             return None  # what is wrong is told by the trace of all steps
+    return None
+
+
+def _in_parts(plain: Traced, traced: Callable[[Short], Traced], known: list[Counted]) -> Found | None:
+    """The same for scans with checkpoints, in which n counts parts; all steps have to be alike without them.
+
+    None if there is none: then what a program without checkpoints remembers is less than a trace of all steps takes.
+    """
+    [size, *more] = plain.short.checkpoints
+    length, near = plain.short.length, plain.short.near
+
+    def in_parts(short: Short) -> Traced:
+        alike = traced(Short(length, short.count, size, near, short.lie))
+        short.parts, short.depth = True, alike.short.depth
+        return traced(short)
+
+    for parts in PARTS:
+        n = parts * size + length % size
+        counts = (n + size, n + 2 * size, n + 5 * size)
+        if more or counts[-1] >= length:
+            return None
+        try:
+            return _found(in_parts(Short(length, n, size, near)), in_parts, counts, known)
+        except Unprovable as reason:
+            if not reason.more:
+                return None
     return None
 
 

@@ -25,7 +25,7 @@ from milligrad import ops, places
 from milligrad.compiler.structure import SEQUENCES, Structure, nested, record, size, structure
 from milligrad.compiler.trace import Symbol, Trace
 from milligrad.engine import Value
-from milligrad.scan import columns, form, numbers_of, rows, stacked, steps, with_columns, with_numbers
+from milligrad.scan import columns, form, in_parts, numbers_of, rows, stacked, steps, with_columns, with_numbers
 
 LONG = 64  # steps, up to which a scan is a plain loop
 PLAIN = 500  # steps, up to which one of another length is a plain loop within each trace
@@ -144,11 +144,17 @@ class Short:
     known:  the Symbols of plain numbers that scans start from, or run over: they are inputs here, so that a step is the
             same wherever it stands; `chunks` are these numbers for all T steps
     near:   how much shorter or longer lists are that are cut, too
+    parts:  whether scans with checkpoints run in parts, of `every` steps. That steps are alike is seen where they do
+            not
     depth:  how many steps a number of the carry is handed on as it is, at most
+    checkpoints:  how many steps the parts of the scans have, if there are any
     """
 
-    def __init__(self, length: int, count: int, every: int = 1, near: int = 0, lie: int = 0) -> None:
-        self.length, self.count, self.every, self.near, self.lie = length, count, every, near, lie
+    def __init__(
+        self, length: int, count: int, every: int = 1, near: int = 0, lie: int = 0, parts: bool = False
+    ) -> None:
+        self.length, self.count, self.every, self.near, self.lie, self.parts = length, count, every, near, lie, parts
+        self.checkpoints: set[int] = set()
         self.known: list[Symbol] = []
         self.chunks: list[Sequence[Any]] = []
         self.scans: list[_States] = []
@@ -257,7 +263,7 @@ class Short:
         """The trace begins."""
         self._trace = trace
 
-    def scan(self, f: Any, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
+    def scan(self, f: Any, carry: Any, xs: Any, length: int, checkpoint: int | None) -> tuple[Any, Any]:
         """`milligrad.scan` of n steps, which have to be alike."""
         if self._within:
             raise Unprovable("a scan in a scan of as many steps")
@@ -265,6 +271,11 @@ class Short:
         carry = with_numbers(self._run_time, carry)
         own = list(rows(with_columns(lambda xs: self._column(xs, n), xs), n))
         assert self._trace is not None
+        if checkpoint:
+            self.checkpoints.add(checkpoint)
+        if checkpoint and self.parts:
+            last, ys = in_parts(f, carry, own, checkpoint)
+            return last, stacked(ys, lambda column: Cut(column, length))
         states = _States(self._trace.tape, own)
         ys = []
         self._within = True

@@ -21,6 +21,7 @@ from typing import Any
 from milligrad import ops
 from milligrad.compiler.trace import COMPARISONS, Symbol, Tape, needed, total
 from milligrad.engine import MANY, Op, Value
+from milligrad.recompute import anew, given
 
 Inputs = tuple[int, ...]
 ONE, ZERO, MINUS_ONE, TWO = range(4)  # the nodes of these constants, in every graph
@@ -32,9 +33,11 @@ class Graph:
     source:   of a leaf, what it is: a float (a constant), a Value (captured) or a Symbol (an input)
     outputs:  the nodes asked for
     exact:    whether 0 times anything is 0 in the chain rule, see `Builder`
+    again:    whether numbers are computed again that could have been remembered, see recompute.py
     """
 
     exact: bool | str = False
+    again: bool = False
 
     def __init__(self) -> None:
         self.op: list[Op | None] = []
@@ -117,6 +120,11 @@ class Builder(Graph):
                     pass  # no number: left to the call, which reports it
         return self._add(op, inputs)
 
+    def again_of(self, op: Op, x: int) -> int:
+        """A node for x that is none of before; see `joined`."""
+        self.again = True
+        return x if self.constant(x) is not None else self._add(op, (x,))
+
     def _add(self, op: Op | None, inputs: Inputs) -> int:
         self.op.append(op)
         self.inputs.append(inputs)
@@ -176,7 +184,7 @@ class Reader(Builder):
 
 EXTREMES = (ops.max, ops.min)
 CHOICES = frozenset([*COMPARISONS, ops.select])
-SAFE = frozenset([*ops.TABLE.values(), total, None]) - REFUSING  # a row of the user's own may refuse, too
+SAFE = frozenset([*ops.TABLE.values(), total, anew, given, None]) - REFUSING  # a row of the user's own may refuse, too
 
 
 # Rules: (builder, inputs) → a node that is the same number, or None.
@@ -301,12 +309,15 @@ RULES: dict[Op, Callable[[Builder, Inputs], int | None]] = {
     ops.max: _of_one,
     ops.min: _of_one,
     ops.logsumexp: _of_one,
+    anew: lambda b, xs: b.again_of(anew, xs[0]),
+    given: lambda b, xs: b.again_of(given, xs[0]),
 }
 
 
 def simplify(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Graph:
     """The graph of `outputs` (Symbols of the tape, Values or floats), simplified; for `exact` see `Builder`."""
-    return flattened(shared(tape, outputs, exact))
+    graph = flattened(shared(tape, outputs, exact))
+    return joined(graph) if graph.again else graph
 
 
 def shared(tape: Tape, outputs: Sequence[Any], exact: bool | str = False) -> Graph:
@@ -369,6 +380,26 @@ def flattened(graph: Graph) -> Graph:
             number[i] = builder.node(op, tuple(map(place, graph.inputs[i])))
     builder.outputs = [number[i] for i in graph.outputs]
     return builder
+
+
+def joined(graph: Graph) -> Graph:
+    """The graph without the nodes that held others apart: what they hold apart stays so.
+
+    What a part has given is a number of its own, so that nothing else of the part has to be remembered.
+    """
+    new, number = Graph(), list[int]()
+    new.exact, new.again = graph.exact, True
+    for i, (op, inputs) in enumerate(zip(graph.op, graph.inputs)):
+        if op is anew or (op is given and graph.op[inputs[0]] is None):
+            number.append(number[inputs[0]])
+            continue
+        number.append(len(new))
+        if op is None:
+            new.source[len(new)] = graph.source[i]
+        new.op.append(ops.identity if op is given else op)
+        new.inputs.append(tuple([number[x] for x in inputs]))
+    new.outputs = [number[i] for i in graph.outputs]
+    return new
 
 
 def _live(graph: Graph, count: list[int], part_of_a_sum: bytearray) -> Iterable[int]:

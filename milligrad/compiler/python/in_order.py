@@ -66,6 +66,7 @@ class _Text:
         self.lines: list[str] = []
         self.header: list[str] = []
         self.uses = _uses(steps)
+        self.stores_over = _stores_over(steps)
         self.inline: dict[str, Expr] = {}
         self.depth = 1
         self.fresh = 0
@@ -112,7 +113,8 @@ class _Text:
 
     def _assign(self, x: Assign) -> None:
         expr = self.reduced(x.op, x.terms) if x.terms else self.applied(x.op, [self.source(y) for y in x.inputs])
-        if x.store is None and self.uses[x.name] == 1 and expr.ops < LONG:
+        lasts = not (self.stores_over and "values[" in expr.text)  # so that it may be read later
+        if x.store is None and self.uses[x.name] == 1 and expr.ops < LONG and lasts:
             self.inline[x.name] = expr
             return
         target = x.name
@@ -216,6 +218,18 @@ def place(x: Linear) -> str:
 def bracketed(x: Linear) -> str:
     """The form as a factor."""
     return f"({place(x)})" if x.terms else place(x)
+
+
+def _stores_over(steps: list[Step], indices: tuple[str, ...] = ()) -> bool:
+    """Whether a place of the values is stored to in several iterations, see passes/overlay.py."""
+    for x in steps:
+        if isinstance(x, For) and _stores_over(x.body, (*indices, x.index)):
+            return True
+        if isinstance(x, Assign) and x.store is not None and indices:
+            names = {name.removesuffix(f"_{COUNT}") for name, _ in x.store.terms} - {COUNT}
+            if not names >= {*indices} and names <= {*indices}:  # else a counter tells them apart
+                return True
+    return False
 
 
 def _uses(steps: list[Step]) -> Counter[str]:
