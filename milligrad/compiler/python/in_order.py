@@ -17,6 +17,7 @@ from typing import Any
 from milligrad import ops
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.registers import (
+    COUNT,
     Assign,
     Cell,
     Entry,
