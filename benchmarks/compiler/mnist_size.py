@@ -57,7 +57,10 @@ START = numbers(our_model())
 
 
 class Milligrad:
-    """The Trainer. Its own time is that of the epochs, as the history has it: samples are checked once, before them."""
+    """The Trainer. Its own time is that of the epochs, as the history has it, but for the first one of a fit.
+
+    That one takes the lists of samples into memory, too (50 to 100 ms); the peers have theirs there.
+    """
 
     def __init__(self, dtype: str) -> None:
         from milligrad import Trainer
@@ -156,7 +159,7 @@ def by_epochs(contender: Any, epochs: int) -> Contender:
 
 
 def ours(contender: Milligrad, epochs: int) -> Contender:
-    return lambda: sum(contender.train(epochs)["seconds"]) / (epochs * STEPS)
+    return lambda: sum(contender.train(1 + epochs)["seconds"][1:]) / (epochs * STEPS)
 
 
 def main() -> None:

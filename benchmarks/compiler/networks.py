@@ -171,8 +171,8 @@ MAKERS: dict[str, Any] = {"milligrad": Milligrad, "PyTorch": PyTorch}
 
 
 def ours(contender: Milligrad, epochs: int) -> Contender:
-    """An epoch's own time, as the history has it: samples are checked once, before them."""
-    return lambda: sum(contender.train(epochs)["seconds"]) / (epochs * STEPS)
+    """An epoch's own time, as the history has it, but for a fit's first, which takes the samples into memory, too."""
+    return lambda: sum(contender.train(1 + epochs)["seconds"][1:]) / (epochs * STEPS)
 
 
 def theirs(contender: PyTorch, epochs: int) -> Contender:
