@@ -32,6 +32,7 @@ TESTS = {
     **dict.fromkeys(["passes/short", "passes/counts"], ("passes/counts",)),
     "passes/apart": ("passes/apart",),
     "passes/lengths": ("passes/lengths", "lengths"),
+    "passes/overlay": ("checkpoints",),
     "passes/compact": ("passes/compact", *C),
     "passes/split": ("passes/split", "fit"),
     **dict.fromkeys(["passes/update", "batch"], ("fit", "passes/separate", "random_losses")),
@@ -53,6 +54,12 @@ LONGEST = 1_800  # seconds for the tests of one fault: with some of them a loop 
 TESTS_FAILED = 1  # pytest's exit code; others mean that the tests did not run
 
 FAULTS = {
+    "passes/overlay": {
+        "nothing is ever lost": ("if at in stored and found.get(new[at]) != at:", "if False:"),
+        "nothing is stored over": ("else self.size - self.back[at]", "else self.size"),
+        "the array ends too early": ("max(new[:-1], default=-1) + 1", "max(new[:-1], default=-1) - 3"),
+        "what is stored over stays where it was": ("found[new[addresses[0]]] = addresses[0]", "found.setdefault(new[addresses[0]], addresses[0])"),
+    },
     "passes/simplify": {
         "share nothing": ("i = self._known.get(key)\n        if i is None:\n            i = self._known[key] = self._folded", "i = None\n        if i is None:\n            i = self._known[key] = self._folded"),
         "share what only has the same inputs": ("key = op, inputs", "key = inputs"),
