@@ -1373,6 +1373,16 @@ class Trainer:
                     self._explained(session, [("", part) for part in parts])
                 raise
 
+    def explain(self, full: bool = False) -> str:
+        """What the model was compiled to, as `Compiled.explain` tells it: a screen of nodes, loops and times.
+
+        full: all programs with all their loops, and the generated source, too.
+        """
+        if self.backend == "eager":
+            return "backend 'eager': nothing is compiled, each operation computes its number when it is called"
+        texts = [text for session in self._sessions.values() if (text := session.explain(full))]  # type: ignore[attr-defined]
+        return "\n\n".join(texts) or "not compiled yet: call fit, step, evaluate or predict once"
+
     # Saving.
 
     def save_c(self, path: PathLike, X: Any, y: Any, *, dtype: str | None = None) -> None:

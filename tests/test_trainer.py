@@ -1886,3 +1886,25 @@ def test_a_metric_that_is_no_number_ends_the_fit_as_a_loss_does(metric, backend)
     assert model.w[0].data == 0.3
     with pytest.raises(FloatingPointError, match="metric"):
         trainer.evaluate([1.0, 2.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_explain_tells_what_was_compiled(backend):
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), backend=backend)
+    assert trainer.explain() == "not compiled yet: call fit, step, evaluate or predict once"
+    X, y = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [[1.0], [1.0], [0.0]]
+    trainer.fit(X, y, epochs=1, batch_size=2, progress=False)
+    trainer.predict(X)
+    text = trainer.explain()
+    assert len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 130
+    assert "a training step, sample by sample: " in text and "a prediction, sample by sample: " in text
+    assert "tanh" in text and "nodes traced" in text and " ms" in text
+    full = trainer.explain(full=True)
+    assert ("def run(" if backend == "python" else "define void @run(") in full
+
+
+def test_eagerly_there_is_nothing_to_explain():
+    model = nn.Linear(1, 1)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), backend="eager")
+    assert "nothing is compiled" in trainer.explain()

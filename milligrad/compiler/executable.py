@@ -13,6 +13,8 @@ from milligrad.compiler.program import Array
 from milligrad.engine import Value, number
 from milligrad.random import plain
 
+SCREEN = 30  # lines of loops that `explain` shows
+
 
 class Executable:
     """Code, its buffers, and the numbers of Values that it uses, which are looked up in each call.

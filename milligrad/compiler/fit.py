@@ -19,7 +19,7 @@ from milligrad import ops
 from milligrad.compiler import kept
 from milligrad.compiler.backends import Memory, check_dtype, choose
 from milligrad.compiler.batch import Prediction, Separated, leaves_of
-from milligrad.compiler.executable import Executable, drawn
+from milligrad.compiler.executable import SCREEN, Executable, drawn
 from milligrad.compiler.ir import Rolled
 from milligrad.compiler.passes.counts import describe
 from milligrad.compiler.passes.lengths import MOST, OWN, TRIED, AnyLength, OfLength, Product, for_any_length, products
@@ -41,8 +41,9 @@ from milligrad.random import generator
 
 UPDATES_PER_CALL = {"llvm": 1 << 23, "python": 1 << 15}  # of numbers: a Ctrl-C waits for them, some 0.1 s
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
-SHOWN = 100  # programs that `explain` remembers
+REMEMBERED, PROGRAMS = 100, 3  # programs that `explain` knows of, and that it shows on a screen
 EAGERLY = "the same with backend='eager' says where a number stops making sense"
+KINDS = {True: "a training step", False: "an evaluation"}  # what a program is, by whether it trains
 PREDICT_ROWS = 256  # how many samples are computed at a time where the caller does not say
 
 
@@ -285,7 +286,7 @@ class CompiledSession:
             self._codes[key] = code
             if not isinstance(code, NotSeparable):
                 self._seen.append(code)
-                del self._seen[:-SHOWN]
+                del self._seen[:-REMEMBERED]
         if isinstance(code, NotSeparable):
             raise code.with_traceback(None)  # which would grow with every call, and keep the traces alive
         return code
@@ -353,9 +354,17 @@ class CompiledSession:
         known = self._data.get(id(x))
         return known[2] if known and known[0] is x else _shape(x[0])
 
-    def explain(self) -> str:
-        """What was made of the model: nodes, groups, loops, the times of the passes, and the source."""
-        return "\n\n".join([code.explain() for code in self._seen if hasattr(code, "explain")])
+    def explain(self, full: bool = False) -> str:
+        """What was made of the model, program by program: nodes, loops, the times of the passes; "" if none was.
+
+        full: all loops, and the generated source, too; else the programs that were made last, on a screen.
+        """
+        codes = [code for code in self._seen if hasattr(code, "executable")]
+        shown = codes if full else codes[-PROGRAMS:]
+        texts = [_explained(code.name, code.executable, 0 if full else SCREEN // len(shown)) for code in shown]
+        texts += [code.code.source for code in [x.executable for x in shown] if full]
+        more = [f"… and {len(codes) - len(shown):,} programs more, made before"] * (len(codes) > len(shown))
+        return "\n\n".join([*texts, *more])
 
     def task(
         self, trace: Trace, outputs: Sequence[Any], inputs: Sequence[tuple[Array, Any]], results: list[Layout],
@@ -463,6 +472,7 @@ class Loops:
     """A program that loops over the samples of a batch; with several threads, over a part of them in each."""
 
     def __init__(self, session: CompiledSession, traced: Separated, capacity: int, train: bool, threads: int) -> None:
+        self.name = f"{KINDS[train]}, sample by sample"
         clock = Clock()
         clock.times.update(traced.clock.times)
         self.x, self.y = Array("x", len(traced.x), "input", True), Array("y", len(traced.y), "input", True)
@@ -503,10 +513,6 @@ class Loops:
             if not row:
                 row.extend([0.0] * self.random.size)
         return rows if not session.memory.typecode else session.memory.new([x for row in rows for x in row])
-
-    def explain(self) -> str:
-        """Nodes, groups, loops, times and source."""
-        return _explained("a batch, sample by sample", self.executable)
 
 
 class WholeBatch:
@@ -553,6 +559,7 @@ class Whole:
         self, session: CompiledSession, sx: Structure, sy: Structure | None, train: bool = False,
         lengths: Lengths | None = None,
     ) -> None:  # fmt: skip
+        self.name = f"{KINDS[train] if sy else 'a prediction'}, a whole batch"
         clock = Clock()
         with collector_paused(), clock("trace"), enable_grad():
             batch = WholeBatch(session, sx, sy)
@@ -589,10 +596,6 @@ class Whole:
         with _arithmetic(session):
             self.executable({**given, self.random: drawn(self.random.size)})
         return self.executable.buffers[self.result]
-
-    def explain(self) -> str:
-        """Nodes, groups, loops, times and source."""
-        return _explained("a whole batch", self.executable)
 
 
 class Lengths:
@@ -754,6 +757,8 @@ class Lengths:
 class Predict:
     """A program that predicts sample by sample."""
 
+    name = "a prediction, sample by sample"
+
     def __init__(self, session: CompiledSession, sx: Structure) -> None:
         clock = Clock()
         with collector_paused(), clock("trace"), enable_grad():
@@ -796,6 +801,6 @@ def _arithmetic(session: CompiledSession) -> Iterator[None]:
         raise FloatingPointError(f"{error}: {EAGERLY}") from error
 
 
-def _explained(what: str, code: Executable) -> str:
-    first, times, *lines = code.explain(f"{what}: ")
-    return "\n".join([first, times, *[f"  {line}" for line in lines], "", code.code.source])
+def _explained(what: str, code: Executable, most: int) -> str:
+    first, times, *lines = code.explain(f"{what}: ", most)
+    return "\n".join([first, *[f"  {line}" for line in [times, *lines]]])

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from milligrad.compiler import kept
 from milligrad.compiler.backends import Memory
-from milligrad.compiler.executable import Executable, drawn
+from milligrad.compiler.executable import SCREEN, Executable, drawn
 from milligrad.compiler.passes import counts
 from milligrad.compiler.passes.reroll import Layout
 from milligrad.compiler.pipeline import Clock, Made, Task, found_or_made
@@ -20,7 +20,6 @@ from milligrad.engine import Value
 from milligrad.nn.reads import Reads
 
 BLOCK = 256  # rows that `map` computes at a time: their intermediate numbers stay in the cache
-SCREEN = 30  # lines of loops that `explain` shows
 
 Exactly: TypeAlias = "Callable[[], Variant]"
 

@@ -155,9 +155,10 @@ def test_explain_shows_each_program(backend):
     s.load()
     s.epoch(X, Y, range(11), 4)
     s.predict(X, 4)
-    text = s.explain()
-    assert text.startswith("a batch, sample by sample: ") and "nodes traced" in text and "trace: " in text
-    assert ("def run" if backend == "python" else "define") in text
+    text, source = s.explain(), "def run" if backend == "python" else "define"
+    assert text.startswith("a training step, sample by sample: ") and "nodes traced" in text and "trace: " in text
+    assert "a prediction, sample by sample: " in text and source not in text
+    assert s.explain(full=True).count(source) >= 2
 
 
 # ── Buffers ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -742,7 +743,7 @@ def test_threads_are_shown_in_explain():
     s = session("llvm", network(), threads=2)
     s.load()
     s.epoch(X, Y, range(11), 4)
-    text = s.explain()
+    text = s.explain(full=True)
     assert "llvm: " in text and text.count("@run(") > 1  # a program for each stage
 
 
