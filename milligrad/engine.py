@@ -151,7 +151,8 @@ def number(x: object, name: str = "x") -> float:
     if isinstance(x, Value):
         return x.data
     known = kind is int or kind is bool
-    if not known and (not hasattr(kind, "__float__") or _has_length(x) or _is_complex(x)):
+    # NumPy's arrays and strings have a `__float__`, too; the class of an Enum, but none of its members, has a length.
+    if not known and (not hasattr(kind, "__float__") or hasattr(x, "__len__") or _is_complex(x)):
         raise TypeError(f"{name}: expected a real number or a Value, got {kind.__name__} {x!r:.60}")
     try:
         return float(x)  # type: ignore[arg-type]
@@ -159,11 +160,6 @@ def number(x: object, name: str = "x") -> float:
         raise OverflowError(
             f"{name}: expected a number that a float can hold, got {kind.__name__} of {x!r:.30}…"
         ) from None
-
-
-def _has_length(x: object) -> bool:
-    """NumPy's arrays and strings have a `__float__`, too. An array without dimensions is a number."""
-    return hasattr(x, "__len__") and (isinstance(x, (str, bytes)) or getattr(x, "shape", None) != ())
 
 
 def _is_complex(x: object) -> bool:

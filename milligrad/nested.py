@@ -19,7 +19,7 @@ NUMBERS = frozenset("bBhHiIlLqQnNefd")  # the formats of buffers of numbers
 def is_list(x: object) -> bool:
     """Whether `x` holds further elements (list, tuple, range, array …) rather than being one number.
 
-    An array without dimensions, such as `numpy.array(2.0)`, is one number.
+    An array without dimensions, such as `numpy.array(2.0)`, holds none.
     """
     kind = type(x)
     if kind is list or kind is tuple:

@@ -69,10 +69,9 @@ def test_any_real_number_enters_as_a_float(x):
     assert type(mg.exp(0.0 if x == math.inf else min(number(x), 5.0))) is float
 
 
-def test_an_array_of_numpy_is_a_number_if_it_has_no_dimensions_and_its_string_is_none():
+def test_arrays_and_strings_of_numpy_are_no_numbers():
     np = pytest.importorskip("numpy")
-    assert Value(np.array(3)).data == 3.0 == (Value(1.5) * np.array(2.0)).data
-    for bad in (np.str_("3"), np.array([3.0]), np.array(1j)):
+    for bad in (np.str_("3"), np.array([3.0]), np.array(3.0), np.array(1j)):
         with pytest.raises(TypeError, match="expected a real number or a Value, got"):
             Value(bad)
 
