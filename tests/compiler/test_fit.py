@@ -561,6 +561,29 @@ def test_a_model_that_counts_samples_predicts_and_learns_as_it_does_eagerly(back
     alike(backend, lambda: (Counting(rule), loss), (4, 7), lengths=(5,), predict=(1, 2, 3, 5, 11))
 
 
+class Telling(nn.Module):
+    """The loss knows the first number that it predicts; the second one, which a metric knows, goes by the batch."""
+
+    def __init__(self):
+        super().__init__()
+        manual_seed(1)
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, xb):
+        return [[self.layer(x)[0], 1.0 * (len(xb) > 3)] for x in xb]
+
+
+def test_what_is_right_may_go_by_the_length_of_a_batch_where_the_loss_does_not(backend):
+    told = []
+    for b in (backend, "eager"):
+        model = Telling()
+        s = session(b, model, loss_fn=lambda p, t: ops.mean([a[0] ** 2 for a in p]), correct=lambda p, t: p[1] > 0.5)
+        s.load()
+        told.append([s.epoch(X, Y, range(11), n) for n in (2, 3, 4, 7)])
+    assert told[0] == [about(pair) for pair in told[1]]
+    assert [right for _, right in told[1]] == [0, 0, 8, 11]
+
+
 def test_a_model_that_maps_samples_is_one_loop(backend):
     s = alike(backend, lambda: (ByHand(), F_mse), (4,), lengths=(5,), predict=(1, 2, 5, 11))
     assert {*kinds(s)} == {Loops, Predict}
