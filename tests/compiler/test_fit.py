@@ -561,6 +561,24 @@ def test_a_model_that_counts_samples_predicts_and_learns_as_it_does_eagerly(back
     alike(backend, lambda: (Counting(rule), loss), (4, 7), lengths=(5,), predict=(1, 2, 3, 5, 11))
 
 
+def test_each_group_has_a_rate_of_its_own(backend):
+    found = []
+    for b in (backend, "eager"):
+        model = network()
+        first, *others = model.parameters()
+        groups = [{"params": [first], "lr": 0.5}, {"params": others}]
+        s = session(b, model, optim.SGD(groups, lr=0.01))
+        s.load()
+        s.epoch(X, Y, range(11), 4)
+        s.optimizer.param_groups[1]["lr"] = 0.2
+        s.store()
+        s.load()
+        s.epoch(X, Y, range(11), 4)
+        s.store()
+        found.append(everything(s))
+    assert found[0] == about(found[1])
+
+
 class Telling(nn.Module):
     """The loss knows the first number that it predicts; the second one, which a metric knows, goes by the batch."""
 
