@@ -282,6 +282,7 @@ def _optimized(optimizer: Optimizer) -> list[Value]:
 
 @lru_cache(1)
 def _in_order(n: int) -> Sequence[int]:
+    """0, 1, … up to n: an array, which native code reads as it is, made once for all epochs."""
     return array("q", range(n))
 
 

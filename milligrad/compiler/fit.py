@@ -39,7 +39,7 @@ from milligrad.nested import is_list
 from milligrad.nn.reads import Reads, recorded
 from milligrad.random import generator
 
-UPDATES_PER_CALL = {"llvm": 1 << 23, "python": 1 << 15}  # of numbers: a Ctrl-C waits for them, some 0.1 s
+UPDATES_PER_CALL = {"llvm": 1 << 23, "python": 1 << 15}  # of single numbers, in a call: a Ctrl-C waits for it
 DATA_SETS = 4  # whose numbers are kept in buffers: x and y of training and of validation
 REMEMBERED, PROGRAMS = 100, 3  # programs that `explain` knows of, and that it shows on a screen
 EAGERLY = "the same with backend='eager' says where a number stops making sense"
